@@ -1,0 +1,264 @@
+"""The hypothetical world: z with its causal part changed or removed, by ``jax.grad`` and plain algebra on z."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from c3r_jax.core._batch import (
+    check_float,
+    check_labels,
+    check_where,
+    expand,
+    global_count,
+    global_mean,
+    global_sum,
+    keep,
+    promote,
+)
+from c3r_jax.core.risk import odds_against
+
+COUNTERFACTUAL_MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
+
+Predict = Callable[[Float[Array, "batch features"]], Float[Array, "batch classes"]]
+
+
+def counterfactual(
+    predict: Predict,
+    z: Float[Array, "batch features"],
+    labels: Int[Array, " batch"],
+    *,
+    mode: str = "removal",
+    step_size: float = 0.5,
+    num_steps: int = 1,
+    z_c: Float[Array, "batch features"] | None = None,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+    key: Array | None = None,
+    ball: float | None = None,
+) -> Float[Array, "batch features"]:
+    r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
+
+    With u_i the unit gradient of example i's log-odds against its label, taken at the causal part c (``z_c``, or ``z``
+    without one), and all means over the valid rows of the global batch:
+
+    .. math::
+       \text{removal:}\ & \bar z = z - c + a, \quad a = c - \min(0, \langle c - \bar c, u \rangle)\, u \\
+       \text{minimal:}\ & a = c + \frac{[\log(K-1) - m]_+}{|g|^2}\, g, \quad m, g: \text{log-odds against, gradient} \\
+       \text{gradient:}\ & \bar z = z + \text{step\_size} \cdot \text{rms}(z)\, u \quad \text{(ascends the loss)} \\
+       \text{instrumented:}\ & \bar z = z - z_c + \bar z_c \quad (do(\text{causal part} := \text{its mean})) \\
+       \text{mean:}\ & \bar z = \text{mean}(z) \qquad \text{permute: } z \text{ of a random row with another label}
+
+    Derivatives flow through u (second order) and through the means; rms(z) is a constant.
+
+    Args:
+      predict: maps z (B, d) to logits (B, K), row by row; any differentiable function.
+      z: (B, d) representations.
+      labels: (B,) class ids.
+      mode: one of "removal", "gradient", "minimal", "instrumented", "mean", "permute".
+      step_size: length of the whole "gradient" move in units of rms(z); unused by the other modes.
+      num_steps: repetitions with a fresh direction ("removal", "minimal", "gradient").
+      z_c: (B, d) causal part; needed by "instrumented".
+      where: (B,) bool, rows that count; the others return z. None: all.
+      axis_name: mapped axis over which the batch is split.
+      key: PRNG key, the same on every device; needed by "permute".
+      ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
+
+    Returns:
+      (B, d) z_bar in the dtype of z.
+
+    Raises:
+      ValueError: on an unknown mode, a missing ``z_c`` or ``key``, or arguments of the wrong shape, dtype or range.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> z = jnp.array([[1.0, 2.0], [-1.0, 0.0]])
+      >>> predict = lambda z: z * jnp.array([1.0, 0.0])  # only the first feature tells class 0 from class 1
+      >>> print(counterfactual(predict, z, jnp.array([0, 1])))
+      [[0. 2.]
+       [0. 0.]]
+
+    References:
+      Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
+    """
+    z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, key)
+    wide = keep(where, promote(z))
+    start = wide if causal is None else keep(where, promote(causal))
+
+    def direction(at: Array) -> tuple[Array, Array]:
+        return _odds_and_gradient(predict, at, labels, z.dtype)
+
+    if mode in ("removal", "minimal"):
+        centre = global_mean(start, where, axis_name) if mode == "removal" else None
+        changed = start
+        for _ in range(num_steps):
+            changed = _remove(changed, centre, direction) if centre is not None else _to_chance(changed, direction)
+        moved = wide - start + changed
+    elif mode == "gradient":
+        moved = _ascend(wide, direction, step_size, num_steps, ball, rms(wide, where, axis_name))
+    elif mode == "instrumented":
+        moved = wide - start + global_mean(start, where, axis_name)
+    elif mode == "mean":
+        moved = jnp.broadcast_to(global_mean(wide, where, axis_name), wide.shape)
+    else:
+        moved = _permute(wide, labels, where, axis_name, key)
+    return jnp.where(expand(where, z), moved.astype(z.dtype), z)
+
+
+def drop_modality(
+    features: Mapping[str, Float[Array, "batch _"]],
+    name: str,
+    *,
+    present: Bool[Array, "batch modalities"] | None = None,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+) -> dict[str, Float[Array, "batch _"]]:
+    """Intervenes on one modality, do(h[name] := its mean): is this modality necessary for the prediction?
+
+    Args:
+      features: per-modality representations {name: (B, d_name)}.
+      name: the modality to replace.
+      present: (B, M) bool in the order of ``features``; the mean is over the rows that have it. None: all.
+      where: (B,) bool, rows that count. None: all.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      The features with ``features[name]`` constant over the batch.
+
+    Raises:
+      ValueError: if the modality is unknown.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> features = {"image": jnp.array([[1.0], [3.0]]), "text": jnp.array([[5.0], [6.0]])}
+      >>> print(drop_modality(features, "image")["image"].ravel())
+      [2. 2.]
+    """
+    if name not in features:
+        raise ValueError(f"modality {name!r} is unknown: expected one of {', '.join(features)}.")
+    values = check_float(f"features[{name!r}]", features[name], 2)
+    rows = check_where(where, values.shape[0])
+    if present is not None:
+        rows = rows & present[:, list(features).index(name)]
+    mean = global_mean(promote(values), rows, axis_name).astype(values.dtype)
+    return {**features, name: jnp.broadcast_to(mean, values.shape)}
+
+
+def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_name: str | None) -> Float[Array, ""]:
+    """Root mean square length of the valid rows, uncentred, as a constant (no gradient)."""
+    return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
+
+
+def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
+    if mode not in COUNTERFACTUAL_MODES:
+        hint = " ('drop' acts on features: use drop_modality)" if mode == "drop" else ""
+        raise ValueError(
+            f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(COUNTERFACTUAL_MODES)}{hint}."
+        )
+    z = check_float("z", z, 2)
+    labels = check_labels(labels, z.shape[0])
+    where = check_where(where, z.shape[0])
+    if z_c is not None:
+        z_c = check_float("z_c", z_c, 2)
+        if z_c.shape != z.shape:
+            raise ValueError(f"z_c has shape {z_c.shape}, but z has {z.shape}: they must be equal.")
+    elif mode == "instrumented":
+        raise ValueError("counterfactual mode 'instrumented' needs z_c, the causal part of z, but it is None.")
+    if mode == "permute" and key is None:
+        raise ValueError("counterfactual mode 'permute' needs key, a PRNG key, but it is None.")
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps!r}, but a whole number of at least 1 was expected.")
+    if isinstance(step_size, (int, float)) and not step_size >= 0:
+        raise ValueError(f"step_size is {step_size}, but a number >= 0 was expected.")
+    return z, labels, z_c, where
+
+
+def _odds_and_gradient(predict: Predict, at: Array, labels: Array, dtype) -> tuple[Array, Array]:
+    """Log-odds against the label (B,) and each row's own gradient of it (B, d), at ``at``."""
+
+    def total(point: Array) -> tuple[Array, Array]:
+        logits = predict(point.astype(dtype))
+        check_labels(labels, point.shape[0], logits.shape[-1])
+        odds = odds_against(promote(logits), labels)
+        return odds.sum(), (odds, jnp.asarray(logits.shape[-1], odds.dtype))
+
+    gradient, (odds, num_classes) = jax.grad(total, has_aux=True)(at)
+    return odds + jnp.log(1 / (num_classes - 1)), gradient
+
+
+def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
+    """g / |g| per row, with value and gradient zero where g is zero; scaled first, so that tiny g do not underflow."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(g), axis=-1, keepdims=True))
+    g = g / jnp.where(largest > 0, largest, 1)
+    square = jnp.square(g).sum(-1, keepdims=True)
+    return jnp.where(square > 0, g * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _remove(part: Array, centre: Array, direction: Callable) -> Array:
+    """Takes away the component along -u (towards the label) that exceeds the mean's."""
+    _, gradient = direction(part)
+    u = _unit(gradient)
+    towards = jnp.minimum(0, ((part - centre[None, :]) * u).sum(-1, keepdims=True))
+    return part - towards * u
+
+
+def _to_chance(part: Array, direction: Callable) -> Array:
+    """Takes the smallest linearised step after which the label is no likelier than 1/K."""
+    excess, gradient = direction(part)  # excess: odds against the label relative to chance; negative: label favoured
+    square = jnp.square(gradient).sum(-1)
+    step = jnp.where(square > 0, jax.nn.relu(-excess) / jnp.where(square > 0, square, 1), 0)
+    return part + step[:, None] * gradient
+
+
+def _ascend(z: Array, direction: Callable, step_size: float, num_steps: int, ball: float | None, unit: Array) -> Array:
+    """Climbs each row's own loss by step_size * rms(z) in all, within the ball around z."""
+    moved = z
+    for _ in range(num_steps):
+        _, gradient = direction(moved)
+        moved = moved + (step_size / num_steps) * unit * _unit(gradient)
+        if ball is not None:
+            offset = moved - z
+            square = jnp.square(offset).sum(-1, keepdims=True)
+            limit = ball * unit
+            outside = square > jnp.square(limit)
+            moved = z + offset * jnp.where(outside, limit * jax.lax.rsqrt(jnp.where(outside, square, 1)), 1)
+    return moved
+
+
+def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: Array | None) -> Array:
+    """Gives each row a uniformly drawn valid row of the global batch with another label; the mean if there is none.
+
+    Sorted by label, the rows of another label are all but one block: draw a position in the rest and step over the
+    block. O(B log B), and the same draw however the batch is split over devices.
+    """
+    assert key is not None
+    mean = global_mean(z, where, axis_name)
+    if axis_name is None:
+        all_z, all_labels, all_where, first = z, labels, where, 0
+    else:
+        all_z, all_labels, all_where = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (z, labels, where))
+        first = jax.lax.axis_index(axis_name) * z.shape[0]
+    count = all_where.sum()
+    order = jnp.lexsort((all_labels, ~all_where))
+    ranked = jnp.where(jnp.arange(order.shape[0]) < count, all_labels[order], jnp.iinfo(all_labels.dtype).max)
+    begin = jnp.searchsorted(ranked, labels, side="left")
+    end = jnp.minimum(jnp.searchsorted(ranked, labels, side="right"), count)
+    others = count - (end - begin)
+    draws = jax.random.uniform(key, (order.shape[0],))
+    draw = jnp.floor(jax.lax.dynamic_slice_in_dim(draws, first, z.shape[0]) * others).astype(begin.dtype)
+    draw = jnp.minimum(draw, others - 1)
+    position = jnp.where(draw < begin, draw, draw + end - begin)
+    chosen = all_z[order[jnp.clip(position, 0, order.shape[0] - 1)]]
+    return jnp.where((others > 0)[:, None], chosen, mean[None, :])
+
+
+def closeness(
+    z: Float[Array, "batch features"], z_bar: Float[Array, "batch features"], where: Array, axis_name: str | None
+) -> Float[Array, ""]:
+    """L_fe = mean |z_bar - z|^2 / rms(z)^2 over the valid rows: how far the hypothetical world is (scale-free)."""
+    z, z_bar = keep(where, promote(z)), keep(where, promote(z_bar))
+    scale = jnp.square(rms(z, where, axis_name))
+    distance = global_sum(jnp.square(z_bar - z).sum(), axis_name)
+    count = jnp.maximum(global_count(where, axis_name, z.dtype), 1)
+    return jnp.where(scale > 0, distance / jnp.where(scale > 0, scale, 1) / count, 0)

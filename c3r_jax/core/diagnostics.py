@@ -1,0 +1,202 @@
+"""Is the instrument strong, is it refuted, does z carry a factor? Host-side, float64, on held-out rows."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.spatial.distance import pdist, squareform
+
+__all__ = [
+    "OverIdentification",
+    "Strength",
+    "distance_correlation",
+    "f_statistics",
+    "over_identification",
+]
+
+WEAK_F = 10.0
+
+
+class Strength(NamedTuple):
+    """Strength of one modality's first stage on given rows.
+
+    Attributes:
+      r2: (d,) explained share per feature.
+      f_stat: (d,) F statistics; NaN when n <= p + 1.
+      f_median: their median; below 10 the instrument is weak.
+      num_rows: n. num_instruments: p.
+    """
+
+    r2: np.ndarray
+    f_stat: np.ndarray
+    f_median: float
+    num_rows: int
+    num_instruments: int
+
+    @property
+    def weak(self) -> bool:
+        """Whether the median F is below 10 (or unknown)."""
+        return not self.f_median >= WEAK_F
+
+
+class OverIdentification(NamedTuple):
+    """Hansen's J per class: statistic (K,), degrees of freedom p - d, p-value (K,); NaN and 0 when p <= d."""
+
+    statistic: np.ndarray
+    dof: int
+    p_value: np.ndarray
+
+
+def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -> Strength:
+    r"""Strength of a first stage, from a regressor and its prediction, best on rows that did not fit it.
+
+    .. math:: R^2_j = 1 - rss_j / tss_j, \quad F_j = \frac{R^2_j / p}{(1 - R^2_j) / (n - p - 1)}
+
+    Args:
+      h: (n, d) regressor.
+      h_hat: (n, d) its prediction from the instrument.
+      num_instruments: p, columns of the instrument.
+      names: the modality, for the warning.
+
+    Returns:
+      :class:`Strength`. Held-out R^2 can be negative; F is then 0.
+
+    Warns:
+      UserWarning: when the median F is below 10 (a weak instrument).
+
+    Examples:
+      >>> import numpy as np
+      >>> h = np.arange(20.0)[:, None]
+      >>> strength = f_statistics(h, h + np.where(np.arange(20) % 2, 0.5, -0.5)[:, None], 1)
+      >>> print(strength.r2.round(4), strength.weak)
+      [0.9925] False
+    """
+    h, h_hat = np.asarray(h, np.float64), np.asarray(h_hat, np.float64)
+    if h.shape != h_hat.shape or h.ndim != 2:
+        raise ValueError(f"h has shape {h.shape} and h_hat {h_hat.shape}, but two equal (n, d) were expected.")
+    n, p = h.shape[0], num_instruments
+    tss = np.square(h - h.mean(0)).sum(0) if n else np.zeros(h.shape[1])
+    rss = np.square(h - h_hat).sum(0)
+    r2 = np.where(tss > 0, 1 - rss / np.where(tss > 0, tss, 1), 0.0)
+    if n > p + 1:
+        share = np.clip(r2, 0.0, 1.0)
+        with np.errstate(divide="ignore"):
+            f_stat = (share / p) / ((1 - share) / (n - p - 1))
+    else:
+        f_stat = np.full(h.shape[1], np.nan)
+    strength = Strength(r2, f_stat, float(np.median(f_stat)), n, p)
+    if strength.weak:
+        what = f" of {names}" if names else ""
+        warnings.warn(
+            f"the first stage{what} is weak: median F = {strength.f_median:.2f} on {n} rows, but at least {WEAK_F:g} "
+            "was expected; what the instrument explains is then mostly noise.",
+            stacklevel=2,
+        )
+    return strength
+
+
+def over_identification(
+    features: Mapping[str, Any], labels: Any, name: str, *, num_classes: int | None = None
+) -> OverIdentification:
+    r"""Hansen's J test per class: do the other modalities act on the label only through ``features[name]``?
+
+    Two-step GMM of the linear model 1[y = c] = [1, h] beta + e with instruments [1, v], v the other modalities, in the
+    heteroscedastic form and without ridge: J = n g' S^-1 g ~ chi^2(p - d) if they do. They do not whenever another
+    modality carries causes or confounders of its own: a diagnostic, not a proof. It needs p > d, hence with equal
+    widths at least three modalities.
+
+    Args:
+      features: {name: (n, d_name)} held-out representations.
+      labels: (n,) class ids.
+      name: the modality under test.
+      num_classes: K; None: 1 + the largest label.
+
+    Returns:
+      :class:`OverIdentification`.
+
+    Raises:
+      ValueError: if ``name`` is unknown or the rows do not agree.
+
+    References:
+      L. P. Hansen, Large sample properties of generalized method of moments estimators, 1982.
+    """
+    if name not in features:
+        raise ValueError(f"modality {name!r} is unknown: expected one of {', '.join(features)}.")
+    y = np.asarray(labels)
+    arrays = {key: np.asarray(value, np.float64) for key, value in features.items()}
+    if any(a.ndim != 2 or len(a) != len(y) for a in arrays.values()):
+        shapes = {key: a.shape for key, a in arrays.items()}
+        raise ValueError(f"features have shapes {shapes}, but ({len(y)}, d) was expected for {len(y)} labels.")
+    classes = int(y.max()) + 1 if num_classes is None else num_classes
+    h = arrays.pop(name)
+    v = np.concatenate(list(arrays.values()), axis=1) if arrays else np.zeros((len(y), 0))
+    dof = v.shape[1] - h.shape[1]
+    if dof <= 0 or len(y) <= v.shape[1] + 1:
+        return OverIdentification(np.full(classes, np.nan), 0, np.full(classes, np.nan))
+    ones = np.ones((len(y), 1))
+    regressors, instruments = np.concatenate([ones, h], 1), np.concatenate([ones, v], 1)
+    statistic = np.array([_hansen_j(regressors, instruments, (y == c).astype(float)) for c in range(classes)])
+    return OverIdentification(statistic, dof, stats.chi2.sf(statistic, dof))
+
+
+def _hansen_j(x: np.ndarray, z: np.ndarray, y: np.ndarray) -> float:
+    """Two-step GMM: 2SLS first, then weights S^-1 from its residuals; NaN when S is singular (a constant label)."""
+    n = len(y)
+    zx, zy = z.T @ x / n, z.T @ y / n
+
+    def estimate(weights: np.ndarray) -> np.ndarray:
+        return np.linalg.lstsq(zx.T @ weights @ zx, zx.T @ weights @ zy, rcond=None)[0]
+
+    residual = y - x @ estimate(np.linalg.pinv(z.T @ z / n))
+    s = (z * np.square(residual)[:, None]).T @ z / n
+    if not np.trace(s) > 1e-20:
+        return float("nan")
+    weights = np.linalg.pinv(s)
+    g = zy - zx @ estimate(weights)
+    return float(n * g @ weights @ g)
+
+
+def distance_correlation(x: Any, y: Any, *, max_rows: int = 2000, seed: int = 0) -> float:
+    r"""Distance correlation of two samples: 0 in the population only if they are independent, 1 if one is a similarity
+    of the other.
+
+    .. math:: dCor^2 = \frac{\overline{A \circ B}}{\sqrt{\overline{A \circ A}\; \overline{B \circ B}}}
+
+    with A, B the doubly centred Euclidean distance matrices (the biased V-statistic).
+
+    Args:
+      x: (n, p) or (n,).
+      y: (n, q) or (n,).
+      max_rows: larger samples are subsampled (memory grows with its square).
+      seed: of the subsample.
+
+    Returns:
+      A number in [0, 1]; 0 if either is constant.
+
+    Raises:
+      ValueError: if the rows do not agree.
+
+    Examples:
+      >>> import numpy as np
+      >>> round(distance_correlation(np.arange(5.0), 3 * np.arange(5.0)), 6)
+      1.0
+
+    References:
+      G. Szekely, M. Rizzo, N. Bakirov, Measuring and testing dependence by correlation of distances, 2007.
+    """
+    x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} rows and y {len(y)}: they must agree.")
+    if len(x) > max_rows:
+        rows = np.random.default_rng(seed).choice(len(x), max_rows, replace=False)
+        x, y = x[rows], y[rows]
+    a, b = _centred_distances(x), _centred_distances(y)
+    scale = np.sqrt((a * a).mean() * (b * b).mean())
+    return float(np.sqrt(max((a * b).mean(), 0.0) / scale)) if scale > 0 else 0.0
+
+
+def _centred_distances(x: np.ndarray) -> np.ndarray:
+    d = squareform(pdist(x))
+    return d - d.mean(0)[None, :] - d.mean(1)[:, None] + d.mean()

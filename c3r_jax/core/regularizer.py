@@ -1,0 +1,340 @@
+"""The C3R objective: one function from features to a loss, for any model in any JAX library."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from c3r_jax.core._batch import (
+    check_float,
+    check_labels,
+    check_where,
+    global_mean,
+    keep,
+    promote,
+    static_rows,
+)
+from c3r_jax.core.counterfactual import COUNTERFACTUAL_MODES, Predict, closeness, counterfactual
+from c3r_jax.core.instrument import (
+    FirstStage,
+    Moments,
+    apply_modalities,
+    attend,
+    batch_moments,
+    calibrate,
+    check_rows,
+    columns,
+    fit_modalities,
+    merge_moments,
+    relevance,
+)
+from c3r_jax.core.risk import NECESSITY_KINDS, C3Risk, c3_risk, label_logit, necessity_loss, sufficiency_loss
+
+INSTRUMENTS = ("two_stage", "attention", "none")
+
+Features = Mapping[str, Float[Array, "batch _"]]
+Fuse = Callable[[dict[str, Array], Array], Array]
+
+
+@dataclass(frozen=True)
+class C3RConfig:
+    """Weights and modes of the C3R objective; the defaults were robust over several structural models.
+
+    Attributes:
+      w_task: weight of the cross-entropy at z.
+      lambda_s: weight of the sufficiency loss at z_c.
+      lambda_n: weight of the necessity loss at z_bar. The hinge inverts labels when
+        lambda_n / (w_task + lambda_s) is large: 2.3 is safe, 3.8 is not; take 2 with modality dropout.
+      lambda_v: weight of the relevance loss (first stage).
+      lambda_fe: weight of the closeness loss.
+      ridge: first-stage penalty relative to the instrument's mean variance.
+      instrument: "two_stage", "attention" or "none" (then z_c = z).
+      counterfactual: a mode of :func:`c3r_jax.counterfactual`.
+      necessity: a kind of :func:`c3r_jax.necessity_loss`.
+      step_size: length of the "gradient" move, in units of rms(z).
+      num_steps: steps of the counterfactual.
+      prior: training label shares, for necessity "kl".
+      num_heads: heads of the attention instrument.
+      attention_keys: "others" or "all".
+      through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
+      stop_gradient: hold the first-stage coefficients constant (an ablation).
+
+    Raises:
+      ValueError: naming the field, its value and what was expected.
+
+    Examples:
+      >>> C3RConfig(lambda_n=2.0).lambda_n
+      2.0
+    """
+
+    w_task: float = 1.0
+    lambda_s: float = 0.3
+    lambda_n: float = 3.0
+    lambda_v: float = 4.0
+    lambda_fe: float = 0.0
+    ridge: float = 1e-2
+    instrument: str = "two_stage"
+    counterfactual: str = "removal"
+    necessity: str = "hinge"
+    step_size: float = 0.5
+    num_steps: int = 1
+    prior: tuple[float, ...] | None = None
+    num_heads: int = 1
+    attention_keys: str = "others"
+    through_fuse: bool = False
+    stop_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
+            value = getattr(self, name)
+            if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
+        for name, known in (
+            ("instrument", INSTRUMENTS),
+            ("counterfactual", COUNTERFACTUAL_MODES),
+            ("necessity", NECESSITY_KINDS),
+            ("attention_keys", ("others", "all")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"C3RConfig.{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+        for name in ("num_steps", "num_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"C3RConfig.{name} is {value!r}, but a whole number of at least 1 was expected.")
+        if self.necessity == "kl" and self.prior is None:
+            raise ValueError("C3RConfig.necessity is 'kl', which needs prior: the label shares of the training set.")
+        if self.counterfactual == "instrumented" and self.instrument == "none":
+            raise ValueError("C3RConfig.counterfactual is 'instrumented', which needs an instrument, but it is 'none'.")
+        if self.through_fuse and (self.counterfactual, self.instrument) != ("instrumented", "two_stage"):
+            raise ValueError(
+                "C3RConfig.through_fuse is True, which needs counterfactual='instrumented' and instrument='two_stage'."
+            )
+
+
+class C3RTerms(NamedTuple):
+    """What :func:`c3r_loss` measured, each term alone and before its weight (scalars of the global batch).
+
+    Attributes:
+      task, sufficiency, necessity, relevance, closeness: the loss terms, in nats where they are entropies.
+      risk: 0/1 :class:`C3Risk` of predict(z_c) and predict(z_bar).
+      label_probability: mean p_y(z_bar); near 0 with a small necessity loss, it means the label is coded upside down.
+      logits: (B, K) predict(z).
+      z, z_c, z_bar: (B, d).
+      first_stage: {name: :class:`FirstStage`} of "two_stage", else None.
+      moments: joint :class:`Moments` of this batch's complete rows, to accumulate; of "two_stage", else None.
+    """
+
+    task: Float[Array, ""]
+    sufficiency: Float[Array, ""]
+    necessity: Float[Array, ""]
+    relevance: Float[Array, ""]
+    closeness: Float[Array, ""]
+    risk: C3Risk
+    label_probability: Float[Array, ""]
+    logits: Float[Array, "batch classes"]
+    z: Float[Array, "batch features"]
+    z_c: Float[Array, "batch features"]
+    z_bar: Float[Array, "batch features"]
+    first_stage: dict[str, FirstStage] | None
+    moments: Moments | None
+
+
+class _RealWorld(NamedTuple):
+    """What the instrument found: z_c, L_v, and for "two_stage" the fits and z with the causal part averaged out."""
+
+    z_c: Array
+    relevance: Array
+    stages: dict[str, FirstStage] | None = None
+    moments: Moments | None = None
+    neutral: Array | None = None
+
+
+def c3r_loss(
+    predict: Predict,
+    fuse: Fuse,
+    features: Features,
+    labels: Int[Array, " batch"],
+    *,
+    config: C3RConfig = C3RConfig(),  # noqa: B008 (frozen)
+    present: Bool[Array, "batch modalities"] | None = None,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+    key: Array | None = None,
+    moments: Moments | None = None,
+) -> tuple[Float[Array, ""], C3RTerms]:
+    r"""The C3R objective of one (global) batch, for any encoder, fusion and head.
+
+    .. math::
+       L = w_{task}\, CE(\text{predict}(z), y) + \lambda_s S + \lambda_n N + \lambda_v L_v + \lambda_{fe} L_{fe}
+
+    z = fuse(h, present); z_c is the part of it that the other modalities explain; z_bar is z in the hypothetical world
+    without it. S is the cross-entropy at z_c, N the necessity loss at z_bar, L_v = 1 - R^2 of the first stage. Encoders
+    run once, before this function: differentiate through ``features``.
+
+    Under ``pmap`` (or ``shard_map`` with ``check_vma=False``) differentiate inside and average the gradients over
+    ``axis_name``: that is the gradient of the global loss.
+
+    Args:
+      predict: z (B, d) -> logits (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d); reads only what is present.
+      features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention".
+      labels: (B,) class ids.
+      config: weights and modes.
+      present: (B, M) bool in the order of ``features``; absent features change nothing, whatever they hold.
+      where: (B,) bool, rows that count.
+      axis_name: mapped axis over which the batch is split.
+      key: PRNG key (the same on every device) for counterfactual "permute".
+      moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
+        batches); the gradient goes through this batch only.
+
+    Returns:
+      The loss and :class:`C3RTerms`.
+
+    Raises:
+      ValueError: on fewer than two modalities with an instrument, too few rows for the first stage, or arguments of
+        the wrong shape, dtype or range.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> h = {"image": jax.random.normal(jax.random.key(0), (64, 4))}
+      >>> h["text"] = h["image"] + 0.1 * jax.random.normal(jax.random.key(1), (64, 4))
+      >>> labels = (h["image"][:, 0] > 0).astype(int)
+      >>> fuse = lambda h, present: (h["image"] + h["text"]) / 2
+      >>> predict = lambda z: jnp.stack([-z[:, 0], z[:, 0]], axis=1)
+      >>> loss, terms = c3r_loss(predict, fuse, h, labels)
+      >>> bool(loss > 0), bool(terms.relevance < 0.1)
+      (True, True)
+
+    References:
+      Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
+    """
+    features, labels, present, rows = _check_batch(features, labels, config, present, where)
+    z = check_float("fuse(features, present)", fuse(features, present), 2)
+    real = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
+    if config.through_fuse:
+        assert real.neutral is not None
+        z_bar = real.neutral
+    else:
+        z_bar = counterfactual(
+            predict,
+            z,
+            labels,
+            mode=config.counterfactual,
+            step_size=config.step_size,
+            num_steps=config.num_steps,
+            z_c=None if config.instrument == "none" else real.z_c,
+            where=rows,
+            axis_name=axis_name,
+            key=key,
+        )
+    logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
+    prior = None if config.prior is None else jnp.asarray(config.prior)
+    losses = jnp.stack(
+        [
+            sufficiency_loss(logits, labels),
+            sufficiency_loss(causal_logits, labels),
+            necessity_loss(hypothetical_logits, labels, kind=config.necessity, prior=prior),
+            jnp.exp(label_logit(jax.nn.log_softmax(promote(hypothetical_logits)), labels)),
+        ],
+        axis=1,
+    )
+    task, sufficiency, necessity, label_probability = global_mean(losses, rows, axis_name)
+    close = closeness(z, z_bar, rows, axis_name)
+    loss = (
+        config.w_task * task
+        + config.lambda_s * sufficiency
+        + config.lambda_n * necessity
+        + config.lambda_v * real.relevance
+        + config.lambda_fe * close
+    )
+    return loss, C3RTerms(
+        task=task,
+        sufficiency=sufficiency,
+        necessity=necessity,
+        relevance=real.relevance,
+        closeness=close,
+        risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name),
+        label_probability=label_probability,
+        logits=logits,
+        z=z,
+        z_c=real.z_c,
+        z_bar=z_bar,
+        first_stage=real.stages,
+        moments=real.moments,
+    )
+
+
+def _check_batch(features, labels, config, present, where):
+    """Checks the arguments, and zeroes what is absent or excluded so that it can reach no sum and no gradient."""
+    if not isinstance(features, Mapping) or not features:
+        raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
+    features = {name: check_float(f"features[{name!r}]", h, 2) for name, h in features.items()}
+    shapes = {name: h.shape for name, h in features.items()}
+    num_examples = next(iter(shapes.values()))[0]
+    if len({shape[0] for shape in shapes.values()}) != 1:
+        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    if len(features) < 2 and config.instrument != "none":
+        raise ValueError(
+            f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "
+            "modality has no other to serve as its instrument; add one, or use C3RConfig(instrument='none')."
+        )
+    if present is None:
+        present = jnp.ones((num_examples, len(features)), bool)
+    present = jnp.asarray(present)
+    if present.shape != (num_examples, len(features)) or present.dtype != bool:
+        raise ValueError(
+            f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(features))} and "
+            f"bool were expected: one column for each of {list(features)}."
+        )
+    labels = check_labels(labels, num_examples)
+    rows = check_where(where, num_examples)
+    features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
+    return features, labels, present, rows
+
+
+def _real_world(fuse, features, z, config, present, rows, where, axis_name, earlier) -> _RealWorld:
+    """Finds the causal candidate z_c by the configured instrument."""
+    zero = jnp.zeros((), promote(z).dtype)
+    if config.instrument == "none":
+        return _RealWorld(z, zero)
+    if config.instrument == "attention":
+        return _attention(features, z, config, present, rows, axis_name)
+    complete = rows & present.all(1)
+    blocks = columns(features)
+    joint = jnp.concatenate([promote(h) for h in features.values()], axis=1)
+    if earlier is None:
+        widest = max(joint.shape[1] - (block.stop - block.start) for block in blocks.values())
+        check_rows(static_rows(joint.shape[0], where, axis_name), widest)
+    batch = batch_moments(joint, where=complete, axis_name=axis_name)
+    pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
+    stages = fit_modalities(pooled, blocks, ridge=config.ridge, stop_gradient=config.stop_gradient)
+    h_hat, present_hat = apply_modalities(stages, features, present)
+    z_c = fuse(h_hat, present_hat)
+    neutral = None
+    if config.through_fuse:
+        neutral = fuse(
+            {
+                name: h - h_hat[name] + global_mean(promote(h_hat[name]), rows, axis_name).astype(h.dtype)
+                for name, h in features.items()
+            },
+            present,
+        )
+    stages = {name: stage._replace(fitted=h_hat[name]) for name, stage in stages.items()}
+    return _RealWorld(z_c, relevance(stages, pooled.count), stages, jax.lax.stop_gradient(batch), neutral)
+
+
+def _attention(features, z, config, present, rows, axis_name) -> _RealWorld:
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    if v.shape != z.shape:
+        raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
+    usable = rows & exists
+    wide = promote(z)
+    calibration = calibrate(v, wide, where=usable, axis_name=axis_name)
+    z_c = calibration.apply(jnp.where(exists[:, None], v, calibration.mean_v))
+    log_p, log_q = jax.nn.log_softmax(wide), jax.nn.log_softmax(v)
+    divergence = (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+    return _RealWorld(z_c.astype(z.dtype), global_mean(divergence, usable, axis_name))

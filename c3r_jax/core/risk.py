@@ -1,0 +1,204 @@
+"""Sufficiency and necessity: what is measured (0/1 risks, bounds) and what is trained (per-example surrogates)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from c3r_jax.core._batch import check_float, check_labels, check_where, concrete, global_count, global_sum, keep, promote
+
+NECESSITY_KINDS = ("hinge", "log", "kl")
+
+
+class C3Risk(NamedTuple):
+    """The C3 risk of a batch (scalars, shares of examples) and what it says about C3 itself.
+
+    Attributes:
+      sufficiency: R_S = P(argmax predict(z_c) != y).
+      necessity: R_N = P(argmax predict(z_bar) = y).
+      total: R = R_S + R_N, in [0, 2].
+      lower: max(0, 1 - R), the Frechet lower bound of C3.
+      upper: min(1 - R_S, 1 - R_N), its upper bound.
+      joint: P(right at z_c and wrong at z_bar), the event observed for this predictor; inside [lower, upper].
+    """
+
+    sufficiency: Float[Array, ""]
+    necessity: Float[Array, ""]
+    total: Float[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    joint: Float[Array, ""]
+
+
+def check_logits(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Returns logits (B, K) in float32 or wider and checked labels (B,)."""
+    logits = promote(check_float("logits", logits, 2))
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits have shape {logits.shape}, but at least 2 classes were expected in the last axis.")
+    return logits, check_labels(labels, logits.shape[0], logits.shape[1])
+
+
+def label_mask(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, "batch classes"]:
+    """Marks each row's label among its classes."""
+    return labels[:, None] == jnp.arange(logits.shape[1])[None, :]
+
+
+def label_logit(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Picks l_y; NaN for a label outside [0, K), which under ``jit`` cannot be refused earlier."""
+    picked = jnp.where(label_mask(logits, labels), logits, 0).sum(-1)
+    in_range = (labels >= 0) & (labels < logits.shape[1])
+    return jnp.where(in_range, picked, jnp.nan)
+
+
+def odds_against(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Log-odds of not being the label, logsumexp_{k != y} l_k - l_y: linear where cross-entropy underflows."""
+    others = jnp.where(label_mask(logits, labels), jnp.finfo(logits.dtype).min, logits)
+    return jax.nn.logsumexp(others, axis=-1) - label_logit(logits, labels)
+
+
+def sufficiency_loss(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    r"""Cross-entropy of the real-world branch: is the causal part enough to tell the label?
+
+    .. math:: S_i = \log \sum_k e^{l_{ik}} - l_{i y_i}
+
+    Args:
+      logits: (B, K) logits, usually ``predict(z_c)``.
+      labels: (B,) class ids in [0, K).
+
+    Returns:
+      (B,) losses in nats, float32 or wider; the caller reduces. An out-of-range label gives NaN under ``jit``.
+
+    Raises:
+      ValueError: on wrong ranks or dtypes, fewer than 2 classes, or a known label outside [0, K).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> sufficiency_loss(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(4)
+      Array([0.6931], dtype=float32)
+
+    References:
+      Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
+    """
+    logits, labels = check_logits(logits, labels)
+    return jax.nn.logsumexp(logits, axis=-1) - label_logit(logits, labels)
+
+
+def necessity_loss(
+    counterfactual_logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    *,
+    kind: str = "hinge",
+    prior: Float[Array, " classes"] | None = None,
+) -> Float[Array, " batch"]:
+    r"""Penalty of the hypothetical-world branch: can the label still be told once the causal part is gone?
+
+    .. math::
+       \text{hinge:}\ [\log p_{y}(\bar z) + \log K]_+ \qquad
+       \text{log:}\ -\log(1 - p_y(\bar z)) \qquad
+       \text{kl:}\ KL(\text{prior} \| p(\bar z))
+
+    ``hinge`` is zero once the label is no likelier than chance, so coding the label upside down satisfies it: watch the
+    accuracy and a probe on z_bar. ``kl`` asks z_bar to say nothing at all, and drifts to the majority class under
+    imbalance.
+
+    Args:
+      counterfactual_logits: (B, K) logits ``predict(z_bar)``.
+      labels: (B,) class ids in [0, K).
+      kind: "hinge", "log" or "kl".
+      prior: (K,) training label shares, positive, summing to 1; needed by "kl".
+
+    Returns:
+      (B,) losses in nats, float32 or wider; the caller reduces.
+
+    Raises:
+      ValueError: on an unknown kind, "kl" without a prior, or arguments of the wrong shape, dtype or range.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(necessity_loss(jnp.array([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), jnp.array([1, 1, 1])))
+      [0.        0.5662191 0.       ]
+    """
+    if kind not in NECESSITY_KINDS:
+        raise ValueError(f"necessity kind {kind!r} is unknown: expected one of {', '.join(NECESSITY_KINDS)}.")
+    logits, labels = check_logits(counterfactual_logits, labels)
+    if kind == "hinge":
+        log_p = label_logit(logits, labels) - jax.nn.logsumexp(logits, axis=-1)
+        return jax.nn.relu(log_p + jnp.log(jnp.asarray(logits.shape[1], logits.dtype)))
+    if kind == "log":
+        return jax.nn.softplus(-odds_against(logits, labels))
+    if prior is None:
+        raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
+    prior = promote(prior).astype(logits.dtype)
+    if prior.shape != logits.shape[1:]:
+        raise ValueError(f"prior has shape {prior.shape}, but {logits.shape[1:]} was expected: one share a class.")
+    shares = concrete(prior)
+    if shares is not None and (shares.min() < 0 or abs(shares.sum() - 1) > 1e-3):
+        raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
+    entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
+    return entropy - (prior[None, :] * jax.nn.log_softmax(logits, axis=-1)).sum(-1)
+
+
+def c3_risk(
+    logits: Float[Array, "batch classes"],
+    counterfactual_logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    *,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+) -> C3Risk:
+    r"""Measures the C3 risk with 0/1 losses, and the interval it leaves for C3.
+
+    .. math::
+       R_S = P(\arg\max l \neq y), \quad R_N = P(\arg\max \bar l = y), \quad
+       \max(0, 1 - R_S - R_N) \le C^3 \le \min(1 - R_S, 1 - R_N)
+
+    argmax has no gradient: this is for reports; train on :func:`sufficiency_loss` and :func:`necessity_loss`. R_N is
+    comparable only between runs with equal K, label shares and counterfactual mode.
+
+    Args:
+      logits: (B, K) logits of the real-world branch, ``predict(z_c)``.
+      counterfactual_logits: (B, K) logits of the hypothetical-world branch, ``predict(z_bar)``.
+      labels: (B,) class ids.
+      where: (B,) bool, rows that count; None: all.
+      axis_name: mapped axis over which the batch is split (``pmap``, ``shard_map``); risks are then global.
+
+    Returns:
+      :class:`C3Risk` of scalars; NaN when no row counts. A row with a non-finite logit is wrong in that branch.
+
+    Raises:
+      ValueError: on wrong shapes, dtypes or a known label outside [0, K).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> right, wrong = jnp.array([[0.0, 1.0]] * 4), jnp.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
+      >>> risk = c3_risk(right, wrong, jnp.array([1, 1, 1, 1]))
+      >>> print(risk.sufficiency, risk.necessity, risk.lower, risk.upper, risk.joint)
+      0.0 0.25 0.75 0.75 0.75
+
+    References:
+      J. Tian, J. Pearl, Probabilities of causation: bounds and identification, 2000.
+    """
+    logits, labels = check_logits(logits, labels)
+    counterfactual_logits, labels = check_logits(counterfactual_logits, labels)
+    if logits.shape != counterfactual_logits.shape:
+        raise ValueError(f"logits have shape {logits.shape}, but counterfactual_logits {counterfactual_logits.shape}.")
+    where = check_where(where, logits.shape[0])
+
+    def right(scores: Array) -> Array:
+        return (jnp.argmax(scores, axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
+
+    real, hypothetical = right(logits), right(counterfactual_logits)
+    events = jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
+    count = global_count(where, axis_name, logits.dtype)
+    # 0/0 = NaN when no row counts: an empty batch has no risk.
+    sufficiency, necessity, joint = global_sum(keep(where, events).sum(0), axis_name) / count
+    total = sufficiency + necessity
+    return C3Risk(
+        sufficiency=sufficiency,
+        necessity=necessity,
+        total=total,
+        lower=jnp.maximum(0, 1 - total),
+        upper=jnp.minimum(1 - sufficiency, 1 - necessity),
+        joint=joint,
+    )
