@@ -188,7 +188,7 @@ def _odds_and_gradient(predict: Predict, at: Array, labels: Array, dtype) -> tup
 
 
 def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
-    """g / |g| per row, with value and gradient zero where g is zero; scaled first, so that tiny g do not underflow."""
+    """Unit vectors g / |g|, zero with zero gradient where g is; scaled first, so that tiny g do not underflow."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(g), axis=-1, keepdims=True))
     g = g / jnp.where(largest > 0, largest, 1)
     square = jnp.square(g).sum(-1, keepdims=True)

@@ -159,8 +159,7 @@ def _hansen_j(x: np.ndarray, z: np.ndarray, y: np.ndarray) -> float:
 
 
 def distance_correlation(x: Any, y: Any, *, max_rows: int = 2000, seed: int = 0) -> float:
-    r"""Distance correlation of two samples: 0 in the population only if they are independent, 1 if one is a similarity
-    of the other.
+    r"""Distance correlation of two samples: in the population 0 only if they are independent.
 
     .. math:: dCor^2 = \frac{\overline{A \circ B}}{\sqrt{\overline{A \circ A}\; \overline{B \circ B}}}
 

@@ -92,10 +92,10 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> x = jnp.array([[1.0], [2.0], [6.0]])
+      >>> x = jnp.array([[1.0], [3.0], [5.0], [7.0]])
       >>> merged = merge_moments(batch_moments(x[:2]), batch_moments(x[2:]))
-      >>> print(merged.mean, merged.cov)
-      [3.] [[4.6666665]]
+      >>> print(merged.count, merged.mean, merged.cov)
+      4.0 [4.] [[5.]]
     """
     count = a.count + b.count
     share = b.count / jnp.where(count > 0, count, 1)
@@ -177,7 +177,9 @@ def check_rows(num_rows: int | None, p: int) -> None:
         )
 
 
-def fit(moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float, stop_gradient: bool = False) -> FirstStage:
+def fit(
+    moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float, stop_gradient: bool = False
+) -> FirstStage:
     """Fits a first stage from joint moments of instrument columns ``v`` and regressor columns ``h``; no rows needed.
 
     Args:
@@ -356,20 +358,19 @@ class Calibration(NamedTuple):
         return self.mean_z + self.slope * (v - self.mean_v)
 
 
-def calibrate(
-    v: Float[Array, "batch d"],
-    z: Float[Array, "batch d"],
-    *,
-    where: Bool[Array, " batch"] | None = None,
-    axis_name: str | None = None,
-) -> Calibration:
-    """Fits the attention instrument's per-feature :class:`Calibration` on the valid rows of the global batch."""
-    where = check_where(where, v.shape[0])
-    v, z = keep(where, promote(v)), keep(where, promote(z))
-    mean_v, mean_z = global_mean(v, where, axis_name), global_mean(z, where, axis_name)
-    centred = v - mean_v
-    products = jnp.stack([jnp.square(centred), centred * (z - mean_z)], axis=1)
-    variance, covariance = global_mean(products, where, axis_name)
+def calibration(moments: Moments) -> Calibration:
+    """Reads the per-feature least squares of z on v from the joint moments of their columns [v, z].
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> v = jnp.array([[0.0], [1.0], [2.0]])
+      >>> line = calibration(batch_moments(jnp.concatenate([v, 3 * v + 1], axis=1)))
+      >>> print(line.slope, line.apply(jnp.array([[4.0]])))
+      [3.] [[13.]]
+    """
+    d = moments.mean.shape[0] // 2
+    mean_v, mean_z = moments.mean[:d], moments.mean[d:]
+    variance, covariance = jnp.diagonal(moments.cov)[:d], jnp.diagonal(moments.cov, offset=d)
     varies = variance > jnp.square(8 * jnp.finfo(variance.dtype).eps * mean_v)
     slope = jnp.where(varies, covariance / jnp.where(varies, variance, 1), 0)
     return Calibration(mean_v, mean_z, slope)

@@ -1,7 +1,7 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,35 +9,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core._batch import (
-    check_float,
-    check_labels,
-    check_where,
-    global_mean,
-    keep,
-    promote,
-    static_rows,
-)
+from c3r_jax.core._batch import check_float, check_labels, check_where, global_mean, keep, promote, static_rows
 from c3r_jax.core.counterfactual import COUNTERFACTUAL_MODES, Predict, closeness, counterfactual
-from c3r_jax.core.instrument import (
-    FirstStage,
-    Moments,
-    apply_modalities,
-    attend,
-    batch_moments,
-    calibrate,
-    check_rows,
-    columns,
-    fit_modalities,
-    merge_moments,
-    relevance,
+from c3r_jax.core.instrument import FirstStage, Moments, check_rows, merge_moments
+from c3r_jax.core.real_world import (
+    Features,
+    Fuse,
+    RealWorld,
+    causal_representation,
+    instrument_moments,
+    moments_width,
+    relevance_loss,
 )
 from c3r_jax.core.risk import NECESSITY_KINDS, C3Risk, c3_risk, label_logit, necessity_loss, sufficiency_loss
 
 INSTRUMENTS = ("two_stage", "attention", "none")
-
-Features = Mapping[str, Float[Array, "batch _"]]
-Fuse = Callable[[dict[str, Array], Array], Array]
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class C3RTerms(NamedTuple):
       logits: (B, K) predict(z).
       z, z_c, z_bar: (B, d).
       first_stage: {name: :class:`FirstStage`} of "two_stage", else None.
-      moments: joint :class:`Moments` of this batch's complete rows, to accumulate; of "two_stage", else None.
+      moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
     """
 
     task: Float[Array, ""]
@@ -143,23 +129,13 @@ class C3RTerms(NamedTuple):
     moments: Moments | None
 
 
-class _RealWorld(NamedTuple):
-    """What the instrument found: z_c, L_v, and for "two_stage" the fits and z with the causal part averaged out."""
-
-    z_c: Array
-    relevance: Array
-    stages: dict[str, FirstStage] | None = None
-    moments: Moments | None = None
-    neutral: Array | None = None
-
-
 def c3r_loss(
     predict: Predict,
     fuse: Fuse,
     features: Features,
     labels: Int[Array, " batch"],
     *,
-    config: C3RConfig = C3RConfig(),  # noqa: B008 (frozen)
+    config: C3RConfig = C3RConfig(),
     present: Bool[Array, "batch modalities"] | None = None,
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
@@ -214,10 +190,9 @@ def c3r_loss(
     """
     features, labels, present, rows = _check_batch(features, labels, config, present, where)
     z = check_float("fuse(features, present)", fuse(features, present), 2)
-    real = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
+    real, relevance, batch = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
     if config.through_fuse:
-        assert real.neutral is not None
-        z_bar = real.neutral
+        z_bar = _neutral(fuse, features, real.h_hat, present, rows, axis_name)
     else:
         z_bar = counterfactual(
             predict,
@@ -244,18 +219,21 @@ def c3r_loss(
     )
     task, sufficiency, necessity, label_probability = global_mean(losses, rows, axis_name)
     close = closeness(z, z_bar, rows, axis_name)
+    stages = None
+    if real.stages is not None and real.h_hat is not None:
+        stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
     loss = (
         config.w_task * task
         + config.lambda_s * sufficiency
         + config.lambda_n * necessity
-        + config.lambda_v * real.relevance
+        + config.lambda_v * relevance
         + config.lambda_fe * close
     )
     return loss, C3RTerms(
         task=task,
         sufficiency=sufficiency,
         necessity=necessity,
-        relevance=real.relevance,
+        relevance=relevance,
         closeness=close,
         risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name),
         label_probability=label_probability,
@@ -263,8 +241,8 @@ def c3r_loss(
         z=z,
         z_c=real.z_c,
         z_bar=z_bar,
-        first_stage=real.stages,
-        moments=real.moments,
+        first_stage=stages,
+        moments=batch,
     )
 
 
@@ -296,45 +274,21 @@ def _check_batch(features, labels, config, present, where):
     return features, labels, present, rows
 
 
-def _real_world(fuse, features, z, config, present, rows, where, axis_name, earlier) -> _RealWorld:
-    """Finds the causal candidate z_c by the configured instrument."""
-    zero = jnp.zeros((), promote(z).dtype)
+def _real_world(fuse, features, z, config, present, rows, where, axis_name, earlier):
+    """Finds z_c by the configured instrument, with L_v and the batch's moments."""
     if config.instrument == "none":
-        return _RealWorld(z, zero)
-    if config.instrument == "attention":
-        return _attention(features, z, config, present, rows, axis_name)
-    complete = rows & present.all(1)
-    blocks = columns(features)
-    joint = jnp.concatenate([promote(h) for h in features.values()], axis=1)
-    if earlier is None:
-        widest = max(joint.shape[1] - (block.stop - block.start) for block in blocks.values())
-        check_rows(static_rows(joint.shape[0], where, axis_name), widest)
-    batch = batch_moments(joint, where=complete, axis_name=axis_name)
+        return RealWorld(z), jnp.zeros((), promote(z).dtype), None
+    if earlier is None and config.instrument == "two_stage":
+        widths = {name: h.shape[1] for name, h in features.items()}
+        check_rows(static_rows(z.shape[0], where, axis_name), moments_width(config, widths) - min(widths.values()))
+    batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
     pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
-    stages = fit_modalities(pooled, blocks, ridge=config.ridge, stop_gradient=config.stop_gradient)
-    h_hat, present_hat = apply_modalities(stages, features, present)
-    z_c = fuse(h_hat, present_hat)
-    neutral = None
-    if config.through_fuse:
-        neutral = fuse(
-            {
-                name: h - h_hat[name] + global_mean(promote(h_hat[name]), rows, axis_name).astype(h.dtype)
-                for name, h in features.items()
-            },
-            present,
-        )
-    stages = {name: stage._replace(fitted=h_hat[name]) for name, stage in stages.items()}
-    return _RealWorld(z_c, relevance(stages, pooled.count), stages, jax.lax.stop_gradient(batch), neutral)
+    real = causal_representation(fuse, features, present, pooled, config=config)
+    loss = relevance_loss(real, features, z, present, pooled.count, config=config, where=rows, axis_name=axis_name)
+    return real, loss, jax.lax.stop_gradient(batch)
 
 
-def _attention(features, z, config, present, rows, axis_name) -> _RealWorld:
-    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
-    if v.shape != z.shape:
-        raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
-    usable = rows & exists
-    wide = promote(z)
-    calibration = calibrate(v, wide, where=usable, axis_name=axis_name)
-    z_c = calibration.apply(jnp.where(exists[:, None], v, calibration.mean_v))
-    log_p, log_q = jax.nn.log_softmax(wide), jax.nn.log_softmax(v)
-    divergence = (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
-    return _RealWorld(z_c.astype(z.dtype), global_mean(divergence, usable, axis_name))
+def _neutral(fuse, features, h_hat, present, rows, axis_name):
+    """fuse(h - h_hat + mean(h_hat)): do(causal part := its mean) where fuse is not affine."""
+    means = {name: global_mean(promote(value), rows, axis_name) for name, value in h_hat.items()}
+    return fuse({name: h - h_hat[name] + means[name].astype(h.dtype) for name, h in features.items()}, present)

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core._batch import check_float, check_labels, check_where, concrete, global_count, global_sum, keep, promote
+from c3r_jax.core._batch import (
+    check_float,
+    check_labels,
+    check_where,
+    concrete,
+    global_count,
+    global_sum,
+    keep,
+    promote,
+)
 
 NECESSITY_KINDS = ("hinge", "log", "kl")
 

@@ -1,0 +1,136 @@
+"""From moments to z_c: the two instruments behind one interface.
+
+Whatever the instrument, what must be known about other examples is one set of :class:`Moments`: of the concatenated
+features ("two_stage") or of attention output and z ("attention"). A batch's own moments serve training, accumulated
+ones small batches, and the training set's exact ones evaluation, where a prediction never depends on its batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from c3r_jax.core._batch import global_mean, promote
+from c3r_jax.core.instrument import (
+    FirstStage,
+    Moments,
+    apply_modalities,
+    attend,
+    batch_moments,
+    calibration,
+    columns,
+    fit_modalities,
+    relevance,
+)
+
+if TYPE_CHECKING:
+    from c3r_jax.core.regularizer import C3RConfig
+
+Features = Mapping[str, Float[Array, "batch _"]]
+Fuse = Callable[[dict[str, Array], Array], Array]
+
+
+class RealWorld(NamedTuple):
+    """What the instrument makes of a batch.
+
+    Attributes:
+      z_c: (B, d) causal candidate.
+      stages: {name: :class:`FirstStage`} of "two_stage", else None.
+      h_hat: {name: (B, d_name)} of "two_stage", else None.
+    """
+
+    z_c: Float[Array, "batch features"]
+    stages: dict[str, FirstStage] | None = None
+    h_hat: dict[str, Array] | None = None
+
+
+def moments_width(config: "C3RConfig", widths: Mapping[str, int]) -> int:
+    """Number of columns of the moments that an instrument keeps, given each modality's width; 0 for "none"."""
+    if config.instrument == "none":
+        return 0
+    return sum(widths.values()) if config.instrument == "two_stage" else 2 * next(iter(widths.values()))
+
+
+def instrument_moments(
+    features: Features,
+    z: Float[Array, "batch features"],
+    present: Bool[Array, "batch modalities"],
+    *,
+    config: "C3RConfig",
+    where: Bool[Array, " batch"],
+    axis_name: str | None = None,
+) -> Moments:
+    """Moments of what the instrument is fitted on, over the rows that can be used.
+
+    "two_stage" uses the rows that have every modality (a modality and all its instruments); "attention" those with at
+    least one token to attend to.
+
+    Args:
+      features: {name: (B, d_name)}, zero where absent.
+      z: (B, d) fused representation.
+      present: (B, M) bool.
+      config: which instrument.
+      where: (B,) bool, rows that count.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      :class:`Moments` of width :func:`moments_width`.
+    """
+    if config.instrument == "two_stage":
+        joint = jnp.concatenate([promote(h) for h in features.values()], axis=1)
+        return batch_moments(joint, where=where & present.all(1), axis_name=axis_name)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    if v.shape != z.shape:
+        raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
+    return batch_moments(jnp.concatenate([v, promote(z)], axis=1), where=where & exists, axis_name=axis_name)
+
+
+def causal_representation(
+    fuse: Fuse,
+    features: Features,
+    present: Bool[Array, "batch modalities"],
+    moments: Moments,
+    *,
+    config: "C3RConfig",
+) -> RealWorld:
+    """z_c of each row on its own, given the moments.
+
+    Args:
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent.
+      present: (B, M) bool.
+      moments: of :func:`instrument_moments`, of this or other rows.
+      config: which instrument, ridge.
+
+    Returns:
+      :class:`RealWorld`.
+    """
+    if config.instrument == "two_stage":
+        stages = fit_modalities(moments, columns(features), ridge=config.ridge, stop_gradient=config.stop_gradient)
+        h_hat, present_hat = apply_modalities(stages, features, present)
+        return RealWorld(fuse(h_hat, present_hat), stages, h_hat)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    line = calibration(moments)
+    z_c = line.apply(jnp.where(exists[:, None], v, line.mean_v))
+    return RealWorld(z_c.astype(next(iter(features.values())).dtype))
+
+
+def relevance_loss(
+    real: RealWorld,
+    features: Features,
+    z: Float[Array, "batch features"],
+    present: Bool[Array, "batch modalities"],
+    num_rows: Float[Array, ""],
+    *,
+    config: "C3RConfig",
+    where: Bool[Array, " batch"],
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""
+    if real.stages is not None:
+        return relevance(real.stages, num_rows)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    log_p, log_q = jax.nn.log_softmax(promote(z)), jax.nn.log_softmax(v)
+    return global_mean((jnp.exp(log_p) * (log_p - log_q)).sum(-1), where & exists, axis_name)

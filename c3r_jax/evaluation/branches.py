@@ -1,0 +1,117 @@
+"""Everything that follows from the per-modality representations: routes, subsets, counterfactuals, risks.
+
+Encoders run once per input; all of this is algebra on (n, d) arrays, compiled once per shape.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from c3r_jax.core.counterfactual import counterfactual
+from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
+from c3r_jax.core.real_world import instrument_moments, moments_width
+from c3r_jax.models.twin import TwinNetwork, with_moments
+
+BLOCK = 1024  # rows at a time when moments are measured
+
+
+class Branches(NamedTuple):
+    """Both branches of the twin network on n examples (host arrays).
+
+    Attributes:
+      logits: {"representation": predict(z), "instrument": predict(z_c)}, each (n, K).
+      counterfactual_logits: (n, K) predict(z_bar).
+      z, z_c, z_bar: (n, d).
+    """
+
+    logits: dict[str, np.ndarray]
+    counterfactual_logits: np.ndarray
+    z: np.ndarray
+    z_c: np.ndarray
+    z_bar: np.ndarray
+
+
+class BranchRunner:
+    """Runs a model's branches on encoded examples; compiled once per shape, whatever the parameters.
+
+    Args:
+      model: the twin network.
+    """
+
+    def __init__(self, model: TwinNetwork):
+        self.model = model
+        self._run = jax.jit(self._branches)
+        self._merge = jax.jit(self._add_moments)
+
+    def measure_moments(self, params: Any, h: dict[str, np.ndarray], present: np.ndarray) -> Moments | None:
+        """The instrument's exact centred moments over all given rows; None without an instrument.
+
+        Args:
+          params: the model's parameters.
+          h: {modality: (n, d)} representations of the training set.
+          present: (n, M) bool.
+        """
+        width = moments_width(self.model.c3r, {name: value.shape[1] for name, value in h.items()})
+        if not width:
+            return None
+        total = batch_moments(jnp.zeros((0, width)))
+        for begin in range(0, len(present), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            total = self._merge(total, params, {name: value[rows] for name, value in h.items()}, present[rows])
+        return jax.device_get(total)
+
+    def __call__(
+        self,
+        params: Any,
+        moments: Moments | None,
+        h: dict[str, np.ndarray],
+        present: np.ndarray,
+        labels: np.ndarray,
+        *,
+        seed: int = 0,
+    ) -> Branches:
+        """Runs both branches.
+
+        Args:
+          params: the model's parameters.
+          moments: of :meth:`measure_moments`, or running ones.
+          h: {modality: (n, d)}; absent ones may hold anything.
+          present: (n, M) bool.
+          labels: (n,) class ids.
+          seed: of counterfactual "permute".
+
+        Returns:
+          :class:`Branches`.
+        """
+        variables = {"params": params} if moments is None else with_moments({"params": params}, moments)
+        return Branches(*jax.device_get(self._run(variables, dict(h), present, labels, jax.random.key(seed))))
+
+    def _add_moments(self, total: Moments, params: Any, h: Any, present: Any) -> Moments:
+        z = self.model.apply({"params": params}, h, present, method=self.model.fuse)
+        where = jnp.ones(present.shape[0], bool)
+        return merge_moments(total, instrument_moments(h, z, present, config=self.model.c3r, where=where))
+
+    def _branches(self, variables: Any, h: Any, present: Any, labels: Any, key: Any) -> tuple:
+        model, config = self.model, self.model.c3r
+        bound = functools.partial(model.apply, variables)
+        predict = functools.partial(bound, method=model.predict)
+        h = {
+            name: jnp.where(present[:, m, None], h[name], jnp.zeros((), h[name].dtype))
+            for m, name in enumerate(model.modalities)
+        }
+        z = bound(h, present, method=model.fuse)
+        z_c = bound(h, present, method=model.causal)
+        z_bar = counterfactual(
+            predict,
+            z,
+            labels,
+            mode=config.counterfactual,
+            step_size=config.step_size,
+            num_steps=config.num_steps,
+            z_c=None if config.instrument == "none" else z_c,
+            key=key,
+        )
+        return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar

@@ -1,0 +1,84 @@
+"""Scores of predicted logits, on the host, by scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, recall_score
+
+
+def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: int = 10) -> dict[str, float]:
+    """Accuracy, balanced accuracy, macro-F1, negative log-likelihood (nats) and expected calibration error.
+
+    Args:
+      logits: (n, K). A row with a non-finite logit counts as wrong.
+      labels: (n,) class ids.
+      num_bins: equal-width confidence bins of the calibration error.
+
+    Returns:
+      {"accuracy", "balanced_accuracy", "macro_f1", "nll", "ece"}.
+
+    Examples:
+      >>> import numpy as np
+      >>> scores = classification_metrics(np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 1]))
+      >>> scores["accuracy"], round(scores["nll"], 4), round(scores["ece"], 4)
+      (1.0, 0.1269, 0.1192)
+    """
+    logits = np.asarray(logits, np.float64)
+    predicted = predictions(logits)
+    classes = np.unique(labels)
+    calibration = reliability(logits, labels, num_bins=num_bins)
+    weights = np.array(calibration["count"]) / len(labels)
+    gap = np.abs(np.array(calibration["confidence"]) - np.array(calibration["accuracy"]))
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "balanced_accuracy": float(recall_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
+        "nll": float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
+        "ece": float((weights * gap).sum()),
+    }
+
+
+def predictions(logits: np.ndarray) -> np.ndarray:
+    """Predicted class ids (n,); -1, which is never right, for a row with a non-finite logit."""
+    return np.where(np.isfinite(logits).all(1), np.nan_to_num(logits).argmax(1), -1)
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, *, num_bins: int = 10) -> dict[str, list[float]]:
+    """Mean confidence, accuracy and count per equal-width confidence bin (0 in empty bins).
+
+    Args:
+      logits: (n, K).
+      labels: (n,).
+      num_bins: number of bins on [0, 1].
+
+    Returns:
+      {"confidence", "accuracy", "count"}, lists of length ``num_bins``.
+    """
+    logits = np.asarray(logits, np.float64)
+    confidence = np.nan_to_num(softmax(logits, axis=1).max(1))
+    right = predictions(logits) == labels
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins)
+    size = np.maximum(count, 1)
+    return {
+        "confidence": (np.bincount(bins, confidence, num_bins) / size).tolist(),
+        "accuracy": (np.bincount(bins, right, num_bins) / size).tolist(),
+        "count": count.tolist(),
+    }
+
+
+def per_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Precision, recall, F1 and support of every class."""
+    rows = precision_recall_fscore_support(
+        labels, predictions(np.asarray(logits)), labels=np.arange(len(class_names)), zero_division=0
+    )
+    return {
+        name: {
+            "precision": float(rows[0][k]),
+            "recall": float(rows[1][k]),
+            "f1": float(rows[2][k]),
+            "support": int(rows[3][k]),
+        }
+        for k, name in enumerate(class_names)
+    }

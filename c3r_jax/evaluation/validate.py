@@ -1,0 +1,67 @@
+"""The validation pass of the training loop: selection values and both branches' risks, never on test data."""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from c3r_jax.core.instrument import Moments
+from c3r_jax.core.risk import c3_risk
+from c3r_jax.evaluation.metrics import classification_metrics
+from c3r_jax.training.experiment import encode_split, variables_on_devices
+
+if TYPE_CHECKING:
+    from c3r_jax.training.experiment import Experiment
+    from c3r_jax.training.step import TrainState
+
+
+def subsets(num_modalities: int) -> list[np.ndarray]:
+    """Masks (M,) of every non-empty subset of the modalities, the whole first.
+
+    Examples:
+      >>> [mask.tolist() for mask in subsets(2)]
+      [[True, True], [True, False], [False, True]]
+    """
+    masks = []
+    for size in range(num_modalities, 0, -1):
+        for kept in itertools.combinations(range(num_modalities), size):
+            masks.append(np.isin(np.arange(num_modalities), kept))
+    return masks
+
+
+def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
+    """Scores the running model on the validation split, with the running moments.
+
+    Args:
+      experiment: the run.
+      state: on the host.
+
+    Returns:
+      accuracy, nll, ece; accuracy through the instrument; mean_accuracy over every modality subset; risks.
+    """
+    model = experiment.model
+    replicated = variables_on_devices(experiment, state.params)
+    h, present, labels, _ = encode_split(experiment, replicated, "validation")
+    moments = Moments(**state.instrument) if state.instrument else None
+    values: dict[str, float] = {}
+    accuracies = []
+    for mask in subsets(len(model.modalities)):
+        kept = present & mask
+        branches = experiment.branches(state.params, moments, h, kept, labels, seed=experiment.config.seed)
+        scores = classification_metrics(
+            branches.logits["representation"], labels, num_bins=experiment.config.eval.num_bins
+        )
+        accuracies.append(scores["accuracy"])
+        if mask.all():
+            values |= scores
+            through = classification_metrics(
+                branches.logits["instrument"], labels, num_bins=experiment.config.eval.num_bins
+            )
+            values["accuracy_instrument"] = through["accuracy"]
+            risk = c3_risk(branches.logits["instrument"], branches.counterfactual_logits, labels)
+            values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
+        else:
+            names = "+".join(name for name, on in zip(model.modalities, mask, strict=True) if on)
+            values[f"accuracy/{names}"] = scores["accuracy"]
+    values["mean_accuracy"] = float(np.mean(accuracies))
+    return values

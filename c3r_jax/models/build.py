@@ -1,0 +1,91 @@
+"""From a configuration and a data set to a twin network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.errors import ConfigError
+from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
+from c3r_jax.models.fusion import ConcatAbsent, CrossAttention, MaskedMean
+from c3r_jax.models.twin import TwinNetwork
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build_model(
+    config: ConfigDict, kinds: Mapping[str, str], num_classes: int, vocab_size: int, c3r: C3RConfig
+) -> TwinNetwork:
+    """Builds the twin network of ``config.model`` for any modalities, each encoded by its kind.
+
+    Args:
+      config: the ``model`` part of a configuration.
+      kinds: {modality: "image", "text" or "features"}, in the order of ``present``.
+      num_classes: K.
+      vocab_size: token ids of the text modalities.
+      c3r: the instrument's settings.
+
+    Returns:
+      An unbound :class:`TwinNetwork`.
+
+    Raises:
+      ConfigError: on an unknown kind, dtype or fusion.
+    """
+    if config.dtype not in DTYPES:
+        raise ConfigError(f"config.model.dtype is {config.dtype!r}: expected one of {', '.join(DTYPES)}.")
+    dtype = DTYPES[config.dtype]
+    encoders = {name: _encoder(config, name, kind, vocab_size, dtype) for name, kind in kinds.items()}
+    return TwinNetwork(
+        encoders=encoders,
+        fusion=_fusion(config, dtype),
+        head=nn.Dense(num_classes, dtype=dtype),
+        c3r=c3r,
+        feature_dim=config.dim,
+    )
+
+
+def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: Any) -> nn.Module:
+    if kind == "image":
+        image = config.image
+        return ImageEncoder(
+            dim=config.dim,
+            patch=image.patch,
+            width=image.width,
+            depth=image.depth,
+            block=image.block,
+            num_heads=image.num_heads,
+            mlp_ratio=image.mlp_ratio,
+            dropout=image.dropout,
+            dtype=dtype,
+        )
+    if kind == "text":
+        text = config.text
+        return TextEncoder(
+            dim=config.dim,
+            vocab_size=vocab_size,
+            width=text.width,
+            depth=text.depth,
+            orders=tuple(text.orders),
+            buckets=text.buckets,
+            num_heads=text.num_heads,
+            mlp_ratio=text.mlp_ratio,
+            dropout=text.dropout,
+            dtype=dtype,
+        )
+    if kind == "features":
+        features = config.features
+        return FeatureEncoder(dim=config.dim, hidden=tuple(features.hidden), dropout=features.dropout, dtype=dtype)
+    raise ConfigError(f"modality {name!r} is of kind {kind!r}: expected 'image', 'text' or 'features'.")
+
+
+def _fusion(config: ConfigDict, dtype: Any) -> nn.Module:
+    if config.fusion == "mean":
+        return MaskedMean()
+    if config.fusion == "concat":
+        return ConcatAbsent(dim=config.dim, dtype=dtype)
+    if config.fusion == "cross_attention":
+        return CrossAttention(dim=config.dim, num_heads=config.fusion_heads, dtype=dtype)
+    raise ConfigError(f"config.model.fusion is {config.fusion!r}: expected 'mean', 'concat' or 'cross_attention'.")

@@ -1,0 +1,229 @@
+"""Encoders from raw input to one vector per example, made of matrix products (fast on TPUs and under XLA on CPUs)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+
+class ExampleDropout(nn.Module):
+    """Dropout drawn from one key per example, so that a batch split over devices drops exactly the same units.
+
+    Attributes:
+      rate: share of units set to zero; the others are scaled by 1 / (1 - rate).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ..."], keys: PRNGKeyArray | None) -> Float[Array, "batch ..."]:
+        """Drops units where ``keys`` (B,) are given; without keys (evaluation) x is returned."""
+        if keys is None or self.rate == 0:
+            return x
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and MLP; masked tokens are no keys.
+
+    Attributes:
+      num_heads: attention heads.
+      mlp_dim: hidden width of the MLP.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens dim"], mask: Bool[Array, "batch tokens"] | None = None) -> Array:
+        """Returns tokens of the same shape."""
+        attention_mask = None if mask is None else mask[:, None, None, :]
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        x = x + nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype)(y, y, mask=attention_mask)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(y)
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.gelu(y))
+
+
+class MixerBlock(nn.Module):
+    """Pre-norm MLP over tokens, then over channels.
+
+    Attributes:
+      token_dim: hidden width of the MLP over tokens.
+      mlp_dim: hidden width of the MLP over channels.
+    """
+
+    token_dim: int
+    mlp_dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens dim"]) -> Array:
+        """Returns tokens of the same shape."""
+        y = nn.LayerNorm(dtype=self.dtype)(x).swapaxes(1, 2)
+        y = nn.Dense(x.shape[1], dtype=self.dtype)(nn.gelu(nn.Dense(self.token_dim, dtype=self.dtype)(y)))
+        x = x + y.swapaxes(1, 2)
+        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.gelu(y))
+
+
+def patches(images: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch tokens values"]:
+    """Cuts images into non-overlapping squares, row by row.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(patches(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, 1])
+      [2. 3. 6. 7.]
+    """
+    b, h, w, c = images.shape
+    if h % size or w % size:
+        raise ValueError(f"images have shape {images.shape}, but height and width that {size} divides were expected.")
+    x = images.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, (h // size) * (w // size), size * size * c)
+
+
+class ImageEncoder(nn.Module):
+    """Patches of uint8 images through mixer or transformer blocks, averaged, projected to ``dim``.
+
+    Attributes:
+      dim: width of the representation.
+      patch: side of a patch in pixels.
+      width: width of a token.
+      depth: number of blocks.
+      block: "mixer" or "transformer".
+      num_heads: heads of a transformer block.
+      mlp_ratio: hidden width of a block's MLP over the token width.
+      dropout: rate on the averaged token.
+    """
+
+    dim: int
+    patch: int = 4
+    width: int = 64
+    depth: int = 2
+    block: str = "mixer"
+    num_heads: int = 4
+    mlp_ratio: int = 2
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: UInt8[Array, "batch height width 3"], keys: PRNGKeyArray | None = None) -> Array:
+        """Returns representations (B, dim); ``keys`` (B,) switch dropout on."""
+        if images.ndim != 4 or images.dtype != jnp.uint8:
+            raise ValueError(f"images have shape {images.shape} and dtype {images.dtype}: expected uint8 (B, H, W, C).")
+        if self.block not in ("mixer", "transformer"):
+            raise ValueError(f"image block {self.block!r} is unknown: expected 'mixer' or 'transformer'.")
+        x = patches((images.astype(self.dtype) - 127.5) / 63.75, self.patch)
+        x = nn.Dense(self.width, dtype=self.dtype, name="embed")(x)
+        x = x + self.param("position", nn.initializers.normal(0.02), x.shape[1:]).astype(self.dtype)[None]
+        for _ in range(self.depth):
+            if self.block == "mixer":
+                x = MixerBlock(self.width, self.mlp_ratio * self.width, dtype=self.dtype)(x)
+            else:
+                x = TransformerBlock(self.num_heads, self.mlp_ratio * self.width, dtype=self.dtype)(x)
+        x = ExampleDropout(self.dropout)(nn.LayerNorm(dtype=self.dtype)(x).mean(1), keys)
+        return nn.Dense(self.dim, dtype=self.dtype, name="project")(x)
+
+
+def hashed_ngrams(ids: Int[Array, "batch length"], order: int, buckets: int) -> Int[Array, "batch length"]:
+    """Hashes the ``order`` ids that begin at each place into buckets (FNV-1a on 32 bits, with a final mix).
+
+    Args:
+      ids: (B, L) token ids; places past the end read 0.
+      order: length of an n-gram.
+      buckets: number of hash values.
+
+    Returns:
+      (B, L) in [0, buckets).
+    """
+    code = jnp.full(ids.shape, 0x811C9DC5, jnp.uint32)
+    padded = jnp.pad(ids, ((0, 0), (0, order - 1))).astype(jnp.uint32)
+    for j in range(order):
+        code = (code ^ padded[:, j : j + ids.shape[1]]) * jnp.uint32(0x01000193)
+    code = (code ^ (code >> 15)) * jnp.uint32(0x2C1B3C6D)
+    return ((code ^ (code >> 13)) % jnp.uint32(buckets)).astype(jnp.int32)
+
+
+class TextEncoder(nn.Module):
+    """Token ids and hashed n-grams of them, through transformer blocks, averaged and projected to ``dim``.
+
+    The embedding of a place is the sum of its token's and of the n-grams that begin there. On short texts the n-grams
+    of bytes carry most of what can be learned from little data; blocks on top model order.
+
+    Attributes:
+      dim: width of the representation.
+      vocab_size: number of token ids; 0 is padding.
+      width: width of a token.
+      depth: number of blocks (0: a bag of tokens and n-grams).
+      orders: n-gram lengths above 1 to add; empty: tokens alone.
+      buckets: hash table size per order.
+      num_heads: heads of a block.
+      mlp_ratio: hidden width of a block's MLP over the token width.
+      dropout: rate on the averaged token.
+
+    References:
+      P. Bojanowski et al., Enriching word vectors with subword information, 2017 (hashed n-grams).
+    """
+
+    dim: int
+    vocab_size: int
+    width: int = 64
+    depth: int = 1
+    orders: Sequence[int] = ()
+    buckets: int = 4096
+    num_heads: int = 4
+    mlp_ratio: int = 2
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "batch length"], keys: PRNGKeyArray | None = None) -> Array:
+        """Returns representations (B, dim); ``keys`` (B,) switch dropout on."""
+        if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"token ids have shape {ids.shape} and dtype {ids.dtype}: expected integers (B, length).")
+        real = ids != 0
+        zero = jnp.zeros((), self.dtype)
+        x = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, name="embed")(ids)
+        for order in self.orders:
+            table = nn.Embed(self.buckets, self.width, dtype=self.dtype, name=f"embed_{order}")
+            whole = jnp.pad(real, ((0, 0), (0, order - 1)))[:, order - 1 :]  # n-grams that end before the padding
+            x = x + jnp.where(whole[..., None], table(hashed_ngrams(ids, order, self.buckets)), zero)
+        if self.depth:
+            shape = (ids.shape[1], self.width)
+            x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)[None]
+        for _ in range(self.depth):
+            x = TransformerBlock(self.num_heads, self.mlp_ratio * self.width, dtype=self.dtype)(x, real)
+        # A sum over sqrt(count) keeps the scale of a bag of independent tokens; the norm after it sees the whole text.
+        count = jnp.maximum(real.sum(1, keepdims=True), 1).astype(x.dtype)
+        x = jnp.where(real[..., None], x, zero).sum(1) / jnp.sqrt(count)
+        x = ExampleDropout(self.dropout)(nn.LayerNorm(dtype=self.dtype)(x), keys)
+        return nn.Dense(self.dim, dtype=self.dtype, name="project")(x)
+
+
+class FeatureEncoder(nn.Module):
+    """A multi-layer perceptron over a feature vector.
+
+    Attributes:
+      dim: width of the representation.
+      hidden: widths of the hidden layers.
+      dropout: rate on the last hidden layer.
+    """
+
+    dim: int
+    hidden: Sequence[int] = (64,)
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch features"], keys: PRNGKeyArray | None = None) -> Array:
+        """Returns representations (B, dim); ``keys`` (B,) switch dropout on."""
+        if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"features have shape {x.shape} and dtype {x.dtype}: expected floats (B, features).")
+        x = x.astype(self.dtype)
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+        return nn.Dense(self.dim, dtype=self.dtype, name="project")(ExampleDropout(self.dropout)(x, keys))

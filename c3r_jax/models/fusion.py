@@ -1,0 +1,70 @@
+"""Fusions of per-modality representations that read only what is present."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Features = Mapping[str, Float[Array, "batch _"]]
+
+
+class MaskedMean(nn.Module):
+    """Mean of the present modalities' representations; affine in them, zero when none is present."""
+
+    @nn.compact
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, d); every modality must have width d."""
+        stacked = jnp.stack(list(h.values()), axis=1)
+        kept = jnp.where(present[..., None], stacked, jnp.zeros((), stacked.dtype)).sum(1)
+        return kept / jnp.maximum(present.sum(1, keepdims=True), 1).astype(stacked.dtype)
+
+
+class ConcatAbsent(nn.Module):
+    """Concatenation, with a learned embedding in the place of an absent modality, projected to ``dim``.
+
+    Attributes:
+      dim: width of z.
+    """
+
+    dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, dim)."""
+        parts = []
+        for m, (name, value) in enumerate(h.items()):
+            absent = self.param(f"absent_{name}", nn.initializers.normal(0.02), (value.shape[1],))
+            parts.append(jnp.where(present[:, m, None], value, absent.astype(value.dtype)[None]))
+        return nn.Dense(self.dim, dtype=self.dtype, name="project")(jnp.concatenate(parts, axis=1))
+
+
+class CrossAttention(nn.Module):
+    """A learned query attends over the present modalities' tokens; each keeps a residual mean path.
+
+    Attributes:
+      dim: width of z.
+      num_heads: attention heads.
+    """
+
+    dim: int
+    num_heads: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, dim); zero-input tokens, hence a constant z, when no modality is present."""
+        tokens = []
+        for name, value in h.items():
+            kind = self.param(f"kind_{name}", nn.initializers.normal(0.02), (self.dim,)).astype(self.dtype)
+            tokens.append(nn.Dense(self.dim, dtype=self.dtype, name=f"token_{name}")(value) + kind[None])
+        stacked = jnp.where(present[..., None], jnp.stack(tokens, axis=1), jnp.zeros((), self.dtype))
+        query = self.param("query", nn.initializers.normal(0.02), (1, 1, self.dim)).astype(self.dtype)
+        query = jnp.broadcast_to(query, (stacked.shape[0], 1, self.dim))
+        # With nothing present every key stays visible (all zeros): softmax over an empty set would be NaN.
+        visible = present | ~present.any(1, keepdims=True)
+        attend = nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype, name="attend")
+        z = attend(query, stacked, mask=visible[:, None, None, :])[:, 0]
+        mean = stacked.sum(1) / jnp.maximum(present.sum(1, keepdims=True), 1).astype(self.dtype)
+        return mean + z

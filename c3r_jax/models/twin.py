@@ -1,0 +1,131 @@
+"""The twin network: encoders, fusion and head, read by a real-world and a hypothetical-world branch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from c3r_jax.core.instrument import Moments
+from c3r_jax.core.real_world import causal_representation, instrument_moments, moments_width
+from c3r_jax.core.regularizer import C3RConfig
+
+ROUTES = ("representation", "instrument")
+
+
+class TwinNetwork(nn.Module):
+    """Encodes each modality, fuses what is present, and predicts through z or through its causal part z_c.
+
+    The instrument's moments live in the variable collection "instrument": running ones while training, the training
+    set's exact ones afterwards. Both branches share every parameter, and a counterfactual moves z, so no encoder runs
+    twice.
+
+    Attributes:
+      encoders: {modality: module}; each maps (inputs (B, ...), example keys (B,) or None) to (B, d).
+      fusion: maps ({modality: (B, d)}, present (B, M)) to z (B, d).
+      head: maps z (B, d) to logits (B, K).
+      c3r: which instrument, and its settings.
+      feature_dim: width d of every modality's representation.
+    """
+
+    encoders: Mapping[str, nn.Module]
+    fusion: nn.Module
+    head: nn.Module
+    c3r: C3RConfig
+    feature_dim: int
+
+    def setup(self) -> None:
+        """Declares the moments where they are asked for: encoding alone needs none."""
+        if len(self.encoders) < 2:
+            raise ValueError(f"encoders are {list(self.encoders)}, but at least two modalities were expected.")
+        width = moments_width(self.c3r, dict.fromkeys(self.encoders, self.feature_dim))
+        if width and (self.is_initializing() or self.has_variable("instrument", "count")):
+            self.count = self.variable("instrument", "count", jnp.zeros, ())
+            self.mean = self.variable("instrument", "mean", jnp.zeros, (width,))
+            self.cov = self.variable("instrument", "cov", jnp.zeros, (width, width))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of ``present``."""
+        return tuple(self.encoders)
+
+    def encode(
+        self, inputs: Mapping[str, Array], present: Bool[Array, "batch modalities"], keys: PRNGKeyArray | None = None
+    ) -> dict[str, Float[Array, "batch dim"]]:
+        """Per-modality representations, zero where absent.
+
+        Args:
+          inputs: {modality: (B, ...)} raw inputs.
+          present: (B, M) bool.
+          keys: (B,) one PRNG key per example, which switch dropout on; None for evaluation.
+
+        Returns:
+          {modality: (B, d)}.
+        """
+        missing = [name for name in self.encoders if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"inputs have modalities {list(inputs)}, but {missing} is missing: give zeros and present."
+            )
+        h = {}
+        for m, (name, encoder) in enumerate(self.encoders.items()):
+            own = None if keys is None else jax.vmap(lambda key, m=m: jax.random.fold_in(key, m))(keys)
+            value = encoder(inputs[name], own)
+            h[name] = jnp.where(present[:, m, None], value, jnp.zeros((), value.dtype))
+        return h
+
+    def fuse(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Representation z (B, d) of what is present."""
+        return self.fusion(h, present)
+
+    def predict(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch classes"]:
+        """Logits (B, K) in float32."""
+        return self.head(z).astype(jnp.float32)
+
+    def moments(self) -> Moments:
+        """The instrument's moments as they stand."""
+        return Moments(self.count.value, self.mean.value, self.cov.value)
+
+    def causal(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """z_c (B, d) of each row on its own, by the stored moments (z itself without an instrument)."""
+        if self.c3r.instrument == "none":
+            return self.fuse(h, present)
+        return causal_representation(self.fuse, h, present, self.moments(), config=self.c3r).z_c
+
+    def measure(
+        self, inputs: Mapping[str, Array], present: Bool[Array, "batch modalities"], where: Bool[Array, " batch"]
+    ) -> Moments:
+        """Moments of this batch as the instrument needs them, to be merged over a training set."""
+        h = self.encode(inputs, present)
+        return instrument_moments(h, self.fuse(h, present), present, config=self.c3r, where=where)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        present: Bool[Array, "batch modalities"] | None = None,
+        route: str = "representation",
+    ) -> Float[Array, "batch classes"]:
+        """Predicts without dropout, through z ("representation") or z_c ("instrument").
+
+        Args:
+          inputs: {modality: (B, ...)}.
+          present: (B, M) bool; None: everything is present.
+          route: "representation" or "instrument".
+
+        Returns:
+          (B, K) logits; a row's logits never depend on the other rows.
+        """
+        if route not in ROUTES:
+            raise ValueError(f"route {route!r} is unknown: expected one of {', '.join(ROUTES)}.")
+        if present is None:
+            present = jnp.ones((len(next(iter(inputs.values()))), len(self.encoders)), bool)
+        h = self.encode(inputs, present)
+        return self.predict(self.fuse(h, present) if route == "representation" else self.causal(h, present))
+
+
+def with_moments(variables: Mapping[str, Any] | FrozenDict, moments: Moments) -> dict[str, Any]:
+    """Returns the variables with the instrument's moments replaced."""
+    return {**variables, "instrument": moments._asdict()}

@@ -1,0 +1,147 @@
+"""Checkpoints by Orbax, each sealed with checksums, so that a damaged one is recognised and an earlier one used."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from c3r_jax.errors import CheckpointError
+
+
+class Checkpoints:
+    """The checkpoints of a working directory: the best by the selection value and the last few.
+
+    Args:
+      workdir: the run's directory; checkpoints go to ``checkpoints/``, their checksums to ``checksums/``.
+      keep_last: newest checkpoints kept besides the best.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep_last: int = 2):
+        self.directory = workdir / "checkpoints"
+        self._seals = workdir / "checksums"
+        self._seals.mkdir(parents=True, exist_ok=True)
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(keep_last),
+                preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["selection"], n=1),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=lambda metrics: metrics["selection"],
+                preservation_policy=policy,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(self, step: int, state: Any, progress: dict[str, Any], selection: float) -> None:
+        """Starts to write a checkpoint; the one before is finished and sealed first.
+
+        Args:
+          step: number of steps done.
+          state: pytree of arrays.
+          progress: JSON-able rest (data iterator, selection so far).
+          selection: value by which the best is chosen, larger is better.
+        """
+        self.seal()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
+            metrics={"selection": float(selection)},
+            force=True,
+        )
+
+    def seal(self) -> None:
+        """Waits for writes in flight, writes the checksums of new checkpoints and drops those of deleted ones."""
+        self._manager.wait_until_finished()
+        steps = set(self._manager.all_steps())
+        for step in steps:
+            seal = self._seals / f"{step}.json"
+            if not seal.exists():
+                temporary = seal.with_suffix(".tmp")
+                temporary.write_text(json.dumps(_checksums(self.directory / str(step)), indent=1))
+                temporary.replace(seal)
+        for seal in self._seals.glob("*.json"):
+            if int(seal.stem) not in steps:
+                seal.unlink()
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_first(self) -> list[int]:
+        """Steps from the best selection value down (of equals, the earlier first)."""
+        values = {step: (self._manager.metrics(step) or {}).get("selection", float("-inf")) for step in self.steps()}
+        return sorted(values, key=lambda step: (-values[step], step))
+
+    def damage(self, step: int) -> str | None:
+        """Says what is wrong with a checkpoint's files, or None; one without checksums cannot be judged so."""
+        seal = self._seals / f"{step}.json"
+        if not seal.exists():
+            return None
+        try:
+            expected = json.loads(seal.read_text())
+        except (OSError, ValueError) as error:
+            return f"its checksums in {seal} cannot be read ({error})"
+        found = _checksums(self.directory / str(step))
+        for name, checksum in expected.items():
+            if found.get(name) != checksum:
+                return f"its file {name} is {'changed or truncated' if name in found else 'missing'}"
+        return None
+
+    def restore(self, order: Callable[[], list[int]], like: Any) -> tuple[int, Any, dict[str, Any]]:
+        """Reads the first checkpoint in ``order()`` that is whole, and says which were passed over.
+
+        Args:
+          order: gives steps by preference, e.g. :meth:`newest_first` or :meth:`best_first`.
+          like: a pytree with the state's shapes and dtypes.
+
+        Returns:
+          step, state and progress.
+
+        Raises:
+          CheckpointError: if there is none that can be read.
+        """
+        passed_over = []
+        for step in order():
+            problem = self.damage(step)
+            if problem is None:
+                try:
+                    restored = self._manager.restore(
+                        step,
+                        args=ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()),
+                    )
+                    return step, restored["state"], restored["progress"]
+                except Exception as error:  # whatever Orbax raises, an earlier checkpoint may be whole
+                    problem = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+            passed_over.append(f"checkpoint {step}: {problem}")
+            logging.warning("Checkpoint %d in %s is damaged: %s; trying the one before.", step, self.directory, problem)
+        detail = "; ".join(passed_over) if passed_over else "there is none"
+        raise CheckpointError(f"No usable checkpoint in {self.directory} ({detail}): train again in a new workdir.")
+
+    def newest_first(self) -> list[int]:
+        """Steps from the newest down."""
+        return self.steps()[::-1]
+
+    def discard_after(self, step: int) -> None:
+        """Deletes checkpoints newer than ``step`` (damaged ones that a resumed run will write again)."""
+        for later in [s for s in self.steps() if s > step]:
+            self._manager.delete(later)
+        self.seal()
+
+    def close(self) -> None:
+        """Finishes and seals what is in flight."""
+        self.seal()
+        self._manager.close()
+
+
+def _checksums(directory: pathlib.Path) -> dict[str, str]:
+    """{relative path: SHA-256} of every file below a directory."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,252 @@
+"""Everything a run is made of, built from its configuration: data, tokeniser, model, method, compiled functions."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from c3r_jax.data import (
+    AugmentConfig,
+    ByteTokenizer,
+    Condition,
+    EmojiSource,
+    Tokenizer,
+    TrainIterator,
+    eval_batches,
+    load_emoji,
+    tokenizer_from_json,
+    train_batches,
+    train_word_piece,
+)
+from c3r_jax.data.source import kind_of
+from c3r_jax.errors import ConfigError
+from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.models.build import build_model
+from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.parallel.replicated import AXIS, Replicated
+from c3r_jax.training.method import Method, build_method
+from c3r_jax.training.optimizer import build_optimizer
+from c3r_jax.training.step import TrainState, init_state, train_step
+
+SOURCES: dict[str, Callable[..., EmojiSource]] = {"emoji": load_emoji}
+
+
+class Experiment(NamedTuple):
+    """A configured run: what training and evaluation share.
+
+    Attributes:
+      config: the configuration it was built from.
+      sources: {split: source}.
+      tokenizer: of the text modalities.
+      model: the twin network.
+      method: what the loss is made of.
+      optimizer: of the training step.
+      devices: how batches are spread over devices.
+      step: compiled (state, batch) -> (state, metrics).
+      rows: compiled (variables, batch) -> per-modality representations.
+      branches: compiled (params, moments, representations, ...) -> everything after the encoders.
+    """
+
+    config: ConfigDict
+    sources: dict[str, EmojiSource]
+    tokenizer: Tokenizer
+    model: TwinNetwork
+    method: Method
+    optimizer: optax.GradientTransformation
+    devices: Replicated
+    step: Callable[..., Any]
+    rows: Callable[..., Any]
+    branches: BranchRunner
+
+    def train_iterator(self) -> TrainIterator:
+        """The endless batches of training."""
+        data = self.config.data
+        return train_batches(
+            self.sources["train"],
+            self.tokenizer,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.seed,
+            augment=AugmentConfig(**data.augment),
+            num_workers=data.num_workers,
+            text_length=data.text_length,
+        )
+
+    def eval_iterator(self, split: str, condition: Condition | None = None) -> Iterator[dict[str, Any]]:
+        """One pass over a split, in order, under a condition; the last batch is padded."""
+        return iter(
+            eval_batches(
+                self.sources[split],
+                self.tokenizer,
+                batch_size=self.config.eval.batch_size,
+                condition=condition,
+                seed=self.config.eval.noise_seed,
+                text_length=self.config.data.text_length,
+            )
+        )
+
+    def init_state(self) -> TrainState:
+        """The state before the first step, on the host."""
+        batch = next(self.eval_iterator("train"))
+        return jax.device_get(init_state(self.model, self.optimizer, batch, self.config.seed))
+
+
+def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> Experiment:
+    """Builds a run, checking every configuration leaf it needs before any long work.
+
+    Args:
+      config: the whole configuration.
+      tokenizer_json: a saved tokeniser, for evaluation of an existing run; None: made from the training texts.
+
+    Returns:
+      :class:`Experiment`; runs that differ only in seed share their compiled functions.
+
+    Raises:
+      ConfigError: on a leaf that cannot be used.
+      DataError: on missing or damaged data.
+    """
+    data = config.data
+    if data.name not in SOURCES:
+        raise ConfigError(f"config.data.name is {data.name!r}: expected one of {', '.join(SOURCES)}.")
+    sources = {
+        split: SOURCES[data.name](split, path=data.path or None, image_size=data.image_size)
+        for split in ("train", "validation", "test")
+    }
+    _check(config)
+    train = sources["train"]
+    tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train.texts)
+    method = build_method(config, train.labels, train.info.num_classes)
+    example = train[0]
+    kinds = {name: kind_of(name, example[name]) for name in train.info.modalities}
+    compiled = _compiled(
+        _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
+    )
+    compiled.devices.check_batch(config.train.batch_size, "config.train.batch_size")
+    compiled.devices.check_batch(config.eval.batch_size, "config.eval.batch_size")
+    return Experiment(
+        config,
+        sources,
+        tokenizer,
+        compiled.model,
+        method,
+        compiled.optimizer,
+        compiled.devices,
+        compiled.step,
+        compiled.rows,
+        compiled.branches,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The configuration of a compiled step, equal to another's if the text is."""
+
+    text: str
+    config: ConfigDict = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "_Settings":
+        parts = [config[name].to_dict() for name in ("model", "optimizer", "train")]
+        return cls(json.dumps(parts, sort_keys=True), config)
+
+
+class _Compiled(NamedTuple):
+    model: TwinNetwork
+    optimizer: optax.GradientTransformation
+    devices: Replicated
+    step: Callable[..., Any]
+    rows: Callable[..., Any]
+    branches: BranchRunner
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: int, method: Method) -> _Compiled:
+    """Model and mapped functions, once per distinct setting: JAX then compiles each of them once per process."""
+    config = settings.config
+    model = build_model(config.model, dict(kinds), num_classes, vocab_size, method.c3r)
+    optimizer = build_optimizer(config.optimizer, config.train.steps)
+    devices = Replicated()
+    step = functools.partial(
+        train_step,
+        model=model,
+        method=method,
+        optimizer=optimizer,
+        moments_decay=config.train.moments_decay,
+        axis_name=AXIS,
+    )
+
+    def rows(variables: dict[str, Any], batch: dict[str, Any]) -> dict[str, jax.Array]:
+        return model.apply(variables, batch["inputs"], batch["present"], method=model.encode)
+
+    return _Compiled(
+        model, optimizer, devices, devices.compile_step(step), devices.compile_rows(rows), BranchRunner(model)
+    )
+
+
+def _tokenizer(data: ConfigDict, texts: list[str]) -> Tokenizer:
+    if data.tokenizer == "bytes":
+        return ByteTokenizer()
+    if data.tokenizer == "word_piece":
+        return train_word_piece(texts, vocab_size=data.vocab_size)
+    raise ConfigError(f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes' or 'word_piece'.")
+
+
+def _check(config: ConfigDict) -> None:
+    """Ranges that nothing else checks."""
+    train, evaluation = config.train, config.eval
+    for name, value, least in (
+        ("seed", config.seed, 0),
+        ("data.text_length", config.data.text_length, 1),
+        ("model.dim", config.model.dim, 1),
+        ("train.steps", train.steps, 1),
+        ("train.eval_every", train.eval_every, 1),
+        ("train.log_every", train.log_every, 1),
+        ("train.patience", train.patience, 0),
+        ("train.keep_last", train.keep_last, 1),
+        ("eval.num_bins", evaluation.num_bins, 1),
+        ("eval.noise_seed", evaluation.noise_seed, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"config.{name} is {value}: expected a whole number of at least {least}.")
+    if not 0 <= train.moments_decay < 1:
+        raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
+    if train.select_by not in ("accuracy", "mean_accuracy"):
+        raise ConfigError(f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy'.")
+    if evaluation.split not in ("validation", "test"):
+        raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected 'validation' or 'test'.")
+
+
+def variables_on_devices(experiment: Experiment, params: Any) -> Any:
+    """Encoder variables, one copy per device (encoding needs no moments)."""
+    return experiment.devices.replicate({"params": params})
+
+
+def encode_split(
+    experiment: Experiment, replicated: Any, split: str, condition: Condition | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Encodes a whole split once; everything else (subsets, routes, counterfactuals) is cheap algebra on the result.
+
+    Args:
+      experiment: the run.
+      replicated: of :func:`variables_on_devices`.
+      split: "train", "validation" or "test".
+      condition: what is done to the inputs.
+
+    Returns:
+      {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding.
+    """
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]] = []
+    for batch in experiment.eval_iterator(split, condition):
+        on_devices = experiment.devices.split({"inputs": batch["inputs"], "present": batch["present"]})
+        h = experiment.devices.gather(experiment.rows(replicated, on_devices))
+        rows = batch["where"]
+        own = {name: h[name][rows] for name in experiment.model.modalities}
+        parts.append((own, batch["present"][rows], batch["labels"][rows], batch["index"][rows]))
+    h = {name: np.concatenate([part[0][name] for part in parts]) for name in experiment.model.modalities}
+    present, labels, index = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+    return h, present, labels, index

@@ -1,0 +1,169 @@
+"""The one training loop: every method, every data set, resumable at any step."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from c3r_jax.errors import CheckpointError, DataError, NonFiniteError, WorkdirError
+from c3r_jax.evaluation.validate import validate
+from c3r_jax.training.checkpoints import Checkpoints
+from c3r_jax.training.experiment import Experiment, build_experiment
+from c3r_jax.training.optimizer import build_schedule
+from c3r_jax.training.progress import TrainingProgress
+from c3r_jax.training.step import TrainState, first_non_finite
+from c3r_jax.training.workdir import MetricsLog, open_workdir, write_text
+
+
+@dataclasses.dataclass
+class Selection:
+    """Where the run stands with model selection (on validation data alone)."""
+
+    best: float = float("-inf")
+    best_step: int = 0
+    worse: int = 0  # validations since the best
+
+    def update(self, value: float, step: int) -> None:
+        """Takes in one validation."""
+        if value > self.best:
+            self.best, self.best_step, self.worse = value, step, 0
+        else:
+            self.worse += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How a run ended.
+
+    Attributes:
+      workdir: where everything is.
+      steps: steps done.
+      best_step: step of the best checkpoint. best: its selection value.
+      stopped_early: whether patience ended the run.
+    """
+
+    workdir: pathlib.Path
+    steps: int
+    best_step: int
+    best: float
+    stopped_early: bool
+
+
+def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
+    """Trains a run to its end, or goes on where an earlier call stopped.
+
+    Args:
+      config: the whole configuration.
+      workdir: the run's directory.
+
+    Returns:
+      :class:`FitResult`.
+
+    Raises:
+      ConfigError, DataError, WorkdirError: before any long work.
+      NonFiniteError: as soon as a loss term or gradient is not finite; the last good checkpoint is kept.
+      CheckpointError: if the directory has checkpoints and none can be read.
+    """
+    experiment = build_experiment(config)
+    path = open_workdir(workdir, config)
+    write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
+    checkpoints = Checkpoints(path, config.train.keep_last)
+    try:
+        return _fit(experiment, path, checkpoints)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        raise WorkdirError(
+            f"workdir {path} cannot be written ({error.strerror}): free space or choose another place, then run the "
+            f"same command again; it goes on from checkpoint {max(checkpoints.steps(), default=0)}."
+        ) from error
+
+
+def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -> FitResult:
+    train = experiment.config.train
+    iterator = experiment.train_iterator()
+    host_state, start, selection = _resume(experiment, checkpoints, iterator)
+    state = experiment.devices.replicate(host_state)
+    log = MetricsLog(path, after=start)
+    schedule = build_schedule(experiment.config.optimizer, train.steps)
+    title = f"{experiment.method.name} seed {experiment.config.seed}"
+    pending: tuple[int, Any] | None = None
+    step, stopped_early = start, _is_over(selection, train.patience)
+    try:
+        with TrainingProgress(train.steps, start, train.batch_size, title) as progress:
+            while step < train.steps and not stopped_early:
+                batch = next(iterator)
+                state, metrics = experiment.step(state, experiment.devices.split(_arrays(batch)))
+                step += 1
+                # The step before is looked at while this one runs, so that the devices never wait for the host.
+                _look_at(pending, log, schedule, train.log_every, checkpoints)
+                pending = (step, metrics)
+                progress.update(step)
+                if step % train.eval_every == 0 or step == train.steps:
+                    _look_at(pending, log, schedule, train.log_every, checkpoints)
+                    pending = None
+                    host_state = experiment.devices.unreplicate(state)
+                    values = validate(experiment, host_state)
+                    selection.update(values[train.select_by], step)
+                    log.write(step, "validation", values)
+                    checkpoints.save(step, host_state, _progress(iterator, selection), values[train.select_by])
+                    progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
+                    stopped_early = _is_over(selection, train.patience)
+    finally:
+        iterator.close()
+        log.close()
+    checkpoints.close()
+    return FitResult(path, step, selection.best_step, selection.best, stopped_early)
+
+
+def _arrays(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+
+
+def _is_over(selection: Selection, patience: int) -> bool:
+    return 0 < patience <= selection.worse
+
+
+def _progress(iterator: Any, selection: Selection) -> dict[str, Any]:
+    return {"iterator": iterator.get_state(), "selection": dataclasses.asdict(selection)}
+
+
+def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Selection]:
+    """The newest whole checkpoint's state, or a fresh one; the data iterator goes to the same place."""
+    state = experiment.init_state()
+    if not checkpoints.steps():
+        return state, 0, Selection()
+    like = jax.tree.map(np.asarray, state)
+    step, restored, progress = checkpoints.restore(checkpoints.newest_first, like)
+    try:
+        iterator.set_state(progress["iterator"])
+    except DataError as error:
+        raise CheckpointError(f"checkpoint {step} in {checkpoints.directory} cannot be resumed: {error}") from error
+    checkpoints.discard_after(step)
+    logging.info("Going on from checkpoint %d in %s.", step, checkpoints.directory)
+    return restored, step, Selection(**progress["selection"])
+
+
+def _look_at(pending: tuple[int, Any] | None, log: MetricsLog, schedule: Any, every: int, checkpoints: Checkpoints):
+    """Fetches a finished step's metrics, stops the run on a non-finite one, logs every so many."""
+    if pending is None:
+        return
+    step, metrics = pending
+    values = {name: float(value.addressable_shards[0].data[0]) for name, value in metrics.items()}
+    broken = first_non_finite(values)
+    if broken is not None:
+        log.write(step, "train", {k: v for k, v in values.items() if np.isfinite(v)})
+        checkpoints.seal()
+        raise NonFiniteError(
+            f"step {step}: {broken} is {values[broken]}, but a finite number was expected: lower "
+            f"config.optimizer.learning_rate or the term's weight; checkpoint {max(checkpoints.steps(), default=0)} "
+            f"in {checkpoints.directory} is the last good one."
+        )
+    if step % every == 0:
+        finite = {name: value for name, value in values.items() if np.isfinite(value)}
+        log.write(step, "train", {**finite, "learning_rate": float(schedule(step - 1))})

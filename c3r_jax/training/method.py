@@ -1,0 +1,106 @@
+"""A training method is a configuration value: which terms count, and whether modalities are dropped."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.errors import ConfigError
+
+METHODS = ("plain", "modality_dropout", "c3r")
+
+
+class Method(NamedTuple):
+    """What a method does.
+
+    Attributes:
+      name: "plain", "dropout", "c3r" or "c3r+dropout", as tables call it.
+      regularised: whether C3R terms are trained on.
+      c3r: weights and modes; the instrument is also measured by methods that do not train on it.
+      dropout_rate: share of training examples that lose some of their modalities.
+    """
+
+    name: str
+    regularised: bool
+    c3r: C3RConfig
+    dropout_rate: float
+
+
+def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Method:
+    """Reads ``config.method``, ``config.modality_dropout`` and ``config.c3r``.
+
+    Args:
+      config: the whole configuration.
+      labels: (n,) training labels, for the prior of necessity "kl".
+      num_classes: K.
+
+    Returns:
+      :class:`Method`.
+
+    Raises:
+      ConfigError: on an unknown method, a contradicting dropout switch or a bad C3R field.
+    """
+    if config.method not in METHODS:
+        raise ConfigError(f"config.method is {config.method!r}: expected one of {', '.join(METHODS)}.")
+    switch, rate = config.modality_dropout.switch, config.modality_dropout.rate
+    if switch not in ("auto", "on", "off"):
+        raise ConfigError(f"config.modality_dropout.switch is {switch!r}: expected 'auto', 'on' or 'off'.")
+    if not 0 <= rate <= 1:
+        raise ConfigError(f"config.modality_dropout.rate is {rate}: expected a share between 0 and 1.")
+    dropped = switch == "on" or (switch == "auto" and config.method == "modality_dropout")
+    if config.method == "modality_dropout" and not dropped:
+        raise ConfigError(
+            "config.modality_dropout.switch is 'off', but config.method is 'modality_dropout': use method 'plain'."
+        )
+    regularised = config.method == "c3r"
+    prior = tuple((np.bincount(labels, minlength=num_classes) / len(labels)).tolist())
+    try:
+        c3r = C3RConfig(
+            **{field.name: config.c3r[field.name] for field in dataclasses.fields(C3RConfig) if field.name != "prior"},
+            prior=prior,
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.c3r cannot be used: {error}") from error
+    name = "c3r" if regularised else "plain"
+    if dropped:
+        name = "c3r+dropout" if regularised else "dropout"
+    return Method(name, regularised, c3r, float(rate) if dropped else 0.0)
+
+
+def drop_modalities(
+    keys: PRNGKeyArray, present: Bool[Array, "batch modalities"], rate: float
+) -> Bool[Array, "batch modalities"]:
+    """Drops some of the present modalities of a share of the examples, never all of them.
+
+    With probability ``rate`` an example keeps a random non-empty proper subset of its modalities.
+
+    Args:
+      keys: (B,) one PRNG key per example, so that a split batch drops the same.
+      present: (B, M) bool.
+      rate: probability that an example loses any.
+
+    Returns:
+      (B, M) bool, a subset of ``present``; an example whose kept modalities are all absent keeps what it has.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> keys = jax.random.split(jax.random.key(0), 1000)
+      >>> kept = drop_modalities(keys, jnp.ones((1000, 2), bool), 0.4)
+      >>> print(bool(kept.any(1).all()), round(float((~kept.all(1)).mean()), 1))
+      True 0.4
+    """
+
+    def one(key: Array, have: Array) -> Array:
+        chance, bits, pick = jax.random.split(key, 3)
+        kept = jax.random.bernoulli(bits, 0.5, have.shape)
+        forced = jnp.arange(have.shape[0]) == jax.random.randint(pick, (), 0, have.shape[0])
+        kept = jnp.where(kept.any(), kept & ~(kept.all() & forced), forced)
+        kept = have & jnp.where(jax.random.bernoulli(chance, rate), kept, True)
+        return jnp.where(kept.any(), kept, have)
+
+    return jax.vmap(one)(keys, present)

@@ -1,0 +1,184 @@
+"""The train step: one pure function from state and batch to state and metrics, whatever the method."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from c3r_jax.core._batch import global_mean
+from c3r_jax.core.instrument import Moments, merge_moments
+from c3r_jax.core.real_world import instrument_moments
+from c3r_jax.core.regularizer import C3RTerms, c3r_loss
+from c3r_jax.core.risk import sufficiency_loss
+from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.training.method import Method, drop_modalities
+
+Batch = dict[str, Any]
+TERMS = ("task", "sufficiency", "necessity", "relevance", "closeness")
+
+
+class TrainState(NamedTuple):
+    """All that a step changes.
+
+    Attributes:
+      step: number of steps done.
+      seed: of everything random in training.
+      params: the model's parameters.
+      opt_state: the optimiser's state.
+      instrument: the running moments' collection, {} without an instrument.
+    """
+
+    step: Array
+    seed: Array
+    params: Any
+    opt_state: Any
+    instrument: dict[str, Array]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``model.apply`` takes."""
+        return {"params": self.params, **({"instrument": self.instrument} if self.instrument else {})}
+
+
+def init_state(model: TwinNetwork, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
+    """Initialises parameters, optimiser and (empty) moments from a seed.
+
+    Args:
+      model: the twin network.
+      optimizer: of :func:`build_optimizer`.
+      batch: any batch, for the shapes of its inputs.
+      seed: of the parameters.
+    """
+    inputs = {name: jnp.asarray(value[:1]) for name, value in batch["inputs"].items()}
+    present = jnp.ones((1, len(model.modalities)), bool)
+
+    @jax.jit
+    def init(key: PRNGKeyArray) -> TrainState:
+        variables = model.init(key, inputs, present, "instrument")
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=jnp.asarray(seed, jnp.uint32),
+            params=params,
+            opt_state=optimizer.init(params),
+            instrument=dict(variables.get("instrument", {})),
+        )
+
+    return init(jax.random.key(seed))
+
+
+def example_keys(key: PRNGKeyArray, num_examples: int, axis_name: str | None) -> PRNGKeyArray:
+    """One key per example of the global batch: the same draws however many devices share it."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_examples
+    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(num_examples))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: TwinNetwork,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    moments_decay: float,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step of training on this device's share of the global batch.
+
+    Losses, risks and moments are those of the global batch, and the gradients are averaged over ``axis_name``: that
+    is the gradient of the global loss (a sum over devices inside it is differentiated on every device).
+
+    Args:
+      state: :class:`TrainState`, equal on every device.
+      batch: {"inputs", "present", "labels", "where"}.
+      model: the twin network.
+      method: what the loss is made of.
+      optimizer: of :func:`build_optimizer`.
+      moments_decay: of the running moments.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      The next state and scalar metrics.
+    """
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    drop_key, unit_key, pair_key = jax.random.split(key, 3)
+    num_examples = batch["labels"].shape[0]
+    present = batch["present"]
+    if method.dropout_rate > 0:
+        present = drop_modalities(example_keys(drop_key, num_examples, axis_name), present, method.dropout_rate)
+    unit_keys = example_keys(unit_key, num_examples, axis_name)
+
+    def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
+        variables = {**state.variables, "params": params}
+        h = model.apply(variables, batch["inputs"], present, unit_keys, method=model.encode)
+        loss, terms = _loss(model, variables, h, present, batch, method, pair_key, axis_name)
+        return loss, terms
+
+    (loss, (metrics, moments)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    if axis_name is not None:
+        gradient = jax.lax.pmean(gradient, axis_name)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    instrument = state.instrument
+    if moments is not None:
+        running = Moments(**instrument)
+        instrument = merge_moments(running._replace(count=running.count * moments_decay), moments)._asdict()
+    metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradient)}
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, opt_state=opt_state, instrument=instrument), metrics
+
+
+def _loss(model, variables, h, present, batch, method, key, axis_name):
+    """Loss, metrics and the batch's moments; methods without C3R terms pay for none of them."""
+    bound = partial(model.apply, variables)
+    predict, fuse = partial(bound, method=model.predict), partial(bound, method=model.fuse)
+    labels, where = batch["labels"], batch["where"]
+    if method.regularised:
+        loss, terms = c3r_loss(
+            predict,
+            fuse,
+            h,
+            labels,
+            config=method.c3r,
+            present=present,
+            where=where,
+            axis_name=axis_name,
+            key=key,
+        )
+        return loss, (_metrics(terms, labels, where, axis_name), terms.moments)
+    z = fuse(h, present)
+    logits = predict(z)
+    right = (logits.argmax(-1) == labels).astype(logits.dtype)
+    both = jnp.stack([sufficiency_loss(logits, labels), right], axis=1)
+    task, accuracy = global_mean(both, where, axis_name)
+    moments = None
+    if method.c3r.instrument != "none":
+        frozen = jax.lax.stop_gradient((h, z))
+        moments = instrument_moments(*frozen, present, config=method.c3r, where=where, axis_name=axis_name)
+    return task, ({"task": task, "accuracy": accuracy}, moments)
+
+
+def _metrics(terms: C3RTerms, labels: Array, where: Array, axis_name: str | None) -> dict[str, Array]:
+    """Every term alone, the 0/1 risk with its interval, and the first stage's R^2 and F (median over features)."""
+    right = (terms.logits.argmax(-1) == labels).astype(jnp.float32)
+    metrics = {name: getattr(terms, name) for name in TERMS}
+    metrics |= {f"risk_{name}": value for name, value in terms.risk._asdict().items()}
+    metrics |= {
+        "accuracy": global_mean(right, where, axis_name),
+        "label_probability": terms.label_probability,
+    }
+    for name, stage in (terms.first_stage or {}).items():
+        metrics[f"r2/{name}"] = stage.r2.mean()
+        metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    return metrics
+
+
+def first_non_finite(metrics: dict[str, Any]) -> str | None:
+    """Names the first loss term (then the loss, then the gradient) that is not finite, or returns None."""
+    for name in (*TERMS, "loss", "gradient_norm"):
+        if name in metrics and not np.isfinite(metrics[name]):
+            return name
+    return None

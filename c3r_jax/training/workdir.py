@@ -1,0 +1,139 @@
+"""A run's directory: its configuration, tokeniser and metrics, written so that a kill at any moment loses nothing."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from c3r_jax.errors import WorkdirError
+
+RESULTS = "results.json"
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all: to a neighbour, flushed to disk, then renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise WorkdirError(
+            f"{path} cannot be written ({error.strerror}): free space or choose another workdir."
+        ) from error
+
+
+def config_text(config: ConfigDict) -> str:
+    """The configuration as canonical JSON."""
+    return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+
+
+def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib.Path:
+    """Makes or reopens a workdir for training.
+
+    Args:
+      workdir: the directory.
+      config: the configuration; must equal the one the directory was made with.
+
+    Returns:
+      Its path.
+
+    Raises:
+      WorkdirError: if it cannot be written, or belongs to a run of another configuration (naming the leaves).
+    """
+    path = pathlib.Path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"workdir {path} cannot be made ({error.strerror}): choose another place.") from error
+    saved = path / "config.json"
+    if saved.exists():
+        differences = _differences(_flatten(read_config(path).to_dict()), _flatten(json.loads(config_text(config))))
+        if differences:
+            raise WorkdirError(
+                f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
+                "or the same values to go on with that run."
+            )
+    write_text(saved, config_text(config))  # also the proof that the place can be written, before any long work
+    return path
+
+
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
+    """Reads the configuration of an existing run.
+
+    Raises:
+      WorkdirError: if there is none, or it is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    try:
+        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise WorkdirError(f"{path} does not exist: give the workdir of a run made by train.py.") from error
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read ({error}): restore it, or train in a new workdir.") from error
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return leaves
+
+
+def _differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    nothing = object()
+    return [
+        f"config.{name}: {saved.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} given"
+        for name in sorted(saved.keys() | given.keys())
+        if saved.get(name, nothing) != given.get(name, nothing)
+    ]
+
+
+class MetricsLog:
+    """``metrics.jsonl``, one object per line (step, split, values), and TensorBoard events beside it.
+
+    Args:
+      workdir: the run's directory.
+      after: last step that is kept of an earlier attempt; later lines are dropped, so that nothing repeats.
+    """
+
+    def __init__(self, workdir: pathlib.Path, after: int):
+        from tensorboardX import SummaryWriter  # here: importing it takes half a second that evaluation need not spend
+
+        self.path = workdir / "metrics.jsonl"
+        kept = [line for line in read_history(workdir) if line["step"] <= after]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = open(self.path, "a", encoding="utf-8")  # open as long as the run
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
+
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Appends one line and its events."""
+        self._file.write(json.dumps({"step": step, "split": split, "values": values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._events.close()
+
+
+def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines

@@ -1,0 +1,99 @@
+"""What every configuration has; one file per experiment changes what differs."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the base configuration; every leaf is read by the code and can be set as ``--config.any.leaf=value``."""
+    config = ConfigDict()
+    config.seed = 0
+    config.method = "c3r"  # plain | modality_dropout | c3r
+
+    config.modality_dropout = ConfigDict()
+    config.modality_dropout.switch = "auto"  # auto: on for method "modality_dropout" alone | on | off
+    config.modality_dropout.rate = 0.4  # share of training examples that lose some of their modalities
+
+    config.c3r = ConfigDict()  # the fields of c3r_jax.C3RConfig
+    config.c3r.w_task = 1.0
+    config.c3r.lambda_s = 0.3
+    config.c3r.lambda_n = 3.0
+    config.c3r.lambda_v = 4.0
+    config.c3r.lambda_fe = 0.0
+    config.c3r.ridge = 1e-2
+    config.c3r.instrument = "two_stage"  # two_stage | attention | none
+    config.c3r.counterfactual = "removal"  # removal | gradient | minimal | instrumented | mean | permute
+    config.c3r.necessity = "hinge"  # hinge | log | kl (with the training label shares as prior)
+    config.c3r.step_size = 0.5
+    config.c3r.num_steps = 1
+    config.c3r.num_heads = 1
+    config.c3r.attention_keys = "others"  # others | all
+    config.c3r.through_fuse = False
+    config.c3r.stop_gradient = False
+
+    config.data = ConfigDict()
+    config.data.name = "emoji"
+    config.data.path = ""  # another file of the same layout; empty: the embedded one
+    config.data.image_size = 32  # pixels
+    config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
+    config.data.vocab_size = 1000  # of word_piece
+    config.data.text_length = 40  # tokens
+    config.data.num_workers = 0  # processes that prepare batches; the order does not depend on it
+    config.data.augment = ConfigDict()
+    config.data.augment.shift = 2  # pixels
+    config.data.augment.flip = True
+    config.data.augment.brightness = 0.0
+    config.data.augment.contrast = 0.0
+    config.data.augment.colour = 0.0
+    config.data.augment.word_drop = 0.1
+    config.data.augment.feature_noise = 0.0
+
+    config.model = ConfigDict()
+    config.model.dim = 16  # width of every representation; the instrument has (modalities - 1) * dim columns
+    config.model.dtype = "float32"  # float32 | bfloat16 (parameters, risks and moments stay float32)
+    config.model.fusion = "mean"  # mean | concat | cross_attention
+    config.model.fusion_heads = 4
+    config.model.image = ConfigDict()
+    config.model.image.patch = 4
+    config.model.image.width = 64
+    config.model.image.depth = 2
+    config.model.image.block = "mixer"  # mixer | transformer
+    config.model.image.num_heads = 4
+    config.model.image.mlp_ratio = 2
+    config.model.image.dropout = 0.3
+    config.model.text = ConfigDict()
+    config.model.text.width = 64
+    config.model.text.depth = 0
+    config.model.text.orders = (2, 3, 4, 5)
+    config.model.text.buckets = 4096
+    config.model.text.num_heads = 4
+    config.model.text.mlp_ratio = 2
+    config.model.text.dropout = 0.5
+    config.model.features = ConfigDict()
+    config.model.features.hidden = (64,)
+    config.model.features.dropout = 0.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # adamw | adam | sgd
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.schedule = "cosine"  # cosine | constant
+    config.optimizer.warmup_steps = 30
+    config.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
+
+    config.train = ConfigDict()
+    config.train.steps = 400
+    config.train.batch_size = 128  # over all devices
+    config.train.eval_every = 50  # steps between validations, each followed by a checkpoint
+    config.train.log_every = 10  # steps
+    config.train.patience = 0  # validations without a better selection value before stopping; 0: never
+    config.train.select_by = "mean_accuracy"  # accuracy (everything present) | mean_accuracy (over modality subsets)
+    config.train.moments_decay = 0.9  # of the running moments, per step
+    config.train.keep_last = 2  # checkpoints kept besides the best
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 128
+    config.eval.split = "test"
+    config.eval.protocols = ("gaussian", "salt")  # noise protocols, by their names in c3r_jax.data.PROTOCOLS
+    config.eval.noise_seed = 0
+    config.eval.num_bins = 10  # of the calibration error
+    return config

@@ -1,0 +1,34 @@
+"""Trains one run: python train.py --config=configs/emoji.py --workdir=DIR [--config.any.leaf=value].
+
+The same command goes on where an earlier one stopped.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from c3r_jax.errors import C3RError
+from c3r_jax.training.loop import fit
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, configuration.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Trains to the end, or says in one sentence why it cannot."""
+    if len(argv) > 1:
+        sys.exit(f"train.py: argument {argv[1]!r} is unknown: settings are given as --config.any.leaf=value.")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        result = fit(CONFIG.value, WORKDIR.value)
+    except C3RError as error:
+        sys.exit(f"train.py: {error}")
+    ending = "stopped early" if result.stopped_early else "finished"
+    print(f"{ending} after {result.steps} steps; best validation value {result.best:.4f} at step {result.best_step}")
+    print(f"next: python eval.py --workdir={result.workdir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
