@@ -17,7 +17,7 @@ from c3r_jax.core._batch import (
     keep,
     promote,
 )
-from c3r_jax.core.risk import odds_against
+from c3r_jax.core.risk import check_logits, odds_against
 
 COUNTERFACTUAL_MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
 
@@ -98,9 +98,9 @@ def counterfactual(
     elif mode == "gradient":
         moved = _ascend(wide, direction, step_size, num_steps, ball, rms(wide, where, axis_name))
     elif mode == "instrumented":
-        moved = wide - start + global_mean(start, where, axis_name)
+        moved = wide - start + global_mean(start, where, axis_name)[None, :]
     elif mode == "mean":
-        moved = jnp.broadcast_to(global_mean(wide, where, axis_name), wide.shape)
+        moved = jnp.broadcast_to(global_mean(wide, where, axis_name)[None, :], wide.shape)
     else:
         moved = _permute(wide, labels, where, axis_name, key)
     return jnp.where(expand(where, z), moved.astype(z.dtype), z)
@@ -142,7 +142,7 @@ def drop_modality(
     if present is not None:
         rows = rows & present[:, list(features).index(name)]
     mean = global_mean(promote(values), rows, axis_name).astype(values.dtype)
-    return {**features, name: jnp.broadcast_to(mean, values.shape)}
+    return {**features, name: jnp.broadcast_to(mean[None, :], values.shape)}
 
 
 def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_name: str | None) -> Float[Array, ""]:
@@ -178,9 +178,8 @@ def _odds_and_gradient(predict: Predict, at: Array, labels: Array, dtype) -> tup
     """Log-odds against the label (B,) and each row's own gradient of it (B, d), at ``at``."""
 
     def total(point: Array) -> tuple[Array, Array]:
-        logits = predict(point.astype(dtype))
-        check_labels(labels, point.shape[0], logits.shape[-1])
-        odds = odds_against(promote(logits), labels)
+        logits, checked = check_logits(predict(point.astype(dtype)), labels)
+        odds = odds_against(logits, checked)
         return odds.sum(), (odds, jnp.asarray(logits.shape[-1], odds.dtype))
 
     gradient, (odds, num_classes) = jax.grad(total, has_aux=True)(at)

@@ -82,7 +82,7 @@ def batch_moments(
     x = keep(where, promote(x))
     count = global_count(where, axis_name, x.dtype)
     mean = global_mean(x, where, axis_name)
-    centred = keep(where, x - mean)
+    centred = keep(where, x - mean[None, :])
     cov = global_sum(jnp.matmul(centred.T, centred, precision=HIGHEST), axis_name) / jnp.maximum(count, 1)
     return Moments(count, mean, cov)
 
@@ -217,8 +217,8 @@ def fit(
 
 
 def _predict(stage: FirstStage, v: Array) -> Array:
-    centred = promote(v) - stage.mean_v
-    return stage.mean_h + jnp.matmul(centred, stage.coef, precision=HIGHEST)
+    centred = promote(v) - stage.mean_v[None, :]
+    return stage.mean_h[None, :] + jnp.matmul(centred, stage.coef, precision=HIGHEST)
 
 
 def columns(features: Mapping[str, Array]) -> dict[str, slice]:
@@ -274,7 +274,7 @@ def apply_modalities(
         others = [n for n in names if n != name]
         means = jnp.split(stage.mean_v, _ends([features[n].shape[1] for n in others]))
         blocks = [
-            jnp.where(present[:, names.index(n), None], promote(features[n]), mean)
+            jnp.where(present[:, names.index(n), None], promote(features[n]), mean[None, :])
             for n, mean in zip(others, means, strict=True)
         ]
         h_hat[name] = _predict(stage, jnp.concatenate(blocks, axis=1)).astype(features[name].dtype)
@@ -355,7 +355,7 @@ class Calibration(NamedTuple):
 
     def apply(self, v: Float[Array, "rows d"]) -> Float[Array, "rows d"]:
         """Brings v to the place and scale of z."""
-        return self.mean_z + self.slope * (v - self.mean_v)
+        return self.mean_z[None, :] + self.slope[None, :] * (v - self.mean_v[None, :])
 
 
 def calibration(moments: Moments) -> Calibration:

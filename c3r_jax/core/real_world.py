@@ -113,7 +113,7 @@ def causal_representation(
         return RealWorld(fuse(h_hat, present_hat), stages, h_hat)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     line = calibration(moments)
-    z_c = line.apply(jnp.where(exists[:, None], v, line.mean_v))
+    z_c = line.apply(jnp.where(exists[:, None], v, line.mean_v[None, :]))
     return RealWorld(z_c.astype(next(iter(features.values())).dtype))
 
 

@@ -291,4 +291,4 @@ def _real_world(fuse, features, z, config, present, rows, where, axis_name, earl
 def _neutral(fuse, features, h_hat, present, rows, axis_name):
     """fuse(h - h_hat + mean(h_hat)): do(causal part := its mean) where fuse is not affine."""
     means = {name: global_mean(promote(value), rows, axis_name) for name, value in h_hat.items()}
-    return fuse({name: h - h_hat[name] + means[name].astype(h.dtype) for name, h in features.items()}, present)
+    return fuse({name: h - h_hat[name] + means[name].astype(h.dtype)[None, :] for name, h in features.items()}, present)

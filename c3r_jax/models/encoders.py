@@ -1,5 +1,6 @@
 """Encoders from raw input to one vector per example, made of matrix products (fast on TPUs and under XLA on CPUs)."""
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -152,7 +153,8 @@ class TextEncoder(nn.Module):
     """Token ids and hashed n-grams of them, through transformer blocks, averaged and projected to ``dim``.
 
     The embedding of a place is the sum of its token's and of the n-grams that begin there. On short texts the n-grams
-    of bytes carry most of what can be learned from little data; blocks on top model order.
+    of bytes carry most of what can be learned from little data; blocks on top model order. With blocks, the mean is over
+    tokens seen through a norm; without, it is a bag of n-grams.
 
     Attributes:
       dim: width of the representation.
@@ -185,22 +187,31 @@ class TextEncoder(nn.Module):
         """Returns representations (B, dim); ``keys`` (B,) switch dropout on."""
         if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"token ids have shape {ids.shape} and dtype {ids.dtype}: expected integers (B, length).")
-        real = ids != 0
+        # A mark at either end tells "ring" from "spring": one more place on both sides, with n-grams but no token.
+        inside = ids != 0
+        length = inside.sum(1, keepdims=True)
+        ids = jnp.pad(ids, ((0, 0), (1, 1)))
+        inside = jnp.pad(inside, ((0, 0), (1, 1)))
+        place = jnp.arange(ids.shape[1])[None, :]
         zero = jnp.zeros((), self.dtype)
-        x = nn.Embed(self.vocab_size, self.width, dtype=self.dtype, name="embed")(ids)
+        # Embeddings start near zero, so that what training never saw says nothing (instead of something random).
+        embed = functools.partial(
+            nn.Embed, features=self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.01)
+        )
+        x = jnp.where(inside[..., None], embed(self.vocab_size, name="embed")(ids), zero)
         for order in self.orders:
-            table = nn.Embed(self.buckets, self.width, dtype=self.dtype, name=f"embed_{order}")
-            whole = jnp.pad(real, ((0, 0), (0, order - 1)))[:, order - 1 :]  # n-grams that end before the padding
+            table = embed(self.buckets, name=f"embed_{order}")
+            whole = place + order <= length + 2
             x = x + jnp.where(whole[..., None], table(hashed_ngrams(ids, order, self.buckets)), zero)
         if self.depth:
             shape = (ids.shape[1], self.width)
             x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)[None]
-        for _ in range(self.depth):
-            x = TransformerBlock(self.num_heads, self.mlp_ratio * self.width, dtype=self.dtype)(x, real)
-        # A sum over sqrt(count) keeps the scale of a bag of independent tokens; the norm after it sees the whole text.
-        count = jnp.maximum(real.sum(1, keepdims=True), 1).astype(x.dtype)
-        x = jnp.where(real[..., None], x, zero).sum(1) / jnp.sqrt(count)
-        x = ExampleDropout(self.dropout)(nn.LayerNorm(dtype=self.dtype)(x), keys)
+            for _ in range(self.depth):
+                x = TransformerBlock(self.num_heads, self.mlp_ratio * self.width, dtype=self.dtype)(x, inside)
+            x = nn.LayerNorm(dtype=self.dtype)(x)
+        # A sum over sqrt(count) keeps the scale of a bag of independent n-grams.
+        x = jnp.where((place < length + 1)[..., None], x, zero).sum(1) / jnp.sqrt(length + 1).astype(x.dtype)
+        x = ExampleDropout(self.dropout)(x, keys)
         return nn.Dense(self.dim, dtype=self.dtype, name="project")(x)
 
 

@@ -1,0 +1,83 @@
+# Needs make and Python 3.11 or newer; everything else is installed into .venv. `make` alone lists the targets.
+# Only relative paths are used, so the repository may live under a path with spaces.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean venv venv-dev
+.NOTPARALLEL:
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
+CODE := train.py eval.py c3r_jax configs tests benchmarks tools
+WORKERS ?= 2
+
+help:
+	@echo "make demo    set up, train, evaluate, write runs/demo/report.html"
+	@echo "make test    set up, then lint, types, doctests and tests"
+	@echo "make lint    set up, then lint and types only"
+	@echo "make bench   set up, then every benchmarks/bench_*.py"
+	@echo "make clean   delete .venv and the caches (runs/ is kept)"
+	@echo "Choose an interpreter with: make PYTHON=python3.12 demo"
+
+demo: venv
+	$(RUN) -m c3r_jax.demo --workdir runs/demo
+
+test: lint
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
+
+lint: venv-dev
+	$(RUN) -m ruff check $(wildcard $(CODE))
+	$(RUN) -m ruff format --check $(wildcard $(CODE))
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright --pythonpath $(RUN)
+
+bench: venv
+	@set -e; for file in benchmarks/bench_*.py; do \
+	  [ -e "$$file" ] || { echo "There is no benchmarks/bench_*.py."; exit 1; }; \
+	  name=$${file##*/}; echo "== benchmarks.$${name%.py}"; $(RUN) -m "benchmarks.$${name%.py}"; \
+	done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist c3r_jax.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A set-up step counts as done when the copy of its input in .venv equals the input. The copy is made last and
+# renamed into place, so an interrupted step is done again; an unusable .venv is made anew.
+define FIND_PYTHON
+found=""; \
+for limit in "(3, 14)" "(9,)"; do \
+  for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
+    if "$$candidate" -c "import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < $$limit)" \
+      >/dev/null 2>&1; then found="$$candidate"; break 2; fi; \
+  done; \
+done; \
+if [ -z "$$found" ]; then \
+  echo "c3r_jax needs Python 3.11 or newer with its venv module (on Debian: the python3-venv package)," \
+    "and none was found$(if $(PYTHON), under the name $(PYTHON)). Name one with: make PYTHON=/path/to/python3.12 ..." >&2; \
+  exit 1; \
+fi
+endef
+
+venv:
+	@set -e; \
+	if [ ! -e $(VENV)/made ] || ! $(RUN) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+	  $(FIND_PYTHON); \
+	  echo "Making $(VENV) with $$("$$found" --version)"; \
+	  rm -rf $(VENV); "$$found" -m venv $(VENV); touch $(VENV)/made; \
+	fi; \
+	if ! cmp -s requirements.txt $(VENV)/requirements.done; then \
+	  echo "Installing requirements.txt into $(VENV) (the first time takes some minutes)"; \
+	  $(PIP) -r requirements.txt; \
+	  cp requirements.txt $(VENV)/requirements.tmp; mv $(VENV)/requirements.tmp $(VENV)/requirements.done; \
+	fi
+
+# The tools of the [dev] extra are read from pyproject.toml, with requirements.txt beside them so that they agree.
+venv-dev: venv
+	@set -e; \
+	cat requirements.txt pyproject.toml > $(VENV)/dev.tmp; \
+	if ! cmp -s $(VENV)/dev.tmp $(VENV)/dev.done; then \
+	  echo "Installing the [dev] extra of pyproject.toml into $(VENV)"; \
+	  $(RUN) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dev'], sep='\n')" \
+	    > $(VENV)/dev-requirements.txt; \
+	  $(PIP) -r requirements.txt -r $(VENV)/dev-requirements.txt; \
+	  mv $(VENV)/dev.tmp $(VENV)/dev.done; \
+	else rm -f $(VENV)/dev.tmp; \
+	fi

@@ -1,0 +1,115 @@
+"""Training augmentation of a whole batch at once, with random numbers of each example's own."""
+
+import dataclasses
+
+import numpy as np
+
+from c3r_jax.data.hashing import uniform
+from c3r_jax.data.text import MASK_ID
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What training examples go through; the default changes nothing.
+
+    Attributes:
+      shift: images move by up to so many pixels each way, the border repeated.
+      flip: images are mirrored with probability 1/2.
+      brightness: images get up to this share of 255 lighter or darker.
+      contrast: differences from mid-grey grow or shrink by up to this share.
+      colour: each channel is scaled by up to this share.
+      word_drop: probability that a word's ids become the mask id.
+      feature_noise: standard deviation of the Gaussian noise on float features, in their own units.
+    """
+
+    shift: int = 0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    colour: float = 0.0
+    word_drop: float = 0.0
+    feature_noise: float = 0.0
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low, high = 0, 1 if field.name not in ("shift", "feature_noise") else float("inf")
+            if not low <= value <= high:
+                raise ValueError(f"{field.name} is {value}, expected {low} to {high}: choose a value in that range.")
+        if not isinstance(self.shift, int):
+            raise ValueError(f"shift is {self.shift!r}, expected whole pixels: give an integer.")
+
+
+def _around(seed: int, name: str, keys: tuple[np.ndarray, ...], width: float, *more: np.ndarray) -> np.ndarray:
+    return np.float32(width) * (2 * uniform(seed, name, *keys, *more) - 1)
+
+
+def augment_images(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Shifts, mirrors and recolours images.
+
+    Args:
+      images: uint8 ``(B, height, width, channels)``; left as they are.
+      config: how much of each.
+      seed: integer of at least 0.
+      keys: integer arrays ``(B,)`` that name each draw, such as epoch and example.
+
+    Returns:
+      uint8 of the same shape; colours saturate at 0 and 255.
+    """
+    batch, height, width, channels = images.shape
+    if config.shift or config.flip:
+        moved = np.empty_like(images)
+        size = config.shift
+        padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)), mode="edge") if size else images
+        down, right = (
+            np.floor(uniform(seed, name, *keys) * (2 * size + 1)).astype(int).tolist() for name in ("down", "right")
+        )
+        mirror = (uniform(seed, "flip", *keys) < 0.5).tolist() if config.flip else [False] * batch
+        for i in range(batch):
+            view = padded[i, down[i] : down[i] + height, right[i] : right[i] + width]
+            moved[i] = view[:, ::-1] if mirror[i] else view
+        images = moved
+    if config.brightness or config.contrast or config.colour:
+        images = _recolour(images, config, seed, keys, channels)
+    return images
+
+
+def _recolour(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple, channels: int) -> np.ndarray:
+    # All three are one scale and one offset per example and channel.
+    contrast = 1 + _around(seed, "contrast", keys, config.contrast)[:, None]
+    by_channel = tuple(key[:, None] for key in keys)
+    colour = 1 + _around(seed, "colour", by_channel, config.colour, np.arange(channels))
+    brightness = 255 * _around(seed, "brightness", keys, config.brightness)[:, None]
+    scale = (contrast * colour)[:, None, None, :]
+    offset = (127.5 * (1 - contrast) * colour + brightness + 0.5)[:, None, None, :]
+    values = images * scale
+    values += offset
+    np.clip(values, 0, 255.5, out=values)
+    return values.astype(np.uint8)  # 0.5 was added: this rounds to nearest
+
+
+def drop_words(ids: np.ndarray, words: np.ndarray, p: float, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Replaces all ids of a word by the mask id with probability p, word by word.
+
+    Args:
+      ids: int32 ``(B, L)``.
+      words: number of each id's word, -1 for padding. Shape ``(B, L)``.
+      p: probability for each word.
+      seed: integer of at least 0.
+      keys: integer arrays ``(B,)`` that name each draw.
+    """
+    if not p:
+        return ids
+    draws = uniform(seed, "words", *(key[:, None] for key in keys), np.maximum(words, 0))
+    return np.where((draws < p) & (words >= 0), np.int32(MASK_ID), ids)
+
+
+def add_noise(values: np.ndarray, sd: float, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Adds Gaussian noise to float features ``(B, ...)``, by the method of Box and Muller."""
+    if not sd:
+        return values
+    entry = np.arange(values[0].size)
+    by_entry = tuple(key[:, None] for key in keys)
+    radius = np.sqrt(-2 * np.log1p(-uniform(seed, "radius", *by_entry, entry)))
+    noise = radius * np.cos(2 * np.pi * uniform(seed, "angle", *by_entry, entry))
+    return (values + np.float32(sd) * noise.reshape(values.shape)).astype(values.dtype)

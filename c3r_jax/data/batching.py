@@ -1,0 +1,165 @@
+"""From examples to a batch: stacks, tokenises once, fills in what is missing, checks every shape and label."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.data.corruptions import Condition, apply_condition
+from c3r_jax.data.source import RESERVED, Example, Source, check_labels, check_shape, check_source, kind_of
+from c3r_jax.data.text import Tokenizer
+from c3r_jax.errors import DataError
+
+Batch = dict[str, Any]
+
+
+def empty_missing(batch: Batch, modalities: tuple[str, ...]) -> Batch:
+    """Puts zeros where a modality is not present, so that nothing of it can leak into a model; changes the batch."""
+    present = batch["present"]
+    for m, name in enumerate(modalities):
+        if not present[:, m].all():
+            value = batch["inputs"][name].copy()
+            value[~present[:, m]] = 0
+            batch["inputs"][name] = value
+    return batch
+
+
+class Assembler:
+    """Makes batches of a source's examples, with a cache of the texts' ids.
+
+    Args:
+      source: the split; ``gather(positions)`` is used if it has it.
+      tokenizer: for texts; None if there are none.
+      text_length: ids L per text.
+
+    Raises:
+      DataError: the source does not fit its description, or has texts and there is no tokeniser.
+    """
+
+    def __init__(self, source: Source, tokenizer: Tokenizer | None, text_length: int):
+        if text_length < 1:
+            raise ValueError(f"text_length is {text_length}, expected at least 1: choose the ids per text.")
+        check_source(source)
+        self._source = source
+        self._tokenizer = tokenizer
+        self._length = text_length
+        self.num_examples = len(source)
+        self.modalities = source.info.modalities
+        self.kinds, self._shapes = self._describe()
+        texts = [name for name, kind in self.kinds.items() if kind == "text"]
+        if texts and tokenizer is None:
+            raise DataError(f"{source.info.name!r} has texts {texts} but tokenizer is None: train or restore one.")
+        # Ids and word numbers of every text, filled in as texts are met.
+        shape = (self.num_examples, text_length)
+        self._ids = {name: np.zeros(shape, np.int32) for name in texts}
+        self._words = {name: np.zeros(shape, np.int32) for name in texts}
+        self._known = {name: np.zeros(self.num_examples, bool) for name in texts}
+
+    def _describe(self) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+        """Finds kind and shape of each modality in the first example that has it."""
+        kinds: dict[str, str] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for position in range(self.num_examples):
+            example = self._source[position]
+            for name in self.modalities:
+                value = example.get(name)
+                if name not in kinds and value is not None:
+                    kinds[name] = kind_of(name, value)
+                    shapes[name] = () if kinds[name] == "text" else value.shape
+            if len(kinds) == len(self.modalities):
+                break
+        absent = [name for name in self.modalities if name not in kinds]
+        if absent:
+            raise DataError(
+                f"No example of {self._source.info.name!r} has modalities {absent}: take them out of info.modalities."
+            )
+        return {name: kinds[name] for name in self.modalities}, shapes
+
+    def _examples(self, positions: np.ndarray) -> Example:
+        gather = getattr(self._source, "gather", None)
+        if gather is not None:
+            return gather(positions)
+        return self._stack([self._complete(int(position)) for position in positions], positions)
+
+    def _complete(self, position: int) -> Example:
+        """Returns one example with every modality, index and ``present``; what is missing is empty and not present."""
+        example = dict(self._source[position])
+        present = np.array(example.get("present", np.ones(len(self.modalities), bool)), bool)
+        for m, name in enumerate(self.modalities):
+            if example.get(name) is None:
+                present[m] = False
+                example[name] = "" if self.kinds[name] == "text" else self._empty(name)
+        example["present"] = present
+        example.setdefault("index", position)
+        return {key: example[key] for key in (*self.modalities, *RESERVED)}
+
+    def _empty(self, name: str) -> np.ndarray:
+        return np.zeros(self._shapes[name], np.uint8 if self.kinds[name] == "image" else np.float32)
+
+    def _stack(self, examples: list[Example], positions: np.ndarray) -> Example:
+        info = self._source.info
+        stacked: Example = {key: [example[key] for example in examples] for key in (*self.modalities, *RESERVED)}
+        for name in self.modalities:
+            if self.kinds[name] == "text":
+                continue
+            for position, value in zip(positions, stacked[name], strict=True):
+                if kind_of(name, value) != self.kinds[name]:
+                    raise DataError(
+                        f"Example {position} of {info.name!r} has {name!r} of dtype {value.dtype}, expected "
+                        f"{self.kinds[name]} like the first example: give every example one dtype."
+                    )
+                check_shape(info.name, name, int(position), value.shape, self._shapes[name])
+            stacked[name] = np.stack(stacked[name])
+        stacked["label"] = check_labels(np.array(stacked["label"]), info.num_classes, info.name)
+        return {**stacked, "index": np.array(stacked["index"]), "present": np.stack(stacked["present"])}
+
+    def _encode(self, name: str, texts: list[str], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self._tokenizer is not None
+        known = self._known[name]
+        for i in np.flatnonzero(~known[positions]):
+            position = positions[i]
+            ids, words = self._tokenizer.encode_words(texts[i], self._length)
+            self._ids[name][position], self._words[name][position] = ids, words
+            known[position] = True
+        return self._ids[name][positions], self._words[name][positions]
+
+    def batch(self, positions: np.ndarray) -> tuple[Batch, dict[str, np.ndarray]]:
+        """Returns the batch of some examples, and for each text modality the word numbers ``(B, L)`` of its ids."""
+        examples = self._examples(positions)
+        inputs: dict[str, np.ndarray] = {}
+        words: dict[str, np.ndarray] = {}
+        for name, kind in self.kinds.items():
+            if kind == "text":
+                inputs[name], words[name] = self._encode(name, examples[name], positions)
+            else:
+                inputs[name] = examples[name] if kind == "image" else examples[name].astype(np.float32)
+        present = examples.get("present")
+        return self._finish(inputs, present, examples["label"], examples["index"]), words
+
+    def corrupted_batch(
+        self, positions: np.ndarray, condition: Condition, seed: int, scales: Mapping[str, Any] | None = None
+    ) -> Batch:
+        """Returns the batch of some examples under a condition; texts are changed first, then tokenised."""
+        changed = [apply_condition(self._complete(int(i)), condition, seed, scales=scales) for i in positions]
+        examples = self._stack(changed, positions)
+        inputs: dict[str, np.ndarray] = {}
+        for name, kind in self.kinds.items():
+            if kind == "text":
+                assert self._tokenizer is not None
+                inputs[name] = np.stack([self._tokenizer.encode(text, self._length) for text in examples[name]])
+            else:
+                inputs[name] = examples[name] if kind == "image" else examples[name].astype(np.float32)
+        return self._finish(inputs, examples["present"], examples["label"], examples["index"])
+
+    def _finish(
+        self, inputs: dict[str, np.ndarray], present: np.ndarray | None, labels: np.ndarray, index: np.ndarray
+    ) -> Batch:
+        size = len(labels)
+        batch = {
+            "inputs": inputs,
+            "present": np.ones((size, len(self.modalities)), bool) if present is None else present,
+            "labels": labels.astype(np.int32),
+            "where": np.ones(size, bool),
+            "index": index.astype(np.int32),
+        }
+        return empty_missing(batch, self.modalities)

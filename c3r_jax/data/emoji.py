@@ -1,0 +1,132 @@
+"""The embedded data set: 1,906 emoji as image and name, 9 classes, one fixed leak-free split (see NOTICE)."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from c3r_jax.data.source import ArraySource, DatasetInfo
+from c3r_jax.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+ASSET = pathlib.Path(__file__).parent / "assets" / "emoji.zip"
+REPAIR = "restore it with git or reinstall the package, or build it with tools/build_emoji.py"
+
+
+class EmojiSource(ArraySource):
+    """One split of the emoji set; ``source[i]`` is ``{"image", "text", "label", "index"}``, see ``load_emoji``."""
+
+    @property
+    def images(self) -> np.ndarray:
+        """Images on white. Shape ``(n, S, S, 3)``, uint8."""
+        images = self.columns["image"]
+        assert isinstance(images, np.ndarray)
+        return images
+
+    @property
+    def texts(self) -> list[str]:
+        """The n names."""
+        return list(self.columns["text"])
+
+
+def read_checked(path: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """Returns a file's bytes and SHA-256 after comparing it with ``<path>.sha256`` beside it.
+
+    Raises:
+      DataError: the file or its checksum is missing, or they do not agree (truncated or modified file).
+    """
+    path = pathlib.Path(path)
+    checksum = path.with_name(path.name + ".sha256")
+    try:
+        content = path.read_bytes()
+        words = checksum.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        missing = path if not path.is_file() else checksum
+        raise DataError(f"The data file {missing} cannot be read ({type(error).__name__}): {REPAIR}.") from error
+    expected = words[0] if words else "nothing"
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"The data file {path} ({len(content)} bytes) has SHA-256 {found}, expected {expected}: it is truncated or "
+            f"modified; {REPAIR}."
+        )
+    return content, found
+
+
+def on_white(png: bytes, size: int) -> np.ndarray:
+    """Decodes a PNG, puts it on white and scales it.
+
+    Args:
+      png: the encoded image, with or without transparency.
+      size: height and width to return.
+
+    Returns:
+      uint8 ``(size, size, 3)``: exact box means where the size divides the image's, else antialiased cubic.
+    """
+    rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), np.uint32)
+    alpha = rgba[..., 3:]
+    image = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    height, width, channels = image.shape
+    if height == width and height % size == 0:
+        side = height // size
+        blocks = image.reshape(size, side, size, side, channels).sum((1, 3), dtype=np.uint32)
+        return ((blocks + side * side // 2) // (side * side)).astype(np.uint8)
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def read_index(path: str | os.PathLike[str] | None = None) -> tuple[dict[str, Any], zipfile.ZipFile, str]:
+    """Returns the set's index, its open archive and its SHA-256, which has been checked."""
+    content, digest = read_checked(ASSET if path is None else path)
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    return json.loads(archive.read("index.json")), archive, digest
+
+
+def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32) -> EmojiSource:
+    """Loads one split of the embedded emoji set into memory.
+
+    Near-duplicates (gender, age, colour, direction, numbers, look-alike flags) sit in one split, and a flag's name does
+    not contain the word, so nothing but what the picture and the name show leads to the class.
+
+    Args:
+      split: "train" (1,143), "validation" (383) or "test" (380).
+      path: another emoji.zip, with its checksum in ``<path>.sha256``; the embedded file if not given.
+      image_size: height and width S of the images, 1 to 256; the file has 64.
+
+    Returns:
+      The source: ``{"image": uint8 (S, S, 3), "text": str, "label": int, "index": int}``, the index being the
+      example's position in the whole file.
+
+    Raises:
+      ValueError: the split or size does not exist.
+      DataError: the file is missing, truncated or modified.
+
+    Example:
+      >>> source = load_emoji("test", image_size=16)
+      >>> source.images.shape[1:], source.info.num_classes
+      ((16, 16, 3), 9)
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}: name a split of the emoji set.")
+    if not 1 <= image_size <= 256:
+        raise ValueError(f"image_size is {image_size}, expected 1 to 256: the images in the file are 64 x 64.")
+    index, archive, digest = read_index(path)
+    items = index["items"]
+    info = DatasetInfo(
+        name=index["name"],
+        modalities=("image", "text"),
+        class_names=tuple(index["class_names"]),
+        split_sizes={name: sum(item["split"] == name for item in items) for name in SPLITS},
+        sha256=digest,
+        image_size=image_size,
+    )
+    chosen = np.array([position for position, item in enumerate(items) if item["split"] == split], np.int32)
+    images = np.stack([on_white(archive.read(f"images/{items[i]['hexcode']}.png"), image_size) for i in chosen])
+    texts = [items[i]["name"] for i in chosen]
+    labels = np.array([items[i]["label"] for i in chosen])
+    return EmojiSource({"image": images, "text": texts}, labels, info=info, index=chosen)

@@ -1,0 +1,285 @@
+"""Grain pipelines: batches for training, endless and shuffled, and for evaluation, in order and once.
+
+Grain delivers batches, not examples: the batch number alone decides which examples it holds and what augmentation they
+get, so the order and values are the same for any number of workers, hosts or restarts, and the work is vectorised.
+"""
+
+import functools
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from c3r_jax.data.augment import AugmentConfig, add_noise, augment_images, drop_words
+from c3r_jax.data.batching import Assembler, empty_missing
+from c3r_jax.data.corruptions import Condition
+from c3r_jax.data.hashing import check_seed, permutation
+from c3r_jax.data.source import Source
+from c3r_jax.data.text import Tokenizer
+from c3r_jax.errors import DataError
+
+Batch = dict[str, Any]
+TEXT_LENGTH = 24  # the longest emoji name has 22 pieces with a vocabulary of 500
+_ENDLESS = 1 << 40
+
+
+def _check_sizes(batch_size: int, num_workers: int, shard_index: int, shard_count: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1: choose the examples per host and step.")
+    if num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}, expected 0 (this process) or more: choose such a number.")
+    if not 0 <= shard_index < shard_count:
+        raise ValueError(
+            f"shard_index {shard_index} of shard_count {shard_count}, expected 0 <= shard_index < shard_count: use "
+            "jax.process_index() and jax.process_count()."
+        )
+
+
+def _own(batch: Batch, modalities: tuple[str, ...]) -> Batch:
+    """Returns a worker's batch in memory of this process, its keys in the order they had there (they come sorted)."""
+    inputs = {name: np.array(batch["inputs"][name]) for name in modalities}
+    return {"inputs": inputs, **{name: np.array(batch[name]) for name in ("present", "labels", "where", "index")}}
+
+
+class _TrainingBatches:
+    """Batch number k of the endless, reshuffled stream; random access for Grain."""
+
+    def __init__(
+        self, assembler: Assembler, batch_size: int, seed: int, augment: AugmentConfig, shard: tuple[int, int]
+    ):
+        self._assembler = assembler
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augment = augment
+        self._shard_index, self._shard_count = shard
+        self._order = functools.lru_cache(maxsize=4)(self._shuffle)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities in the order of ``present``."""
+        return self._assembler.modalities
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_order"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._order = functools.lru_cache(maxsize=4)(self._shuffle)
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return permutation(self._assembler.num_examples, self._seed, "epoch", epoch)
+
+    def __getitem__(self, index: int) -> Batch:
+        # A global batch is one run of the stream; each host takes its block of it, so that the hosts' batches, one
+        # after the other, are what a single host would see.
+        first = (int(index) * self._shard_count + self._shard_index) * self._batch_size
+        epochs, offsets = np.divmod(first + np.arange(self._batch_size), self._assembler.num_examples)
+        positions = np.empty(self._batch_size, np.int64)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            positions[chosen] = self._order(int(epoch))[offsets[chosen]]
+        batch, words = self._assembler.batch(positions)
+        keys = (epochs, batch["index"])
+        for name, kind in self._assembler.kinds.items():
+            value = batch["inputs"][name]
+            # Images of one example (colour and depth) move together; other modalities draw independently.
+            own = (*keys, np.full(self._batch_size, zlib.crc32(name.encode())))
+            if kind == "image":
+                value = augment_images(value, self._augment, self._seed, keys)
+            elif kind == "text":
+                value = drop_words(value, words[name], self._augment.word_drop, self._seed, own)
+            else:
+                value = add_noise(value, self._augment.feature_noise, self._seed, own)
+            batch["inputs"][name] = value
+        return empty_missing(batch, self._assembler.modalities)
+
+
+class TrainIterator(Iterator[Batch]):
+    """The endless iterator of ``train_batches``; its state is one batch number and what must not change."""
+
+    def __init__(self, batches: _TrainingBatches, num_workers: int, fingerprint: Mapping[str, Any]):
+        self._batches = batches
+        self._num_workers = num_workers
+        self._fingerprint = dict(fingerprint)
+        self._next = 0
+        self._iterator: Iterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next += 1
+        # Workers hand over shared memory, which must be given back before the interpreter ends.
+        return _own(batch, self._batches.modalities) if self._num_workers else batch
+
+    def _start(self) -> Iterator[Batch]:
+        dataset = grain.MapDataset.source(self._batches)[self._next :]
+        if self._num_workers == 0:
+            return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read flags, and not every program is an absl app
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        options = grain.MultiprocessingOptions(num_workers=self._num_workers, per_worker_buffer_size=2)
+        return iter(dataset.mp_prefetch(options))
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns a JSON-able state: the next batch's number and what the stream was made with."""
+        return {"next_batch": self._next, **self._fingerprint}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to where ``get_state`` was called, also with another number of workers.
+
+        Raises:
+          DataError: the state is of another stream.
+        """
+        wrong = {
+            name: (state.get(name), value) for name, value in self._fingerprint.items() if state.get(name) != value
+        }
+        if wrong or "next_batch" not in state:
+            raise DataError(
+                f"The iterator's state differs from this pipeline in (saved, here) {wrong or 'next_batch'}: resume "
+                "with the data, seed and global batch size the run was started with."
+            )
+        self.close()
+        self._next = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stops the threads and workers; the next batch starts them again."""
+        closing = getattr(self._iterator, "close", None)
+        self._iterator = None
+        if closing is not None:
+            closing()
+
+
+def train_batches(
+    source: Source,
+    tokenizer: Tokenizer | None,
+    *,
+    batch_size: int,
+    seed: int,
+    augment: AugmentConfig | None = None,
+    num_workers: int = 0,
+    text_length: int = TEXT_LENGTH,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> TrainIterator:
+    """Returns the endless batches of training, in a new random order each epoch.
+
+    Every epoch has every example exactly once over all hosts; batches run on over the end of an epoch. An example's
+    augmentation depends on seed, epoch and the example's index only.
+
+    Args:
+      source: the training split.
+      tokenizer: for the text modalities; None if there are none.
+      batch_size: examples B per batch of this host.
+      seed: of the order and the augmentation.
+      augment: what examples go through; nothing if not given.
+      num_workers: processes that prepare batches; 0 is a thread of this process.
+      text_length: ids L per text.
+      shard_index: this host's number, ``jax.process_index()``.
+      shard_count: number of hosts, ``jax.process_count()``.
+
+    Returns:
+      Iterator with ``get_state`` and ``set_state`` over ``{"inputs": {modality: (B, ...)}, "present": bool (B, M),
+      "labels": int32 (B,), "where": bool (B,), "index": int32 (B,)}``: images uint8, texts int32 (B, L), features
+      float32; a modality that is not present holds zeros.
+
+    Raises:
+      DataError: the source does not fit its description.
+      ValueError: a size is out of range.
+    """
+    _check_sizes(batch_size, num_workers, shard_index, shard_count)
+    assembler = Assembler(source, tokenizer, text_length)
+    augment = AugmentConfig() if augment is None else augment
+    batches = _TrainingBatches(assembler, batch_size, check_seed(seed), augment, (shard_index, shard_count))
+    fingerprint = {
+        "dataset": source.info.name,
+        "sha256": source.info.sha256,
+        "num_examples": len(source),
+        "seed": int(seed),
+        "global_batch_size": batch_size * shard_count,
+    }
+    return TrainIterator(batches, num_workers, fingerprint)
+
+
+class EvalBatches:
+    """One pass over a split, as often as it is iterated; ``len`` is the number of batches."""
+
+    def __init__(
+        self,
+        assembler: Assembler,
+        batch_size: int,
+        condition: Condition | None,
+        seed: int,
+        scales: Mapping[str, Any] | None,
+        shard: tuple[int, int],
+    ):
+        self._assembler = assembler
+        self._batch_size = batch_size
+        self._condition = condition
+        self._scales = scales
+        self._seed = seed
+        self._shard_index, self._shard_count = shard
+
+    def __len__(self) -> int:
+        # Each host has the same number of batches: a collective step must not wait for one that has none.
+        return -(-self._assembler.num_examples // (self._batch_size * self._shard_count))
+
+    def __getitem__(self, index: int) -> Batch:
+        first = (int(index) * self._shard_count + self._shard_index) * self._batch_size
+        positions = first + np.arange(self._batch_size)
+        where = positions < self._assembler.num_examples
+        positions = np.where(where, positions, self._assembler.num_examples - 1)
+        if self._condition is None:
+            batch, _ = self._assembler.batch(positions)
+        else:
+            batch = self._assembler.corrupted_batch(positions, self._condition, self._seed, self._scales)
+        batch["where"] = where
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        return iter(grain.MapDataset.source(self).to_iter_dataset(options))
+
+
+def eval_batches(
+    source: Source,
+    tokenizer: Tokenizer | None,
+    *,
+    batch_size: int,
+    condition: Condition | None = None,
+    seed: int = 0,
+    scales: Mapping[str, Any] | None = None,
+    text_length: int = TEXT_LENGTH,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> EvalBatches:
+    """Returns one pass over a split, in order; the last batch repeats the last example where ``where`` is False.
+
+    Args:
+      source: the split.
+      tokenizer: for the text modalities; None if there are none.
+      batch_size: examples B per batch of this host.
+      condition: what every example goes through, see ``standard_conditions``; nothing if not given.
+      seed: of the corruption; with it, the example's index and the condition's name it is fixed.
+      scales: standard deviations of feature modalities in training, for noise; see ``gaussian_features``.
+      text_length: ids L per text.
+      shard_index: this host's number, ``jax.process_index()``.
+      shard_count: number of hosts, ``jax.process_count()``.
+
+    Returns:
+      An iterable with ``len`` of batches as in ``train_batches``.
+
+    Raises:
+      DataError: the source does not fit its description, or the condition does not fit the source.
+      ValueError: a size is out of range.
+    """
+    _check_sizes(batch_size, 0, shard_index, shard_count)
+    assembler = Assembler(source, tokenizer, text_length)
+    return EvalBatches(assembler, batch_size, condition, check_seed(seed), scales, (shard_index, shard_count))

@@ -1,0 +1,209 @@
+"""Random-access sources: what a data set must offer, and the in-memory one that most sets here are."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from c3r_jax.errors import DataError
+
+RESERVED = ("label", "index", "present")  # keys of an example that are not modalities
+Example = dict[str, Any]
+Column = np.ndarray | Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a model needs to know about a data set.
+
+    Attributes:
+      name: the set's name.
+      modalities: names of the modalities; their order is the order of ``present``.
+      class_names: one name per label id.
+      split_sizes: examples per split.
+      sha256: checksum of the file it was read from, if there is one.
+      image_size: height and width of its images, if it has any.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    class_names: tuple[str, ...]
+    split_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sha256: str | None = None
+    image_size: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set split: ``source[i]`` is a dict of its modalities, "label" and, if it likes, "index" and "present"."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The set's description."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Example: ...
+
+
+def kind_of(name: str, value: Any) -> str:
+    """Returns what a modality is, by its value: "text", "image" (uint8, rank 3) or "features" (floats).
+
+    Raises:
+      DataError: the value is none of these.
+
+    Example:
+      >>> kind_of("audio", np.zeros(74, np.float32))
+      'features'
+    """
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
+        return "image"
+    if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating) and value.ndim >= 1:
+        return "features"
+    found = f"{value.dtype} array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise DataError(
+        f"Modality {name!r} is a {found}, expected a str, a uint8 image (height, width, channels) or a float array: "
+        "convert it in the source."
+    )
+
+
+def check_labels(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+    """Returns the labels as int32 ``(n,)`` after checking that each one names a class.
+
+    Raises:
+      DataError: labels are not integers of rank 1, or one is outside ``0 .. num_classes - 1``.
+
+    Example:
+      >>> check_labels(np.array([0, 2]), 3, "demo").dtype.name
+      'int32'
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"The labels of {name!r} are a {labels.dtype} array of shape {labels.shape}, expected integers of shape "
+            "(n,): give one class id per example."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise DataError(
+            f"Example {wrong[0]} of {name!r} has label {labels[wrong[0]]}, expected 0 to {num_classes - 1} "
+            f"({num_classes} classes): correct the label or name the missing class."
+        )
+    return labels.astype(np.int32)
+
+
+class ArraySource:
+    """A split held in memory, one column per modality.
+
+    Args:
+      columns: modality name to ``(n, ...)`` array or list of n texts.
+      labels: ``(n,)`` integer class ids.
+      info: the set's description; its modalities must be the columns.
+      index: ``(n,)`` ids of the examples, 0 to n - 1 if not given.
+      present: ``(n, M)`` bool, which modalities an example really has; all if not given.
+
+    Raises:
+      DataError: columns, labels and info do not fit together.
+
+    Example:
+      >>> info = DatasetInfo("demo", ("sound",), ("low", "high"))
+      >>> ArraySource({"sound": np.ones((3, 4), np.float32)}, np.array([0, 1, 1]), info=info)[2]["label"]
+      1
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        labels: np.ndarray,
+        *,
+        info: DatasetInfo,
+        index: np.ndarray | None = None,
+        present: np.ndarray | None = None,
+    ):
+        self.info = info
+        self.labels = check_labels(labels, info.num_classes, info.name)
+        n = len(self.labels)
+        if set(columns) != set(info.modalities):
+            raise DataError(
+                f"{info.name!r} has columns {sorted(columns)}, expected its modalities {sorted(info.modalities)}: "
+                "give one column per modality."
+            )
+        self.columns: dict[str, Column] = {name: columns[name] for name in info.modalities}
+        self.index = np.arange(n, dtype=np.int32) if index is None else np.asarray(index, np.int32)
+        self.present = None if present is None else np.asarray(present, bool)
+        lengths = {**{name: len(column) for name, column in self.columns.items()}, "index": len(self.index)}
+        wrong = {name: length for name, length in lengths.items() if length != n}
+        if wrong:
+            raise DataError(f"{info.name!r} has {n} labels but {wrong} entries: give every column one entry per label.")
+        if self.present is not None and self.present.shape != (n, len(info.modalities)):
+            raise DataError(
+                f"present of {info.name!r} has shape {self.present.shape}, expected {(n, len(info.modalities))}: give "
+                "one flag per example and modality."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int, /) -> Example:
+        example: Example = {name: column[position] for name, column in self.columns.items()}
+        example |= {"label": int(self.labels[position]), "index": int(self.index[position])}
+        if self.present is not None:
+            example["present"] = self.present[position]
+        return example
+
+    def gather(self, positions: np.ndarray) -> Example:
+        """Returns many examples at once: arrays ``(B, ...)`` and lists of texts, under the keys of one example."""
+        batch: Example = {
+            name: column[positions] if isinstance(column, np.ndarray) else [column[i] for i in positions]
+            for name, column in self.columns.items()
+        }
+        batch |= {"label": self.labels[positions], "index": self.index[positions]}
+        if self.present is not None:
+            batch["present"] = self.present[positions]
+        return batch
+
+
+def check_source(source: Source) -> None:
+    """Checks what can be checked before any long work: not empty, modalities, kinds, image shape, every label.
+
+    Args:
+      source: the split to check; labels are all checked if it has ``labels``, else the first example's.
+
+    Raises:
+      DataError: the source cannot be used, and why.
+    """
+    info = source.info
+    if len(source) == 0:
+        raise DataError(f"The split of {info.name!r} has 0 examples, expected at least 1: check the split's name.")
+    example = source[0]
+    if not any(example.get(name) is not None for name in info.modalities):
+        raise DataError(
+            f"The first example of {info.name!r} has keys {sorted(example)}, expected some of {info.modalities}: name "
+            "the modalities in info as in the examples."
+        )
+    if "label" not in example:
+        raise DataError(f"The first example of {info.name!r} has no 'label': add the class id to every example.")
+    for name in info.modalities:
+        value = example.get(name)
+        if value is not None and kind_of(name, value) == "image" and info.image_size is not None:
+            check_shape(info.name, name, 0, value.shape, (info.image_size, info.image_size, value.shape[-1]))
+    labels = getattr(source, "labels", None)
+    check_labels(np.asarray([example["label"]] if labels is None else labels), info.num_classes, info.name)
+
+
+def check_shape(dataset: str, modality: str, position: int, found: tuple, expected: tuple) -> None:
+    """Raises a DataError that names both shapes unless they are equal."""
+    if tuple(found) != tuple(expected):
+        raise DataError(
+            f"Example {position} of {dataset!r} has {modality!r} of shape {tuple(found)}, expected {tuple(expected)}: "
+            "resize the data or load it with the size the model was built for."
+        )

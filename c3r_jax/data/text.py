@@ -1,0 +1,186 @@
+"""Tokenisers: texts to int32 ids, 0 for padding and 1 for masked or unknown words."""
+
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import models, normalizers, pre_tokenizers
+
+from c3r_jax.data.word_piece import word_piece_vocabulary
+from c3r_jax.errors import DataError
+
+PAD_ID = 0
+MASK_ID = 1
+PAD_TOKEN = "[PAD]"
+MASK_MARKER = "[MASK]"  # stands in a text for a word that is hidden
+
+
+class Tokenizer(Protocol):
+    """Turns a text into a fixed number of ids; ``to_json`` and ``tokenizer_from_json`` are inverse to each other."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, padding and mask among them."""
+        ...
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
+        ...
+
+    def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids and, for each, the number of the word (split at spaces) it is part of, -1 for padding."""
+        ...
+
+    def to_json(self) -> str:
+        """Returns all that is needed to make the same tokeniser again."""
+        ...
+
+
+def _fit(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
+    padded = np.full(length, PAD_ID, np.int32)
+    numbers = np.full(length, -1, np.int32)
+    n = min(len(ids), length)
+    padded[:n] = ids[:n]
+    numbers[:n] = words[:n]
+    return padded, numbers
+
+
+class WordPieceTokenizer:
+    """Greedy longest-match word pieces of lower-cased text, by Hugging Face ``tokenizers``.
+
+    Args:
+      vocabulary: the pieces in the order of their ids, "[PAD]" and "[MASK]" first.
+
+    Raises:
+      DataError: the vocabulary does not begin so or has a piece twice.
+    """
+
+    def __init__(self, vocabulary: Iterable[str]):
+        self.vocabulary = tuple(vocabulary)
+        if self.vocabulary[:2] != (PAD_TOKEN, MASK_MARKER) or len(set(self.vocabulary)) != len(self.vocabulary):
+            raise DataError(
+                f"The vocabulary begins with {self.vocabulary[:2]}, expected {(PAD_TOKEN, MASK_MARKER)} and no piece "
+                "twice: train it with train_word_piece or restore the saved one."
+            )
+        vocab = {piece: number for number, piece in enumerate(self.vocabulary)}
+        self._tokenizer = HuggingFaceTokenizer(models.WordPiece(vocab, unk_token=MASK_MARKER))
+        self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment]
+        self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+        # Only the marker is special: a "[PAD]" written in a text must not become padding.
+        self._tokenizer.add_special_tokens([MASK_MARKER])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, padding and mask among them."""
+        return len(self.vocabulary)
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
+        return self.encode_words(text, length)[0]
+
+    def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids and, for each, the number of the word (split at spaces) it is part of, -1 for padding."""
+        encoding = self._tokenizer.encode(text)
+        starts = [begin == 0 or text[begin - 1].isspace() for begin in range(len(text))]
+        number = np.cumsum([start and not text[i].isspace() for i, start in enumerate(starts)]) - 1
+        return _fit(encoding.ids, [int(number[begin]) for begin, _ in encoding.offsets], length)
+
+    def to_json(self) -> str:
+        """Returns all that is needed to make the same tokeniser again."""
+        return json.dumps({"kind": "word_piece", "vocabulary": self.vocabulary}, ensure_ascii=False)
+
+
+class ByteTokenizer:
+    """The UTF-8 bytes of a text, each plus 2; needs no training.
+
+    Example:
+      >>> ByteTokenizer().encode("a[MASK]", 4).tolist()
+      [99, 1, 0, 0]
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, padding and mask among them."""
+        return 258
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
+        return self.encode_words(text, length)[0]
+
+    def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids and, for each, the number of the word (split at spaces) it is part of, -1 for padding."""
+        ids: list[int] = []
+        words: list[int] = []
+        for number, word in enumerate(text.split()):
+            space = " " if number else ""
+            pieces = (space + word).split(MASK_MARKER)
+            for position, piece in enumerate(pieces):
+                ids += ([MASK_ID] if position else []) + [byte + 2 for byte in piece.encode()]
+            words += [number] * (len(ids) - len(words))
+        return _fit(ids, words, length)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """Returns the text of some ids, the marker for masked bytes, nothing for padding."""
+        marker = MASK_MARKER.encode()
+        parts = [marker if i == MASK_ID else bytes([int(i) - 2]) for i in ids if i != PAD_ID]
+        return b"".join(parts).decode(errors="replace")
+
+    def to_json(self) -> str:
+        """Returns all that is needed to make the same tokeniser again."""
+        return json.dumps({"kind": "byte"})
+
+
+def train_word_piece(texts: Iterable[str], *, vocab_size: int = 2000, min_count: int = 2) -> WordPieceTokenizer:
+    """Learns word pieces from the training texts; the same texts give the same tokeniser, in any order.
+
+    Args:
+      texts: the texts of the training split only.
+      vocab_size: the most ids to use, padding and mask among them.
+      min_count: pairs seen less often are not joined.
+
+    Returns:
+      The tokeniser; words it cannot write in its pieces become the mask id.
+
+    Raises:
+      DataError: there is no text, or vocab_size has no room for the letters.
+
+    Example:
+      >>> tokenizer = train_word_piece(["red apple", "green apple"], vocab_size=60)
+      >>> tokenizer.encode("apple", 3)[1:].tolist()
+      [0, 0]
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: dict[str, int] = {}
+    for text in texts:
+        for part in text.split(MASK_MARKER):
+            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(part)):
+                counts[word] = counts.get(word, 0) + 1
+    pieces = word_piece_vocabulary(counts, size=vocab_size - 2, min_count=min_count)
+    return WordPieceTokenizer([PAD_TOKEN, MASK_MARKER, *pieces])
+
+
+def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer:
+    """Returns the tokeniser that ``to_json`` described.
+
+    Raises:
+      DataError: the text is not such a description.
+
+    Example:
+      >>> tokenizer_from_json(ByteTokenizer().to_json()).vocab_size
+      258
+    """
+    try:
+        state = json.loads(text)
+        kind = state["kind"]
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind == "word_piece":
+            return WordPieceTokenizer(state["vocabulary"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"The tokeniser {text[:40]!r} cannot be read: restore the file that to_json wrote.") from error
+    raise DataError(f"The tokeniser has kind {kind!r}, expected 'byte' or 'word_piece': restore the saved file.")

@@ -1,0 +1,130 @@
+"""Risks with intervals, first-stage diagnostics and a probe of what the hypothetical world still tells."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from c3r_jax.core.diagnostics import WEAK_F, f_statistics, over_identification
+from c3r_jax.core.instrument import Moments, apply_modalities, columns, fit_modalities
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.risk import c3_risk
+from c3r_jax.evaluation.branches import Branches
+
+
+def wilson_interval(share: float, count: int, level: float = 0.95) -> list[float]:
+    """Wilson score interval of a share of ``count`` examples.
+
+    Examples:
+      >>> [round(end, 3) for end in wilson_interval(0.5, 100)]
+      [0.404, 0.596]
+
+    References:
+      E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+    """
+    z = stats.norm.ppf(0.5 + level / 2)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return [float(max(0.0, centre - half)), float(min(1.0, centre + half))]
+
+
+def risk_report(train: Branches, train_labels: np.ndarray, test: Branches, labels: np.ndarray) -> dict[str, Any]:
+    """The C3 risk of evaluated examples, its sampling intervals, and what a fresh probe reads from z_bar.
+
+    Args:
+      train: branches of the training split (the probe is fitted there).
+      train_labels: (n_train,).
+      test: branches of the evaluated split.
+      labels: (n,).
+
+    Returns:
+      The ``risk`` part of results.json: risks, 95 % Wilson intervals, mean p_y(z_bar), the probe's accuracy, and
+      chance, the share of the commonest label.
+    """
+    risk = c3_risk(test.logits["instrument"], test.counterfactual_logits, labels)
+    values: dict[str, Any] = {name: float(value) for name, value in risk._asdict().items()}
+    values["intervals"] = {
+        name: wilson_interval(values[name], len(labels)) for name in ("sufficiency", "necessity", "joint")
+    }
+    shifted = test.counterfactual_logits - test.counterfactual_logits.max(1, keepdims=True)
+    p = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+    values["label_probability"] = float(p[np.arange(len(labels)), labels].mean())
+    values["probe_accuracy"] = probe_accuracy(train.z_bar, train_labels, test.z_bar, labels)
+    values["chance"] = float(np.bincount(labels).max() / len(labels))
+    return values
+
+
+def probe_accuracy(train_z: np.ndarray, train_labels: np.ndarray, z: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy of a linear probe (logistic regression) fitted on one split and scored on another."""
+    if len(np.unique(train_labels)) < 2:
+        return float((labels == train_labels[0]).mean())
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that has not settled is still a probe
+        probe.fit(np.asarray(train_z, np.float64), train_labels)
+    return float(probe.score(np.asarray(z, np.float64), labels))
+
+
+def first_stage_report(
+    moments: Moments | None,
+    h: Mapping[str, np.ndarray],
+    present: np.ndarray,
+    labels: np.ndarray,
+    *,
+    config: C3RConfig,
+    num_classes: int,
+) -> tuple[dict[str, Any], list[str]]:
+    """Strength and over-identification of every modality's first stage, on rows that did not fit it.
+
+    Args:
+      moments: of the training set.
+      h: {modality: (n, d)} held-out representations.
+      present: (n, M) bool; rows that miss a modality are left out.
+      labels: (n,).
+      config: instrument and ridge.
+      num_classes: K.
+
+    Returns:
+      The ``first_stage`` part of results.json ({} unless the instrument is "two_stage") and warnings in plain words.
+    """
+    if config.instrument != "two_stage" or moments is None:
+        return {}, []
+    complete = present.all(1)
+    h = {name: value[complete] for name, value in h.items()}
+    labels = labels[complete]
+    stages = fit_modalities(moments, columns(h), ridge=config.ridge)  # type: ignore[arg-type]
+    h_hat, _ = apply_modalities(stages, h, np.ones((len(labels), len(h)), bool))  # type: ignore[arg-type]
+    report, notes = {}, []
+    for name, value in h.items():
+        num_instruments = sum(other.shape[1] for key, other in h.items() if key != name)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            strength = f_statistics(value, h_hat[name], num_instruments, names=name)
+        notes += [str(warning.message) for warning in caught]
+        test = over_identification(h, labels, name, num_classes=num_classes)
+        rejected = None
+        if test.dof > 0:
+            # Bonferroni over classes: the smallest p-value times their number.
+            p_value = float(min(1.0, np.nanmin(test.p_value) * num_classes))
+            rejected = {"statistic": float(np.nanmax(test.statistic)), "dof": test.dof, "p_value": p_value}
+            if p_value < 0.05:
+                notes.append(
+                    f"over-identification is rejected for {name} (p = {p_value:.2g}): the other modalities tell the "
+                    "label also by other ways than through it."
+                )
+        report[name] = {
+            "r2_mean": float(strength.r2.mean()),
+            "f_median": strength.f_median,
+            "n": strength.num_rows,
+            "p": num_instruments,
+            "weak": strength.weak,
+            "weak_below": WEAK_F,
+            "over_identification": rejected,
+        }
+    return report, notes

@@ -1,0 +1,177 @@
+"""Evaluates a trained run: clean, missing and noisy input, both routes, risks and diagnostics."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.core.instrument import Moments
+from c3r_jax.data import Condition, noise_conditions, standard_conditions
+from c3r_jax.evaluation.branches import Branches
+from c3r_jax.evaluation.causal import first_stage_report, risk_report
+from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
+from c3r_jax.models.twin import ROUTES
+from c3r_jax.training.checkpoints import Checkpoints
+from c3r_jax.training.experiment import Experiment, build_experiment, encode_split, variables_on_devices
+from c3r_jax.training.workdir import RESULTS, read_config, write_text
+
+VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
+
+
+def evaluate(workdir: str | os.PathLike[str], *, command: str = "") -> dict[str, Any]:
+    """Evaluates the best checkpoint of a run and writes ``results.json``.
+
+    The instrument's moments are measured anew over the whole training split, so that no prediction depends on a
+    batch.
+
+    Args:
+      workdir: a directory made by training.
+      command: how this was asked for, for the record.
+
+    Returns:
+      The results, as written.
+
+    Raises:
+      WorkdirError, CheckpointError, DataError, ConfigError: if something needed is missing or damaged.
+    """
+    path = pathlib.Path(workdir)
+    config = read_config(path)
+    tokenizer = path / "tokenizer.json"
+    experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)
+    checkpoints = Checkpoints(path, config.train.keep_last)
+    step, state, _ = checkpoints.restore(checkpoints.best_first, experiment.init_state())
+    checkpoints.close()
+    results = {
+        "schema": 1,
+        **_score(experiment, state.params),
+        "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS},
+        },
+        "config": json.loads(config.to_json()),
+        "command": command,
+    }
+    write_text(path / RESULTS, json.dumps(_finite(results), indent=1))
+    return results
+
+
+def conditions_of(experiment: Experiment) -> list[Condition]:
+    """Clean, every proper modality subset, and the configured noise protocols."""
+    modalities = experiment.model.modalities
+    protocols = experiment.config.eval.protocols
+    base = [c for c in standard_conditions(modalities) if c.group in ("clean", "modality_subset")]
+    return base + [condition for name in protocols for condition in noise_conditions(name, modalities)]
+
+
+def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
+    config, split = experiment.config, experiment.config.eval.split
+    source = experiment.sources[split]
+    replicated = variables_on_devices(experiment, params)
+    train_h, train_present, train_labels, _ = encode_split(experiment, replicated, "train")
+    moments = experiment.branches.measure_moments(params, train_h, train_present)
+    run = _Runner(experiment, params, moments)
+    rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0), np.zeros(0)
+    for condition in conditions_of(experiment):
+        if condition.group == "modality_subset" and clean is not None:
+            # Encoders see one modality each: with some absent, the others' representations are the clean ones.
+            kept = present & np.isin(experiment.model.modalities, condition.modalities)
+            branches = run(clean_h, kept, labels)
+        else:
+            h, kept, labels, _ = encode_split(experiment, replicated, split, condition)
+            branches = run(h, kept, labels)
+            if condition.group == "clean":
+                clean, clean_h, present = branches, h, kept
+        rows.append(_condition_row(condition, branches, labels, config.eval.num_bins))
+    assert clean is not None
+    names = source.info.class_names
+    report, notes = first_stage_report(
+        moments, clean_h, present, labels, config=experiment.method.c3r, num_classes=len(names)
+    )
+    train = run(train_h, train_present, train_labels)
+    classes = {route: per_class(clean.logits[route], labels, names) for route in ROUTES}
+    return {
+        "dataset": source.info.name,
+        "split": split,
+        "method": experiment.method.name,
+        "seed": config.seed,
+        "num_examples": len(labels),
+        "class_names": list(names),
+        "modalities": list(experiment.model.modalities),
+        "conditions": rows,
+        "summary": {route: _summary(rows, route) for route in ROUTES},
+        "per_class": classes,
+        "worst_class": {route: _worst_class(classes[route]) for route in ROUTES},
+        "risk": risk_report(train, train_labels, clean, labels),
+        "first_stage": report,
+        "reliability": {
+            route: reliability(clean.logits[route], labels, num_bins=config.eval.num_bins) for route in ROUTES
+        },
+        "warnings": notes + _collapse(clean, labels, train_labels),
+    }
+
+
+class _Runner:
+    """The branches of one trained model, for any representations."""
+
+    def __init__(self, experiment: Experiment, params: Any, moments: Moments | None):
+        self._branches, self._params, self._moments = experiment.branches, params, moments
+        self._seed = experiment.config.seed
+
+    def __call__(self, h: dict[str, np.ndarray], present: np.ndarray, labels: np.ndarray) -> Branches:
+        return self._branches(self._params, self._moments, h, present, labels, seed=self._seed)
+
+
+def _condition_row(condition: Condition, branches: Branches, labels: np.ndarray, num_bins: int) -> dict[str, Any]:
+    return {
+        "name": condition.name,
+        "group": condition.group,
+        "level": float(condition.level),
+        "modalities": list(condition.modalities),
+        "routes": {
+            route: classification_metrics(branches.logits[route], labels, num_bins=num_bins) for route in ROUTES
+        },
+    }
+
+
+def _summary(rows: list[dict[str, Any]], route: str) -> dict[str, Any]:
+    accuracies = [row["routes"][route]["accuracy"] for row in rows]
+    worst = int(np.argmin(accuracies))
+    return {
+        "mean_accuracy": float(np.mean(accuracies)),
+        "worst_accuracy": accuracies[worst],
+        "worst_condition": rows[worst]["name"],
+    }
+
+
+def _worst_class(classes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    seen = {name: row for name, row in classes.items() if row["support"]}
+    name = min(seen, key=lambda key: seen[key]["recall"])
+    return {"name": name, "recall": seen[name]["recall"]}
+
+
+def _collapse(clean: Branches, labels: np.ndarray, train_labels: np.ndarray) -> list[str]:
+    """Warns when the representation says no more than the label shares do."""
+    accuracy = float((predictions(clean.logits["representation"]) == labels).mean())
+    majority = float((labels == np.bincount(train_labels).argmax()).mean())
+    if accuracy >= majority:
+        return []
+    return [
+        f"accuracy {accuracy:.3f} is below the commonest label's share {majority:.3f}: the representation has "
+        "collapsed or codes labels upside down; lower config.c3r.lambda_n or raise config.c3r.w_task."
+    ]
+
+
+def _finite(tree: Any) -> Any:
+    """JSON has no NaN or infinity: null stands for both."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float) and not np.isfinite(tree):
+        return None
+    return tree

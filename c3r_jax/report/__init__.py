@@ -1,0 +1,31 @@
+"""From ``results.json`` to Markdown, figures and one HTML page. Needs neither JAX nor a trained model."""
+
+from c3r_jax.report.html import FigureFile, html_table, report_html
+from c3r_jax.report.plots import modality_bars, reliability_diagram, risk_curves, robustness_curves, training_curves
+from c3r_jax.report.stats import Aggregate, Difference, Stat, aggregate, compare
+from c3r_jax.report.tables import Table, results_table, routes_table
+from c3r_jax.report.words import what_it_means
+from c3r_jax.report.write import results_markdown, run_markdown, write_report
+
+__all__ = [
+    "Aggregate",
+    "Difference",
+    "FigureFile",
+    "Stat",
+    "Table",
+    "aggregate",
+    "compare",
+    "html_table",
+    "modality_bars",
+    "reliability_diagram",
+    "report_html",
+    "results_markdown",
+    "results_table",
+    "risk_curves",
+    "robustness_curves",
+    "routes_table",
+    "run_markdown",
+    "training_curves",
+    "what_it_means",
+    "write_report",
+]

@@ -1,0 +1,277 @@
+"""Figures of a report as PNG files: the same input gives the same picture. Every function returns the written path.
+
+A figure that would have nothing to show is not written, and the function returns None.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from c3r_jax.report.stats import ROUTES, Aggregate, Run, Stat, describe
+from c3r_jax.report.tables import METRIC_NAMES, PERCENT, ROUTE_NAMES
+
+History = Sequence[Mapping[str, Any]]
+
+# Okabe and Ito's palette, which stays apart under the common forms of colour blindness; yellow is left out (too pale on
+# white). Marker and dash differ as well, so that no line is told by colour alone.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+}
+_NOISES = {"gaussian": "Gaussian noise", "salt": "salt-and-pepper noise"}
+_DPI = 120
+
+
+def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:
+    """Metric against noise level, one panel per noise protocol (clean is level 0), one line per method; bars are sd."""
+    clean = [c for c in aggregated.columns if c.group == "clean"]
+    noises = [c for c in aggregated.columns if c.group not in ("clean", "modality_subset", "summary") and c.level > 0]
+    panels = {group: [c for c in noises if c.group == group] for group in dict.fromkeys(c.group for c in noises)}
+    methods = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
+    if not panels or not methods:
+        return None
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.9 * across + 0.4, 3.8 * down + 0.6), layout="constrained")
+        axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+        for ax, (group, columns) in zip(axes, panels.items(), strict=False):
+            columns = [*clean[:1], *columns]
+            for i, method in enumerate(methods):
+                cells = [(c.level, aggregated.stat(method, c.name, route=route)) for c in columns]
+                _errorbar(
+                    ax, [(x, s) for x, s in cells if s], aggregated.metric, i, method, shift=i - (len(methods) - 1) / 2
+                )
+            ax.set_title(_NOISES.get(group, f"noise protocol {group}"))
+            ax.set_xlabel("noise level (0: clean)")
+            ax.set_xticks(sorted({c.level for c in columns}))
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for ax in axes[::across]:
+            ax.set_ylabel(_axis_name(aggregated.metric))
+        _legend_below(figure)
+        return _save(figure, path)
+
+
+def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:
+    """Metric with all modalities and with each subset, grouped bars from 0; error bars are sd over seeds."""
+    columns = [c for c in aggregated.columns if c.group in ("clean", "modality_subset")]
+    methods = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
+    if not any(c.group == "modality_subset" for c in columns) or not methods:
+        return None
+    width = 0.8 / len(methods)
+    scale = _scale(aggregated.metric)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(max(7.0, 1.0 + len(columns) * (0.8 + 0.42 * len(methods))), 4.4), layout="constrained")
+        ax = figure.subplots()
+        for i, method in enumerate(methods):
+            for j, column in enumerate(columns):
+                stat = aggregated.stat(method, column.name, route=route)
+                if stat is None:
+                    continue
+                x, error = j + (i - (len(methods) - 1) / 2) * width, 0.0 if math.isnan(stat.sd) else stat.sd
+                ax.bar(x, scale * stat.mean, width * 0.94, color=_colour(i), label=method if j == 0 else None)
+                if error:
+                    ax.errorbar(x, scale * stat.mean, yerr=scale * error, color="#222222", capsize=3, linewidth=1.2)
+                ax.annotate(
+                    f"{scale * stat.mean:.1f}" if scale > 1 else f"{stat.mean:.2f}",
+                    (x, scale * (stat.mean + error)),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=9,
+                )
+        ax.set_xticks(range(len(columns)), [f"{c.label}\n(all)" if c.group == "clean" else c.label for c in columns])
+        ax.grid(visible=False, axis="x")
+        ax.set_ylim(bottom=0)
+        ax.set_ylabel(_axis_name(aggregated.metric))
+        _legend_below(figure)
+        return _save(figure, path)
+
+
+def training_curves(histories: Mapping[str, Sequence[History]], path: str | Path) -> Path | None:
+    """Loss and accuracy against steps, one colour per method; the line is the mean over seeds, the band its sd.
+
+    Args:
+      histories: method -> one history per seed.
+      path: the PNG file to write.
+    """
+    panels = [
+        (key, split)
+        for key in ("loss", "accuracy")
+        for split in ("train", "validation")
+        if any(_series(hs, key, split) for hs in histories.values())
+    ]
+    if not panels:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(4.9 * min(2, len(panels)), 3.6 * math.ceil(len(panels) / 2) + 0.4), layout="constrained"
+        )
+        axes = figure.subplots(math.ceil(len(panels) / 2), min(2, len(panels)), squeeze=False).ravel()
+        for ax, (key, split) in zip(axes, panels, strict=False):
+            for i, (method, found) in enumerate(histories.items()):
+                _band(ax, _series(found, key, split), _scale(key), i, method)
+            ax.set_title(f"{split}: {key}")
+            ax.set_xlabel("step")
+            ax.set_ylabel("loss (each method's own)" if key == "loss" else _axis_name(key))
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        _legend_below(figure)
+        return _save(figure, path)
+
+
+def risk_curves(
+    histories: Mapping[str, Sequence[History]], path: str | Path, *, split: str = "validation"
+) -> Path | None:
+    """Sufficiency and necessity risk and the interval of C3 over training, one panel per method with risks.
+
+    Lines are means over seeds; the band runs from the mean lower to the mean upper bound of C3. Where no history has
+    risks for ``split``, the other split is drawn, and the axis says so.
+    """
+    found = {m: hs for m, hs in histories.items() if _series(hs, "risk_sufficiency", split)}
+    if not found:
+        split = "train" if split == "validation" else "validation"
+        found = {m: hs for m, hs in histories.items() if _series(hs, "risk_sufficiency", split)}
+    if not found:
+        return None
+    columns = min(3, len(found))
+    rows = math.ceil(len(found) / columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * columns + 0.8, 3.5 * rows + 0.7), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for ax, (method, hs) in zip(axes, found.items(), strict=False):
+            lower, upper = _series(hs, "risk_lower", split), _series(hs, "risk_upper", split)
+            steps = sorted(lower.keys() & upper.keys())
+            if steps:
+                low, high = ([bound[s].mean for s in steps] for bound in (lower, upper))
+                ax.fill_between(steps, low, high, color="#999999", alpha=0.3, linewidth=0, label="C3 lies in here")
+            _band(ax, _series(hs, "risk_sufficiency", split), 1, 0, "sufficiency risk", sd=False)
+            _band(ax, _series(hs, "risk_necessity", split), 1, 1, "necessity risk", sd=False)
+            ax.set_title(f"{method} ({len(hs)} seed{'s' if len(hs) > 1 else ''})")
+            ax.set_xlabel("step")
+            ax.set_ylim(-0.02, 1.02)
+        for ax in axes[len(found) :]:
+            ax.set_axis_off()
+        for ax in axes[::columns]:
+            ax.set_ylabel(f"{split}: risk, probability")
+        _legend_below(figure)
+        return _save(figure, path)
+
+
+def reliability_diagram(run: Run, path: str | Path) -> Path | None:
+    """Accuracy against confidence of one run, one column per route, with the number of examples per bin below."""
+    found = {r: (run.get("reliability") or {}).get(r) for r in ROUTES}
+    found = {r: v for r, v in found.items() if v and any(v.get("count") or ())}
+    if not found:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.9 * len(found) + 0.4, 5.2), layout="constrained")
+        axes = figure.subplots(2, len(found), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
+        for j, (route, v) in enumerate(found.items()):
+            bins = len(v["count"])
+            kept = [(c, a, n) for c, a, n in zip(v["confidence"], v["accuracy"], v["count"], strict=True) if n]
+            upper, lower = axes[0][j], axes[1][j]
+            upper.plot([0, 1], [0, 1], color="#555555", linestyle=":", linewidth=1.4, label="perfectly calibrated")
+            upper.plot([c for c, _, _ in kept], [a for _, a, _ in kept], color=_colour(0), marker="o", label="observed")
+            upper.set_title(ROUTE_NAMES[route])
+            upper.set(xlim=(0, 1), ylim=(0, 1.02))
+            lower.bar([c for c, _, _ in kept], [n for _, _, n in kept], 0.7 / max(bins, 1), color=_colour(0))
+            lower.set_xlabel("confidence")
+        axes[0][0].set_ylabel("accuracy")
+        axes[1][0].set_ylabel("examples")
+        _legend_below(figure)
+        return _save(figure, path)
+
+
+def _axis_name(metric: str) -> str:
+    name = METRIC_NAMES.get(metric, metric)
+    return f"{name}, %" if metric in PERCENT else name
+
+
+def _scale(metric: str) -> int:
+    return 100 if metric in PERCENT else 1
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def _errorbar(ax: Axes, cells: Sequence[tuple[float, Stat]], metric: str, i: int, label: str, *, shift: float) -> None:
+    """One method's line; neighbouring methods are moved apart by a little, so that error bars stay readable."""
+    if not cells:
+        return
+    scale, span = _scale(metric), max(x for x, _ in cells) or 1.0
+    bars = [0.0 if math.isnan(s.sd) else scale * s.sd for _, s in cells]
+    ax.errorbar(
+        [x + shift * 0.01 * span for x, _ in cells],
+        [scale * s.mean for _, s in cells],
+        yerr=bars if any(bars) else None,
+        color=_colour(i),
+        marker=MARKERS[i % len(MARKERS)],
+        linestyle=DASHES[i % len(DASHES)],
+        markersize=6,
+        linewidth=1.8,
+        capsize=3,
+        label=label,
+    )
+
+
+def _series(histories: Iterable[History], key: str, split: str) -> dict[int, Stat]:
+    """Step -> mean and sd over the seeds that logged a finite value there."""
+    found: dict[int, list[float]] = {}
+    for history in histories:
+        for entry in history:
+            value = entry.get("values", {}).get(key)
+            if entry.get("split") == split and value is not None and math.isfinite(float(value)):
+                found.setdefault(int(entry["step"]), []).append(float(value))
+    return {step: describe(values) for step, values in sorted(found.items())}
+
+
+def _band(ax: Axes, series: Mapping[int, Stat], scale: int, i: int, label: str, *, sd: bool = True) -> None:
+    if not series:
+        return
+    steps, stats = list(series), list(series.values())
+    mean = [scale * s.mean for s in stats]
+    marker = MARKERS[i % len(MARKERS)] if len(steps) < 30 else None
+    dash = DASHES[i % len(DASHES)]
+    ax.plot(steps, mean, color=_colour(i), linestyle=dash, marker=marker, markersize=4, linewidth=1.8, label=label)
+    if sd and any(s.n > 1 for s in stats):
+        half = [0.0 if math.isnan(s.sd) else scale * s.sd for s in stats]
+        low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1, 1))
+        ax.fill_between(steps, low, high, color=_colour(i), alpha=0.18, linewidth=0)
+
+
+def _legend_below(figure: Figure) -> None:
+    """One legend for all panels, below them, in as many columns as fit."""
+    entries: dict[str, Any] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    width = max((len(label) for label in entries), default=1)
+    columns = max(1, min(len(entries), int(figure.get_figwidth() * 11 // (width + 6))))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+    return path

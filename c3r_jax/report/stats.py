@@ -1,0 +1,251 @@
+"""From the results of single runs to means, standard deviations and paired intervals over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+Run = Mapping[str, Any]
+
+ROUTES = ("representation", "instrument")
+LOWER_IS_BETTER = frozenset({"nll", "ece"})
+SUMMARY_COLUMNS = ("mean", "worst")
+_GROUP_ORDER = ("clean", "modality_subset", "gaussian", "salt")
+
+
+class Stat(NamedTuple):
+    """Mean, standard deviation (n - 1 in the denominator; NaN for n = 1) and number of seeds."""
+
+    mean: float
+    sd: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """Mean paired difference over seeds with its t interval (NaN bounds for fewer than two shared seeds)."""
+
+    mean: float
+    lower: float
+    upper: float
+    n: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval exists and leaves out 0, with at least three seeds behind it."""
+        return self.n >= 3 and (self.lower > 0 or self.upper < 0)
+
+
+class Column(NamedTuple):
+    """One evaluation condition, or one of the two summaries over conditions ("mean", "worst")."""
+
+    name: str
+    group: str
+    level: float
+    modalities: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Runs of one data set by method.
+
+    Attributes:
+      dataset: name of the data set.
+      split: which split was evaluated.
+      num_examples: its size.
+      metric: what the values measure.
+      methods: in order of first appearance.
+      routes: the prediction routes that any run has.
+      columns: clean, modality subsets, noise levels, then "mean" and "worst" over all conditions.
+      values: (method, route) -> column name -> seed -> value; only what was measured.
+    """
+
+    dataset: str
+    split: str
+    num_examples: int
+    metric: str
+    methods: tuple[str, ...]
+    routes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    values: Mapping[tuple[str, str], Mapping[str, Mapping[int, float]]]
+
+    @property
+    def sign(self) -> int:
+        """+1 where a higher value is better, -1 where a lower one is."""
+        return -1 if self.metric in LOWER_IS_BETTER else 1
+
+    def seeds(self, method: str) -> tuple[int, ...]:
+        """The seeds of a method, sorted."""
+        found = {s for r in self.routes for column in self.values.get((method, r), {}).values() for s in column}
+        return tuple(sorted(found))
+
+    def stat(self, method: str, column: str, *, route: str = "representation") -> Stat | None:
+        """Mean, sd and n of one cell; None where nothing finite was measured."""
+        cell = self.values.get((method, route), {}).get(column, {})
+        found = [v for v in cell.values() if math.isfinite(v)]
+        return describe(found) if found else None
+
+    def column(self, name: str) -> Column:
+        """The column of that name."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise ValueError(f"No column {name!r}: expected one of {', '.join(c.name for c in self.columns)}.")
+
+
+def describe(values: Sequence[float]) -> Stat:
+    """Mean, standard deviation and count.
+
+    Examples:
+      >>> describe([0.5, 0.7])
+      Stat(mean=0.6, sd=0.141..., n=2)
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("describe() got no values; at least one was expected.")
+    mean = math.fsum(values) / n
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else math.nan
+    return Stat(mean, sd, n)
+
+
+def t_interval(differences: Sequence[float], *, level: float = 0.95) -> Difference:
+    """Mean of paired differences with mean +- t_{n-1} sd / sqrt(n).
+
+    Examples:
+      >>> t_interval([0.01, 0.02, 0.03])
+      Difference(mean=0.02, lower=-0.0048..., upper=0.0448..., n=3)
+    """
+    mean, sd, n = describe(differences)
+    if n < 2:
+        return Difference(mean, math.nan, math.nan, n)
+    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
+    return Difference(mean, mean - half, mean + half, n)
+
+
+def column_label(condition: Mapping[str, Any]) -> str:
+    """What a reader sees above a column.
+
+    Examples:
+      >>> column_label({"name": "g5", "group": "gaussian", "level": 5.0})
+      'Gaussian 5'
+    """
+    group = condition.get("group")
+    if group == "modality_subset":
+        modalities = condition.get("modalities") or ()
+        return f"{' + '.join(modalities)} only" if modalities else str(condition["name"])
+    if group in ("gaussian", "salt"):
+        return f"{'Gaussian' if group == 'gaussian' else 'salt'} {condition.get('level', 0.0):g}"
+    return str(condition["name"])
+
+
+def aggregate(runs: Sequence[Run], *, metric: str = "accuracy") -> Aggregate:
+    """Groups runs by method.
+
+    "mean" and "worst" are over the conditions of the run; for accuracy they are taken from its summary if it has one.
+
+    Args:
+      runs: results of single runs, all of one data set and split, no (method, seed) twice.
+      metric: a key of the per-route values: "accuracy", "balanced_accuracy", "macro_f1", "nll" or "ece".
+
+    Returns:
+      The :class:`Aggregate`.
+
+    Raises:
+      ValueError: no runs, mixed data sets or splits, or a (method, seed) that comes twice.
+    """
+    if not runs:
+        raise ValueError("aggregate() got no runs; at least one results.json was expected.")
+    for key in ("dataset", "split", "num_examples"):
+        found = sorted({str(run.get(key)) for run in runs})
+        if len(found) > 1:
+            raise ValueError(f"The runs differ in {key} ({', '.join(found)}): aggregate each alone.")
+    values: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    conditions: dict[str, Mapping[str, Any]] = {}
+    seen: set[tuple[str, int]] = set()
+    for run in runs:
+        method, seed = str(run["method"]), int(run["seed"])
+        if (method, seed) in seen:
+            raise ValueError(f"Method {method!r} has seed {seed} twice: give each run its own method name or seed.")
+        seen.add((method, seed))
+        for condition in run["conditions"]:
+            conditions.setdefault(condition["name"], condition)
+            for route, measured in condition["routes"].items():
+                if measured.get(metric) is not None:
+                    cell = values.setdefault((method, route), {}).setdefault(condition["name"], {})
+                    cell[seed] = float(measured[metric])
+        for route in {r for c in run["conditions"] for r in c["routes"]}:
+            for name, value in _summary(run, route, metric).items():
+                values.setdefault((method, route), {}).setdefault(name, {})[seed] = value
+    first = runs[0]
+    return Aggregate(
+        dataset=str(first["dataset"]),
+        split=str(first["split"]),
+        num_examples=int(first["num_examples"]),
+        metric=metric,
+        methods=tuple(dict.fromkeys(str(run["method"]) for run in runs)),
+        routes=tuple(r for r in ROUTES if any(route == r for _, route in values)),
+        columns=_columns(conditions),
+        values=values,
+    )
+
+
+def compare(
+    aggregated: Aggregate,
+    method: str,
+    baseline: str,
+    *,
+    column: str = "mean",
+    route: str = "representation",
+    baseline_route: str | None = None,
+    level: float = 0.95,
+) -> Difference | None:
+    """Mean of method minus baseline over the seeds both have, with a t interval; None where they share no seed.
+
+    The pairing removes what the two runs of one seed have in common; the interval covers the randomness of training
+    over seeds, on one fixed set of examples.
+    """
+    ours = aggregated.values.get((method, route), {}).get(column, {})
+    theirs = aggregated.values.get((baseline, baseline_route or route), {}).get(column, {})
+    shared = [s for s in sorted(ours.keys() & theirs.keys()) if math.isfinite(ours[s]) and math.isfinite(theirs[s])]
+    return t_interval([ours[s] - theirs[s] for s in shared], level=level) if shared else None
+
+
+def ranking(aggregated: Aggregate, column: str, *, route: str = "representation") -> list[str]:
+    """Methods from best to worst mean; ties keep their order of appearance."""
+    found = [(m, aggregated.stat(m, column, route=route)) for m in aggregated.methods]
+    return [m for m, s in sorted(((m, s) for m, s in found if s), key=lambda ms: -aggregated.sign * ms[1].mean)]
+
+
+def _summary(run: Run, route: str, metric: str) -> dict[str, float]:
+    """The mean and the worst value over conditions of one run and route."""
+    given = (run.get("summary") or {}).get(route) or {}
+    if metric == "accuracy" and given.get("mean_accuracy") is not None and given.get("worst_accuracy") is not None:
+        return {"mean": float(given["mean_accuracy"]), "worst": float(given["worst_accuracy"])}
+    found = [c["routes"].get(route, {}).get(metric) for c in run["conditions"]]
+    found = [float(v) for v in found if v is not None and math.isfinite(v)]
+    if not found:
+        return {}
+    worst = max(found) if metric in LOWER_IS_BETTER else min(found)
+    return {"mean": math.fsum(found) / len(found), "worst": worst}
+
+
+def _columns(conditions: Mapping[str, Mapping[str, Any]]) -> tuple[Column, ...]:
+    def rank(condition: Mapping[str, Any]) -> tuple[int, str, float]:
+        group = condition.get("group", "")
+        known = group in _GROUP_ORDER
+        order = _GROUP_ORDER.index(group) if known else len(_GROUP_ORDER)
+        return order, "" if known else group, float(condition.get("level") or 0.0)
+
+    found = [
+        Column(
+            str(c["name"]),
+            str(c.get("group", "")),
+            float(c.get("level") or 0.0),
+            tuple(c.get("modalities") or ()),
+            column_label(c),
+        )
+        for c in sorted(conditions.values(), key=rank)
+    ]
+    return (*found, *(Column(name, "summary", 0.0, (), name) for name in SUMMARY_COLUMNS))

@@ -1,0 +1,246 @@
+"""Tables as data, and their Markdown. The HTML of the same tables is made in ``html.py``."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from c3r_jax.report.stats import ROUTES, Aggregate, Run, Stat, compare, describe, ranking
+
+MISSING = "n/a"
+PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "nll": "NLL",
+    "ece": "ECE",
+}
+ROUTE_NAMES = {"representation": "representation (z)", "instrument": "instrument (z_c)"}
+RISK_NAMES = {
+    "sufficiency": "sufficiency risk R_S",
+    "necessity": "necessity risk R_N",
+    "total": "C3 risk R_S + R_N",
+    "lower": "C3, lower bound",
+    "upper": "C3, upper bound",
+    "joint": "C3 of this predictor (joint)",
+    "label_probability": "mean p_y(z_bar)",
+    "probe_accuracy": "accuracy of a fresh probe on z_bar",
+    "chance": "chance",
+}
+BOLD_RULE = (
+    "Bold: the best mean of the column, where at least three seeds are shared with the second best and the 95 % t "
+    "interval of the paired gain over it leaves out 0. No correction for the number of columns."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column is left-aligned, the others right-aligned.
+
+    Attributes:
+      header: column names.
+      rows: cells, as many as the header has.
+      bold: (row, column) positions to emphasise.
+      notes: sentences below the table.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: tuple[str, ...] = field(default=())
+
+    def to_markdown(self) -> str:
+        r"""The table in Markdown, with its notes below.
+
+        Examples:
+          >>> print(Table(("method", "clean"), (("a|b", "81.0"),), frozenset({(0, 1)})).to_markdown())
+          | method | clean |
+          |---|---:|
+          | a\|b | **81.0** |
+        """
+        lines = [_markdown_row(map(escape_markdown, self.header)), "|---|" + "---:|" * (len(self.header) - 1)]
+        for i, row in enumerate(self.rows):
+            cells = (
+                f"**{escape_markdown(c)}**" if (i, j) in self.bold else escape_markdown(c) for j, c in enumerate(row)
+            )
+            lines.append(_markdown_row(cells))
+        return "\n".join([*lines, *(f"\n{escape_markdown(note)}" for note in self.notes)])
+
+
+def number(value: Any, *, digits: int = 3) -> str:
+    """A number in fixed digits; what is missing or not finite is "n/a".
+
+    Examples:
+      >>> number(0.12345), number(float("nan")), number(None)
+      ('0.123', 'n/a', 'n/a')
+    """
+    if value is None or not math.isfinite(float(value)):
+        return MISSING
+    return f"{float(value):.{digits}f}"
+
+
+def metric_value(value: Any, metric: str) -> str:
+    """A metric as a reader expects it: shares in percent with one digit, others with three digits."""
+    if value is None or not math.isfinite(float(value)):
+        return MISSING
+    return number(100 * float(value), digits=1) if metric in PERCENT else number(value)
+
+
+def metric_stat(stat: Stat | None, metric: str) -> str:
+    """Mean and, from two seeds on, the standard deviation: "81.3 ± 0.6"."""
+    if stat is None:
+        return MISSING
+    return metric_value(stat.mean, metric) + (f" ± {metric_value(stat.sd, metric)}" if stat.n > 1 else "")
+
+
+def results_table(aggregated: Aggregate, *, route: str = "representation") -> Table:
+    """Methods by conditions: mean and sd over seeds, the best in bold by :data:`BOLD_RULE`."""
+    columns = aggregated.columns
+    rows = []
+    for method in aggregated.methods:
+        cells = [metric_stat(aggregated.stat(method, c.name, route=route), aggregated.metric) for c in columns]
+        if any(c != MISSING for c in cells):
+            rows.append((method, str(len(aggregated.seeds(method))), *cells))
+    names = [row[0] for row in rows]
+    bold = set()
+    for j, column in enumerate(columns):
+        best = _clear_best(aggregated, column.name, route)
+        if best is not None:
+            bold.add((names.index(best), j + 2))
+    return Table(
+        ("method", "seeds", *(c.label for c in columns)), tuple(rows), frozenset(bold), _notes(aggregated, route)
+    )
+
+
+def routes_table(aggregated: Aggregate) -> Table:
+    """Both prediction routes side by side, one row per method and route."""
+    rows = []
+    for method in aggregated.methods:
+        for route in aggregated.routes:
+            cells = [
+                metric_stat(aggregated.stat(method, c.name, route=route), aggregated.metric) for c in aggregated.columns
+            ]
+            if any(c != MISSING for c in cells):
+                rows.append((method, ROUTE_NAMES[route], *cells))
+    note = (
+        "Route: predict(z) from the fused representation, or predict(z_c) from the part of it that the other "
+        "modalities explain. With one modality present z_c stands for what that modality predicts of the others."
+    )
+    return Table(("method", "route", *(c.label for c in aggregated.columns)), tuple(rows), notes=(note,))
+
+
+def conditions_table(run: Run) -> Table:
+    """One run: accuracy, macro-F1, NLL and ECE of every condition and route."""
+    metrics = [m for m in METRIC_NAMES if any(m in v for c in run["conditions"] for v in c["routes"].values())]
+    rows = []
+    for condition in run["conditions"]:
+        for route in ROUTES:
+            measured = condition["routes"].get(route)
+            if measured is not None:
+                cells = (metric_value(measured.get(m), m) for m in metrics)
+                rows.append((str(condition["name"]), ROUTE_NAMES[route], *cells))
+    names = (f"{METRIC_NAMES[m]}{', %' if m in PERCENT else ''}" for m in metrics)
+    note = "NLL: mean negative log-likelihood in nats. ECE: expected calibration error, 0 to 1."
+    return Table(("condition", "route", *names), tuple(rows), notes=(note,))
+
+
+def per_class_table(run: Run, *, route: str = "representation") -> Table:
+    """One run: precision, recall, F1 and support of every class."""
+    found = (run.get("per_class") or {}).get(route) or {}
+    rows = tuple(
+        (
+            str(name),
+            *(metric_value(v.get(k), "accuracy") for k in ("precision", "recall", "f1")),
+            number(v.get("support"), digits=0),
+        )
+        for name, v in found.items()
+    )
+    worst = (run.get("worst_class") or {}).get(route)
+    notes = ()
+    if worst and worst.get("name") is not None:
+        notes = (f"Lowest recall: {worst['name']}, {metric_value(worst.get('recall'), 'accuracy')} %.",)
+    return Table(("class", "precision, %", "recall, %", "F1, %", "examples"), rows, notes=notes)
+
+
+def risks_table(runs: Sequence[Run]) -> Table:
+    """Risks by method, mean and sd over seeds; a single run of a method shows its own intervals instead."""
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run.get("risk"):
+            by_method.setdefault(str(run["method"]), []).append(run["risk"])
+    keys = [k for k in RISK_NAMES if any(risk.get(k) is not None for risks in by_method.values() for risk in risks)]
+    rows = []
+    for key in keys:
+        rows.append((RISK_NAMES[key], *(_risk_cell(risks, key) for risks in by_method.values())))
+    return Table(
+        ("", *by_method),
+        tuple(rows),
+        notes=("± is the standard deviation over seeds; [a, b] the interval of a single run.",) if rows else (),
+    )
+
+
+def first_stage_table(run: Run) -> Table:
+    """One run: how well the other modalities explain each modality, on held-out rows."""
+    rows = []
+    for name, v in (run.get("first_stage") or {}).items():
+        over = v.get("over_identification") or {}
+        statistic, dof = number(over.get("statistic"), digits=1), number(over.get("dof"), digits=0)
+        test = f"{statistic} on {dof}, p {number(over.get('p_value'))}"
+        rows.append(
+            (
+                str(name),
+                number(v.get("r2_mean")),
+                number(v.get("f_median"), digits=1),
+                number(v.get("n"), digits=0),
+                number(v.get("p"), digits=0),
+                "weak" if v.get("weak") else "not weak",
+                test if over else MISSING,
+            )
+        )
+    return Table(
+        ("modality", "R², mean", "F, median", "rows", "instruments", "F against 10", "over-identification J"),
+        tuple(rows),
+    )
+
+
+def _risk_cell(risks: Sequence[Mapping[str, Any]], key: str) -> str:
+    found = [float(r[key]) for r in risks if r.get(key) is not None and math.isfinite(float(r[key]))]
+    if not found:
+        return MISSING
+    stat = describe(found)
+    if stat.n > 1:
+        return f"{number(stat.mean)} ± {number(stat.sd)}"
+    interval = (risks[0].get("intervals") or {}).get(key) if len(risks) == 1 else None
+    return number(stat.mean) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
+
+
+def _clear_best(aggregated: Aggregate, column: str, route: str) -> str | None:
+    """The method that :data:`BOLD_RULE` puts in bold, if any."""
+    order = ranking(aggregated, column, route=route)
+    if len(order) < 2:
+        return None
+    gain = compare(aggregated, order[0], order[1], column=column, route=route)
+    return order[0] if gain is not None and gain.decided and aggregated.sign * gain.mean > 0 else None
+
+
+def _notes(aggregated: Aggregate, route: str) -> tuple[str, ...]:
+    name, percent = METRIC_NAMES[aggregated.metric], aggregated.metric in PERCENT
+    what = (
+        f"{name[0].upper()}{name[1:]}{' in %' if percent else ''} on {aggregated.num_examples} {aggregated.split} "
+        f"examples of {aggregated.dataset}, route {ROUTE_NAMES[route]}; mean ± standard deviation over seeds. Mean "
+        "and worst are taken over the conditions of each run first, then averaged over seeds."
+    )
+    return what, BOLD_RULE
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table."""
+    text = text.replace("\\", "\\\\").replace("\n", " ")
+    for character in "|*`<[":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,155 @@
+"""Writes a whole report: figures, report.html and results.md."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from c3r_jax.report import plots
+from c3r_jax.report.html import FigureFile, report_html
+from c3r_jax.report.stats import Aggregate, Run, aggregate
+from c3r_jax.report.tables import (
+    conditions_table,
+    escape_markdown,
+    first_stage_table,
+    per_class_table,
+    results_table,
+    risks_table,
+    routes_table,
+)
+from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
+
+
+def write_report(
+    runs: Sequence[Run],
+    directory: str | Path,
+    *,
+    histories: Mapping[str, Sequence[plots.History]] | None = None,
+    detail: Run | None = None,
+    baseline: str | None = None,
+    command: str | None = None,
+    title: str | None = None,
+) -> dict[str, Path]:
+    """Writes report.html, results.md and figures/*.png below a directory.
+
+    Args:
+      runs: results of single runs on one data set (the schema of ``results.json``).
+      directory: made if it does not exist; files of the same names are replaced.
+      histories: method -> one training history per seed, for the curves.
+      detail: the run to show in detail; by default the first whose method starts with "c3r", else the first.
+      baseline: method that gains and costs are measured against; the first by default.
+      command: what was typed to get here.
+      title: heading of the report.
+
+    Returns:
+      {"html": path, "markdown": path, figure name: path}; figures without anything to show are absent.
+    """
+    directory = Path(directory)
+    aggregated = aggregate(runs)
+    if detail is None:
+        detail = next((run for run in runs if str(run["method"]).lower().startswith("c3r")), runs[0])
+    figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories)
+    page = report_html(
+        aggregated,
+        runs,
+        figures=list(figures.values()),
+        detail=detail,
+        baseline=baseline,
+        command=command,
+        title=title,
+    )
+    html, markdown = directory / "report.html", directory / "results.md"
+    html.write_text(page, encoding="utf-8")
+    text = results_markdown(aggregated, runs, detail=detail, baseline=baseline, command=command, title=title)
+    markdown.write_text(text, encoding="utf-8")
+    return {"html": html, "markdown": markdown, **{name: f.path for name, f in figures.items()}}
+
+
+def write_figures(
+    aggregated: Aggregate,
+    directory: str | Path,
+    *,
+    detail: Run,
+    histories: Mapping[str, Sequence[plots.History]] | None = None,
+) -> dict[str, FigureFile]:
+    """Writes every figure that has something to show, with its caption and alternative text."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    histories = histories or {}
+    methods, of = ", ".join(aggregated.methods), f"{detail['method']}, seed {detail['seed']}"
+    over = "Error bars: standard deviation over seeds (none for a single seed)."
+    made = {
+        "robustness": (
+            plots.robustness_curves(aggregated, directory / "robustness.png"),
+            f"Accuracy against noise level, by prediction from the representation. {over} Points are moved sideways "
+            "by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
+            f"Line chart of accuracy against noise level for {methods}; the numbers are in the results table.",
+        ),
+        "modalities": (
+            plots.modality_bars(aggregated, directory / "modalities.png"),
+            f"Accuracy with all modalities and with a part of them. {over}",
+            f"Bar chart of accuracy by available modalities for {methods}; the numbers are in the results table.",
+        ),
+        "risks": (
+            plots.risk_curves(histories, directory / "risks.png"),
+            "Risks over training, mean over seeds. The grey band runs from the lower to the upper bound of C3, the "
+            "probability that the causal part is necessary and sufficient.",
+            "Line chart of sufficiency risk and necessity risk over training, with the interval of C3 as a band.",
+        ),
+        "reliability": (
+            plots.reliability_diagram(detail, directory / "reliability.png"),
+            f"Reliability of {of}: accuracy against confidence, and below it how many examples each bin "
+            "holds. Points of bins with few examples are uncertain.",
+            f"Reliability diagram of {of}: accuracy against confidence by route, with counts below.",
+        ),
+        "training": (
+            plots.training_curves(histories, directory / "training.png"),
+            "Training: mean over seeds, band: standard deviation. Losses of different methods hold different terms and "
+            "are not comparable with each other.",
+            f"Line charts of loss and accuracy against training step for {methods}.",
+        ),
+    }
+    return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in made.items() if path is not None}
+
+
+def results_markdown(
+    aggregated: Aggregate,
+    runs: Sequence[Run],
+    *,
+    detail: Run | None = None,
+    baseline: str | None = None,
+    command: str | None = None,
+    title: str | None = None,
+) -> str:
+    """All methods, then one run in detail, as Markdown."""
+    command = command or runs[0].get("command")
+    parts = [f"# {escape_markdown(title or f'C3R on {aggregated.dataset}')}"]
+    if command:
+        parts.append("\n".join(f"    {line}" for line in str(command).splitlines()))
+    parts += [results_table(aggregated).to_markdown(), "## What it means"]
+    parts += [escape_markdown(p) for p in what_it_means(aggregated, baseline=baseline)]
+    if len(aggregated.routes) > 1:
+        parts += ["## Both prediction routes", routes_table(aggregated).to_markdown()]
+    risks = risks_table(runs)
+    if risks.rows and len(aggregated.methods) > 1:
+        parts += ["## Risks", risks.to_markdown()]
+    parts.append(run_markdown(detail if detail is not None else runs[0], heading="##"))
+    return "\n\n".join(parts) + "\n"
+
+
+def run_markdown(run: Run, *, heading: str = "#") -> str:
+    """One run: conditions, classes, risks with intervals, first stage with its reading, warnings."""
+    parts = [
+        f"{heading} One run: {escape_markdown(str(run['method']))}, seed {run['seed']}",
+        escape_markdown(f"{run['num_examples']} {run['split']} examples of {run['dataset']}."),
+        f"{heading}# Conditions",
+        conditions_table(run).to_markdown(),
+    ]
+    for route in run.get("per_class") or {}:
+        parts += [f"{heading}# Classes, route {route}", per_class_table(run, route=route).to_markdown()]
+    if run.get("risk"):
+        parts += [f"{heading}# Risks", risks_table([run]).to_markdown(), *map(escape_markdown, read_risks(run))]
+    if run.get("first_stage"):
+        parts += [f"{heading}# First stage", first_stage_table(run).to_markdown(), escape_markdown(ASSUMPTION)]
+        parts += map(escape_markdown, read_first_stage(run))
+    if run.get("warnings"):
+        parts += [f"{heading}# Warnings", "\n".join(f"- {escape_markdown(str(w))}" for w in run["warnings"])]
+    return "\n\n".join(parts)

@@ -1,0 +1,38 @@
+"""Evaluates one run: python eval.py --workdir=DIR writes results.json, results.md, report.html and figures there."""
+
+import shlex
+import sys
+
+from absl import app, flags, logging
+
+from c3r_jax.errors import C3RError
+from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.report.write import write_report
+from c3r_jax.training.workdir import read_history
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run made by train.py.")
+flags.mark_flags_as_required(["workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Evaluates the best checkpoint and writes the report, or says in one sentence why it cannot."""
+    if len(argv) > 1:
+        sys.exit(f"eval.py: argument {argv[1]!r} is unknown: only --workdir=DIR is needed.")
+    logging.set_verbosity(logging.WARNING)
+    command = "python " + " ".join(shlex.quote(word) for word in sys.argv)
+    try:
+        results = evaluate(WORKDIR.value, command=command)
+        history = read_history(WORKDIR.value)
+    except C3RError as error:
+        sys.exit(f"eval.py: {error}")
+    written = write_report([results], WORKDIR.value, histories={results["method"]: [history]}, command=command)
+    for route, summary in results["summary"].items():
+        print(
+            f"{route}: mean accuracy {summary['mean_accuracy']:.3f}, worst {summary['worst_accuracy']:.3f} "
+            f"({summary['worst_condition']})"
+        )
+    print("wrote " + ", ".join(str(path) for path in written.values()))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,62 @@
+"""Settings every test shares. They must be made before JAX picks its devices."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+
+_FLAG = "--xla_force_host_platform_device_count"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if _FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
+
+import jax  # noqa: E402  (after the flags, on purpose)
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import pytest  # noqa: E402
+
+from c3r_jax.data.emoji import ASSET  # noqa: E402
+from configs.emoji import get_config  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small_emoji(tmp_path_factory):
+    """A copy of emoji.zip with every sixth emoji, and its checksum."""
+    path = tmp_path_factory.mktemp("small") / "emoji.zip"
+    with zipfile.ZipFile(ASSET) as whole, zipfile.ZipFile(path, "w") as part:
+        index = json.loads(whole.read("index.json"))
+        items = index["items"][::6]
+        part.writestr("index.json", json.dumps({**index, "items": items}))
+        for item in items:
+            name = f"images/{item['hexcode']}.png"
+            part.writestr(name, whole.read(name))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name("emoji.zip.sha256").write_text(f"{digest}  emoji.zip\n")
+    return path
+
+
+@pytest.fixture
+def small_config(small_emoji):
+    """The emoji configuration, shrunk; one step takes milliseconds."""
+    config = get_config()
+    config.data.path = str(small_emoji)
+    config.data.image_size = 16
+    config.data.text_length = 16
+    config.model.dim = 4
+    config.model.image.patch = 8
+    config.model.image.width = 8
+    config.model.image.depth = 1
+    config.model.text.width = 8
+    config.model.text.orders = (2,)
+    config.model.text.buckets = 64
+    config.optimizer.warmup_steps = 2
+    config.train.batch_size = 64
+    config.train.steps = 12
+    config.train.eval_every = 4
+    config.train.log_every = 1
+    config.eval.batch_size = 64
+    return config

@@ -1,0 +1,1 @@
+"""Tests of c3r_jax.core against float64 NumPy oracles (oracles.py)."""

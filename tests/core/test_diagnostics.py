@@ -1,0 +1,131 @@
+"""Host-side diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from c3r_jax.core import diagnostics
+
+from . import oracles
+
+
+def data(seed: int, rows: int = 300, violated: float = 0.0) -> tuple[dict[str, Any], Any]:
+    """h causes the label; `a` and `b` measure the same cause and, if violated, reach the label directly."""
+    rng = np.random.default_rng(seed)
+    cause = rng.normal(size=(rows, 2))
+    a, b = (cause @ rng.normal(size=(2, 2)) + 0.5 * rng.normal(size=(rows, 2)) for _ in range(2))
+    confounder = rng.normal(size=rows)
+    h = cause + confounder[:, None] * [1.0, -0.5] + 0.3 * rng.normal(size=(rows, 2))
+    score = 0.7 * cause[:, 0] + 0.5 * confounder + violated * a[:, 0] ** 2
+    labels = np.digitize(score + 0.5 * rng.normal(size=rows), [-0.5, 0.7])
+    return {"h": h, "a": a, "b": b}, labels
+
+
+@pytest.mark.parametrize("violated", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["h", "a", "b"])
+def test_over_identification_is_the_oracle(name: str, violated: float) -> None:
+    features, labels = data(1, violated=violated)
+    result = diagnostics.over_identification(features, labels, name)
+    others = np.concatenate([features[m] for m in sorted(features) if m != name], axis=1)
+    for c in range(3):
+        expected = oracles.hansen_j((labels == c).astype(float), features[name], others)
+        np.testing.assert_allclose(result.statistic[c], expected, rtol=1e-6)
+        np.testing.assert_allclose(result.p_value[c], scipy.stats.chi2.sf(expected, 2), rtol=1e-6)
+    assert np.all(np.asarray(result.dof) == 2)  # four instruments, two regressors
+    assert np.shape(result.statistic) == np.shape(result.p_value) == (3,)
+
+
+def test_over_identification_is_free_of_scale_order_and_shift() -> None:
+    features, labels = data(2)
+    base = diagnostics.over_identification(features, labels, "h")
+    order = np.random.default_rng(0).permutation(len(labels))
+    other = {m: 1e3 * features[m][order] + 5 for m in ("b", "h", "a")}
+    np.testing.assert_allclose(
+        diagnostics.over_identification(other, labels[order], "h").statistic, base.statistic, rtol=1e-6
+    )
+
+
+def test_over_identification_takes_single_precision() -> None:
+    features, labels = data(3)
+    low = {m: a.astype(np.float32) for m, a in features.items()}
+    expected = diagnostics.over_identification({m: a.astype(np.float64) for m, a in low.items()}, labels, "h").statistic
+    np.testing.assert_allclose(diagnostics.over_identification(low, labels, "h").statistic, expected, rtol=1e-8)
+
+
+def test_over_identification_needs_more_instruments_than_regressors() -> None:
+    features, labels = data(4)
+    result = diagnostics.over_identification({"h": features["h"], "a": features["a"]}, labels, "h")  # p = d = 2
+    assert np.isnan(result.statistic).all() and np.isnan(result.p_value).all() and np.all(np.asarray(result.dof) == 0)
+
+
+def test_over_identification_number_of_classes() -> None:
+    features, labels = data(5)
+    result = diagnostics.over_identification(features, labels, "h", num_classes=4)
+    assert np.shape(result.statistic) == (4,)
+    np.testing.assert_allclose(result.statistic[:3], diagnostics.over_identification(features, labels, "h").statistic)
+
+
+def test_over_identification_has_size_and_power() -> None:
+    """A linear probability model with valid instruments rejects about as often as its level; a violated one mostly."""
+    p_values = {v: [] for v in (False, True)}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        z = rng.uniform(-1, 1, size=(500, 3))
+        u = rng.uniform(-1, 1, size=500)
+        h = (z.sum(axis=1) + u)[:, None] / 4
+        for violated in p_values:
+            chance = 0.5 + 0.3 * h[:, 0] + 0.1 * u + (0.25 * z[:, 0] if violated else 0)
+            labels = (rng.random(500) < np.clip(chance, 0, 1)).astype(int)
+            result = diagnostics.over_identification({"h": h, "others": z}, labels, "h")
+            p_values[violated].append(float(result.p_value[1]))
+    assert 0.0 <= np.mean(np.array(p_values[False]) < 0.05) <= 0.15
+    assert scipy.stats.kstest(p_values[False], "uniform").pvalue > 0.01
+    assert np.mean(np.array(p_values[True]) < 0.05) > 0.9
+
+
+def test_distance_correlation_by_hand() -> None:
+    """A line is perfectly dependent; a full 2 x 2 grid is independent."""
+    x = np.arange(6.0)[:, None]
+    assert diagnostics.distance_correlation(x, 3 - 2 * x) == pytest.approx(1, abs=1e-12)
+    grid = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    assert diagnostics.distance_correlation(grid[:, :1], grid[:, 1:]) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distance_correlation_is_the_oracle(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(40, 3))
+    y = np.sin(x @ rng.normal(size=(3, 2))) + 0.3 * rng.normal(size=(40, 2))
+    value = diagnostics.distance_correlation(x, y)
+    assert isinstance(value, float)
+    assert value == pytest.approx(oracles.distance_correlation(x, y), rel=1e-10)
+    assert value == pytest.approx(diagnostics.distance_correlation(y, x), rel=1e-10)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    assert value == pytest.approx(diagnostics.distance_correlation(5 * x @ turn + 2, y), rel=1e-9)
+
+
+def test_distance_correlation_of_a_constant_is_finite() -> None:
+    assert diagnostics.distance_correlation(np.full((10, 2), 0.1), np.arange(10.0)[:, None]) == 0.0
+
+
+def test_f_statistics_by_hand() -> None:
+    """h = (-2, 0, 0, 2), h_hat = (-1, -1, 1, 1): rss 4, tss 8, R2 = 1/2, F = (1/2) / (1/2 / (4 - 1 - 1)) = 2."""
+    h, h_hat = np.array([[-2.0], [0], [0], [2]]), np.array([[-1.0], [-1], [1], [1]])
+    with pytest.warns(UserWarning):
+        result = diagnostics.f_statistics(h, h_hat, 1)
+    np.testing.assert_allclose([result.r2[0], result.f_stat[0], result.f_median], [0.5, 2, 2])
+
+
+def test_f_statistics_is_the_oracle() -> None:
+    rng = np.random.default_rng(6)
+    v = rng.normal(size=(100, 4))
+    h = v @ rng.normal(size=(4, 3)) + 0.5 * rng.normal(size=(100, 3))
+    stage = oracles.first_stage(v, h, ridge=1e-2)
+    result = diagnostics.f_statistics(h, stage["fitted"], 4)
+    np.testing.assert_allclose(result.r2, stage["r2"], rtol=1e-10)
+    np.testing.assert_allclose(result.f_stat, stage["f_stat"], rtol=1e-10)
+    assert result.f_median == pytest.approx(np.median(stage["f_stat"]))

@@ -1,0 +1,153 @@
+"""Mistakes of the caller: a ValueError that names what came and what was expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import c3r_jax
+from c3r_jax.core.counterfactual import drop_modality
+
+from . import oracles, problems
+
+Y = jnp.zeros(8, jnp.int32)
+Z = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
+LOGITS = jnp.ones((8, 4))
+HEAD = problems.mlp(1, 3, 4)
+WIDE = {m: jnp.asarray(a) for m, a in problems.problem(1).features.items()}
+LABELS = jnp.asarray(problems.problem(1).labels)
+
+
+def loss(
+    features: Any = WIDE, labels: Any = LABELS, *, fuse: Any = problems.mean_fuse, head: Any = None, **kwargs: Any
+) -> Any:
+    config = kwargs.pop("config", {})
+    settings = c3r_jax.C3RConfig(**config)
+    return c3r_jax.c3r_loss(head or problems.mlp(7, 3, 4), fuse, features, labels, config=settings, **kwargs)
+
+
+def swing(**kwargs: Any) -> Any:
+    args = {"predict": HEAD, "z": Z, "labels": Y} | kwargs
+    return c3r_jax.counterfactual(args.pop("predict"), args.pop("z"), args.pop("labels"), **args)
+
+
+# The call, and the two things its message must name.
+CASES: dict[str, tuple[Any, str, str]] = {
+    # ranks and shapes
+    "sufficiency rank": (lambda: c3r_jax.sufficiency_loss(LOGITS[0], Y), "(4,)", "2"),
+    "sufficiency rows": (lambda: c3r_jax.sufficiency_loss(LOGITS[:5], Y), "(8,)", "5"),
+    "sufficiency labels rank": (lambda: c3r_jax.sufficiency_loss(LOGITS, Y[:, None]), "(8, 1)", "8"),
+    "necessity rank": (lambda: c3r_jax.necessity_loss(LOGITS[None], Y), "(1, 8, 4)", "2"),
+    "necessity rows": (lambda: c3r_jax.necessity_loss(LOGITS, Y[:5]), "(5,)", "8"),
+    "necessity prior": (lambda: c3r_jax.necessity_loss(LOGITS, Y, kind="kl", prior=jnp.ones(3) / 3), "(3,)", "4"),
+    "risk shapes": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS[:, :3], Y), "(8, 4)", "(8, 3)"),
+    "risk rows": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS, Y[:3]), "(3,)", "8"),
+    "risk where": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS, Y, where=jnp.ones(7, bool)), "(7,)", "8"),
+    "counterfactual rank": (lambda: swing(z=Z[None]), "(1, 8, 3)", "2"),
+    "counterfactual rows": (lambda: swing(labels=Y[:5]), "(5,)", "8"),
+    "counterfactual z_c": (lambda: swing(z_c=Z[:, :2]), "(8, 3)", "(8, 2)"),
+    "counterfactual where": (lambda: swing(where=jnp.ones((8, 1), bool)), "(8, 1)", "8"),
+    "counterfactual logits": (lambda: swing(predict=lambda z: z[:, 0]), "(8,)", "8"),
+    "first stage rank": (lambda: c3r_jax.first_stage(jnp.ones(40), jnp.ones((40, 2))), "(40,)", "2"),
+    "first stage rows": (lambda: c3r_jax.first_stage(jnp.ones((40, 2)), jnp.ones((39, 2))), "(40, 2)", "(39, 2)"),
+    "first stage where": (
+        lambda: c3r_jax.first_stage(jnp.ones((40, 2)), jnp.ones((40, 2)), where=jnp.ones(39, bool)),
+        "(39,)",
+        "40",
+    ),
+    "loss rows": (lambda: loss(labels=LABELS[:9]), "(9,)", "64"),
+    "loss feature rank": (lambda: loss({**WIDE, "text": jnp.ones(64)}), "text", "(64,)"),
+    "loss feature rows": (lambda: loss({**WIDE, "text": jnp.ones((63, 3))}), "(63, 3)", "64"),
+    "loss present": (lambda: loss(present=jnp.ones((64, 2), bool)), "(64, 2)", "(64, 3)"),
+    "loss where": (lambda: loss(where=jnp.ones(3, bool)), "(3,)", "64"),
+    # dtypes
+    "float labels": (lambda: c3r_jax.sufficiency_loss(LOGITS, jnp.zeros(8)), "float32", "integer"),
+    "float labels necessity": (lambda: c3r_jax.necessity_loss(LOGITS, jnp.zeros(8)), "float32", "integer"),
+    "float labels risk": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS, jnp.zeros(8)), "float32", "integer"),
+    "float labels counterfactual": (lambda: swing(labels=jnp.zeros(8)), "float32", "integer"),
+    "float labels loss": (lambda: loss(labels=LABELS * 1.0), "float32", "integer"),
+    "integer z": (lambda: swing(z=jnp.ones((8, 3), jnp.int32)), "int32", "float"),
+    "integer features": (lambda: loss({**WIDE, "text": jnp.ones((64, 3), jnp.int32)}), "int32", "float"),
+    "integer instrument": (lambda: c3r_jax.first_stage(jnp.ones((40, 2), int), jnp.ones((40, 2))), "int32", "float"),
+    "float where": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS, Y, where=jnp.ones(8)), "float32", "bool"),
+    "float present": (lambda: loss(present=jnp.ones((64, 3))), "float32", "bool"),
+    # ranges
+    "label above": (lambda: c3r_jax.sufficiency_loss(LOGITS, Y.at[3].set(4)), "4", "4"),
+    "label far above": (lambda: c3r_jax.necessity_loss(LOGITS, Y.at[3].set(17)), "17", "4"),
+    "label below": (lambda: c3r_jax.c3_risk(LOGITS, LOGITS, Y.at[3].set(-2)), "-2", "4"),
+    "label counterfactual": (lambda: swing(labels=Y.at[3].set(9)), "9", "4"),
+    "label loss": (lambda: loss(labels=LABELS.at[3].set(11)), "11", "4"),
+    # modes, each with one that exists
+    "unknown counterfactual": (lambda: swing(mode="magic"), "magic", "removal"),
+    "drop is none of them": (lambda: swing(mode="drop"), "drop", "removal"),
+    "unknown necessity": (lambda: c3r_jax.necessity_loss(LOGITS, Y, kind="magic"), "magic", "hinge"),
+    "unknown config counterfactual": (lambda: loss(config={"counterfactual": "magic"}), "magic", "removal"),
+    "unknown config necessity": (lambda: loss(config={"necessity": "magic"}), "magic", "hinge"),
+    "unknown config instrument": (lambda: loss(config={"instrument": "magic"}), "magic", "two_stage"),
+    "unknown config keys": (
+        lambda: loss(config={"instrument": "attention", "attention_keys": "magic"}),
+        "magic",
+        "others",
+    ),
+    # what a mode needs
+    "kl without prior": (lambda: c3r_jax.necessity_loss(LOGITS, Y, kind="kl"), "kl", "prior"),
+    "config kl without prior": (lambda: loss(config={"necessity": "kl"}), "kl", "prior"),
+    "permute without key": (lambda: swing(mode="permute"), "permute", "key"),
+    "loss permute without key": (lambda: loss(config={"counterfactual": "permute"}), "permute", "key"),
+    "instrumented without z_c": (lambda: swing(mode="instrumented"), "instrumented", "z_c"),
+    "one modality": (lambda: loss({"text": WIDE["text"]}), "two_stage", "none"),
+    "heads": (lambda: loss(config={"instrument": "attention", "num_heads": 2}), "2", "3"),
+    "drop unknown modality": (lambda: drop_modality(WIDE, "smell"), "smell", "text"),
+    "no steps": (lambda: swing(num_steps=0), "num_steps", "0"),
+    "few rows": (lambda: c3r_jax.first_stage(jnp.ones((4, 3)), jnp.ones((4, 2))), "4", "3"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message_names_both(case: str) -> None:
+    call, first, second = CASES[case]
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    for word in (first, second):
+        assert re.search(rf"(?<![\w.]){re.escape(word)}(?!\d)", message), (word, message)
+    assert message.count(first) >= (2 if first == second else 1), message
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.split()[0] not in ("label",) and "without jit" not in c])
+def test_same_under_jit(case: str) -> None:
+    """Shapes, dtypes and modes are static: no mistake hides behind jit."""
+    call, first, _ = CASES[case]
+    with pytest.raises(ValueError, match=re.escape(first)):
+        jax.jit(call)()
+
+
+def test_label_out_of_range_under_jit_is_nan() -> None:
+    bad = Y.at[3].set(4).at[5].set(-1)
+    for function in (c3r_jax.sufficiency_loss, c3r_jax.necessity_loss):
+        value = np.asarray(jax.jit(function)(LOGITS, bad))
+        np.testing.assert_array_equal(np.isnan(value), [i in (3, 5) for i in range(8)])
+    for label in (4, -1):
+        labels = np.where(np.arange(64) == 2, label, np.asarray(LABELS))
+        loss, _, _ = problems.evaluate(dataclasses.replace(problems.problem(1), labels=labels))
+        assert np.isnan(loss)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
+def test_any_integer_labels(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = jnp.asarray(rng.normal(size=(8, 4))), np.array([0, 3, 1, 2, 2, 0, 1, 3])
+    for y in (jnp.asarray(labels, dtype), labels.astype(dtype)):
+        np.testing.assert_allclose(
+            c3r_jax.necessity_loss(logits, y), oracles.necessity(np.asarray(logits), labels), rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            c3r_jax.sufficiency_loss(logits, y), oracles.cross_entropy(np.asarray(logits), labels), rtol=1e-5
+        )
+        np.testing.assert_array_equal(swing(labels=y), swing(labels=jnp.asarray(labels)))

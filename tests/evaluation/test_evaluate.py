@@ -1,0 +1,136 @@
+"""eval.py's results: complete, repeatable, and the same as evaluating every condition the long way."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from c3r_jax.data import Condition
+from c3r_jax.errors import CheckpointError, DataError, WorkdirError
+from c3r_jax.evaluation import evaluate as module
+from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.training.experiment import encode_split, variables_on_devices
+from c3r_jax.training.loop import fit
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def finished(small_config, tmp_path):
+    fit(small_config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_results_hold_everything(finished):
+    results = evaluate(finished)
+    on_disk = json.loads((finished / "results.json").read_text())
+    assert on_disk["conditions"] == results["conditions"]
+    names = [row["name"] for row in results["conditions"]]
+    assert names == [
+        "clean",
+        "image only",
+        "text only",
+        *[f"{kind} {i}" for kind in ("noise", "salt") for i in (1, 2, 3)],
+    ]
+    for row in results["conditions"]:
+        for scores in row["routes"].values():
+            assert set(scores) == {"accuracy", "balanced_accuracy", "macro_f1", "nll", "ece"}
+            assert 0 <= scores["accuracy"] <= 1 and scores["nll"] > 0
+    for route, summary in results["summary"].items():
+        accuracies = [row["routes"][route]["accuracy"] for row in results["conditions"]]
+        np.testing.assert_allclose(summary["mean_accuracy"], np.mean(accuracies))
+        assert summary["worst_accuracy"] == min(accuracies)
+    risk = results["risk"]
+    np.testing.assert_allclose(risk["total"], risk["sufficiency"] + risk["necessity"], rtol=1e-6)
+    assert risk["intervals"]["necessity"][0] <= risk["necessity"] <= risk["intervals"]["necessity"][1]
+    assert set(results["first_stage"]) == {"image", "text"}
+    assert sum(results["reliability"]["representation"]["count"]) == results["num_examples"]
+
+
+def test_evaluation_repeats_and_ignores_the_batch_size(finished, small_config, monkeypatch):
+    first = evaluate(finished)
+    small_config.eval.batch_size = 24
+    monkeypatch.setattr(module, "read_config", lambda path: small_config)
+    again = evaluate(finished)
+    for a, b in zip(first["conditions"], again["conditions"], strict=True):
+        for route in a["routes"]:
+            assert a["routes"][route]["accuracy"] == b["routes"][route]["accuracy"]
+            np.testing.assert_allclose(a["routes"][route]["nll"], b["routes"][route]["nll"], rtol=1e-5)
+    np.testing.assert_allclose(first["risk"]["total"], again["risk"]["total"], rtol=1e-6)
+
+
+def test_a_subset_is_what_encoding_without_the_others_gives(finished, small_config):
+    """Modality subsets reuse the clean representations; emptied inputs through the encoders give the same scores."""
+    results = evaluate(finished)
+    experiment = module.build_experiment(small_config)
+    checkpoints = module.Checkpoints(finished)
+    _, state, _ = checkpoints.restore(checkpoints.best_first, experiment.init_state())
+    checkpoints.close()
+    replicated = variables_on_devices(experiment, state.params)
+    train_h, train_present, *_ = encode_split(experiment, replicated, "train")
+    moments = experiment.branches.measure_moments(state.params, train_h, train_present)
+    condition = Condition("text only", "modality_subset", 0, ("text",))
+    h, present, labels, _ = encode_split(experiment, replicated, "test", condition)
+    assert not present[:, 0].any() and present[:, 1].all()
+    branches = experiment.branches(state.params, moments, h, present, labels)
+    row = next(row for row in results["conditions"] if row["name"] == "text only")
+    for route, logits in branches.logits.items():
+        assert row["routes"][route]["accuracy"] == np.mean(logits.argmax(1) == labels)
+
+
+def test_methods_without_c3r_are_evaluated_through_both_routes(small_config, tmp_path):
+    """Post hoc: the instrument's route exists for a model that was trained without C3R."""
+    small_config.method = "plain"
+    fit(small_config, tmp_path)
+    results = evaluate(tmp_path)
+    assert results["method"] == "plain" and set(results["summary"]) == {"representation", "instrument"}
+    rows = results["conditions"][0]["routes"]
+    assert rows["representation"]["nll"] != rows["instrument"]["nll"]
+
+
+def test_what_is_missing_is_named(small_config, tmp_path):
+    with pytest.raises(WorkdirError, match="config.json does not exist: give the workdir of a run"):
+        evaluate(tmp_path)
+    small_config.train.steps = small_config.train.eval_every = 4
+    fit(small_config, tmp_path / "run")
+    for file in (tmp_path / "run/checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:3])
+    with pytest.raises(CheckpointError, match="No usable checkpoint"):
+        evaluate(tmp_path / "run")
+    (tmp_path / "run/config.json").write_text("{")
+    with pytest.raises(WorkdirError, match="cannot be read"):
+        evaluate(tmp_path / "run")
+
+
+def test_damaged_data_is_named_before_any_work(small_config, tmp_path):
+    path = tmp_path / "emoji.zip"
+    path.write_bytes(pathlib.Path(small_config.data.path).read_bytes()[:-1])
+    path.with_name("emoji.zip.sha256").write_text("0" * 64)
+    small_config.data.path = str(path)
+    with pytest.raises(DataError, match="SHA-256"):
+        fit(small_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_command_line_writes_the_report(finished):
+    command = [sys.executable, str(REPOSITORY / "eval.py"), f"--workdir={finished}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "results.json",
+        "results.md",
+        "report.html",
+        "figures/robustness.png",
+        "figures/modalities.png",
+        "figures/risks.png",
+        "figures/reliability.png",
+    ):
+        assert (finished / name).stat().st_size > 500, name
+    missing = subprocess.run([*command[:2], "--workdir=nowhere"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "Traceback" not in missing.stderr

@@ -1,0 +1,100 @@
+import re
+from html.parser import HTMLParser
+
+from c3r_jax.report import Table, aggregate, html_table, report_html, run_markdown, write_report
+
+VOID = {"meta", "img", "br"}
+
+
+class _Balanced(HTMLParser):
+    """Fails on a tag that is closed out of order; collects tag names and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def _parse(page: str) -> _Balanced:
+    parser = _Balanced()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_report_is_one_file_with_everything(runs, histories, tmp_path):
+    paths = write_report(runs, tmp_path / "demo run", histories=histories, baseline="plain", command="make demo")
+    assert set(paths) == {"html", "markdown", "robustness", "modalities", "risks", "reliability", "training"}
+    page = paths["html"].read_text(encoding="utf-8")
+    parser = _parse(page)
+    images = [a for tag, a in parser.seen if tag == "img"]
+    assert len(images) == 5
+    assert all((a["src"] or "").startswith("data:image/png;base64,") and a["alt"] for a in images)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parser.seen}
+    assert not re.search(r"https?://|url\(", page)
+    for heading in ("What was run", "Results", "What it means", "Risks", "First stage", "Warnings", "Configuration"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "c3r+dropout, seed 0" in page and "modelling assumption" in page
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    assert "<strong>" in page and "lambda_n" in page
+
+
+def test_everything_is_escaped(runs, tmp_path):
+    evil = "<script>alert('x')</script>&\"|"
+    for run in runs:
+        run["method"] += evil
+        run["dataset"] = evil
+        run["warnings"] = [evil]
+        run["class_names"] = [evil]
+        run["per_class"]["representation"] = {evil: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}}
+        run["first_stage"] = {evil: run["first_stage"]["image"]}
+        run["config"] = {evil: evil}
+        run["versions"] = {evil: evil}
+        run["conditions"][1]["modalities"] = [evil]
+    page = write_report(runs, tmp_path, command=evil, title=evil)["html"].read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "alert(&#x27;x&#x27;)" in page
+    assert "script" not in {tag for tag, _ in _parse(page).seen}
+
+
+def test_one_method_one_seed_without_optional_parts(run, tmp_path):
+    for key in ("risk", "first_stage", "per_class", "worst_class", "reliability", "warnings", "versions", "config"):
+        del run[key]
+    for condition in run["conditions"]:
+        del condition["routes"]["instrument"]
+    page = write_report([run], tmp_path)["html"].read_text(encoding="utf-8")
+    _parse(page)
+    assert "python eval.py --workdir runs/x" in page
+    assert "<h2>Risks</h2>" not in page and "<h2>Both prediction routes</h2>" not in page
+
+
+def test_nan_is_shown_as_n_a(run):
+    run["risk"] = dict.fromkeys(run["risk"], float("nan")) | {"intervals": {}, "chance": 0.3}
+    run["first_stage"]["image"]["f_median"] = None
+    page = report_html(aggregate([run]), [run])
+    markdown = run_markdown(run)
+    for text in (page, markdown):
+        assert "n/a" in text and not re.search(r"\bnan\b|None<", text)
+
+
+def test_table_scrolls_and_keeps_its_notes():
+    text = html_table(Table(("a", "b"), (("x", "1"),), frozenset({(0, 1)}), ("a note & more",)), "a <label>")
+    assert '<div class="scroll" role="region" tabindex="0" aria-label="a &lt;label&gt;">' in text
+    assert "<td><strong>1</strong></td>" in text and "a note &amp; more" in text
+
+
+def test_run_markdown_reads_alone(run):
+    text = run_markdown(run)
+    assert text.startswith("# One run: c3r+dropout, seed 0\n")
+    assert "| sufficiency risk R_S | 0.180 \\[0.140, 0.220] |" in text
+    assert "weak instrument" in text and "modelling assumption" in text
+    assert "- first stage of text is weak (F 3.2 \\< 10)" in text

@@ -1,0 +1,281 @@
+"""The training loop: exact resume, selection, and what stops it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import numpy as np
+import pytest
+
+from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
+from c3r_jax.training import loop
+from c3r_jax.training.checkpoints import Checkpoints
+from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.loop import fit
+from c3r_jax.training.workdir import read_history
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def last_state(config, workdir):
+    """State of the newest checkpoint."""
+    checkpoints = Checkpoints(workdir)
+    step, state, _ = checkpoints.restore(checkpoints.newest_first, build_experiment(config).init_state())
+    checkpoints.close()
+    return step, state
+
+
+def settings(config):
+    """Command-line flags that make configs/emoji.py equal to a small configuration."""
+    from configs.emoji import get_config
+    from c3r_jax.training.workdir import _flatten
+
+    base, wanted = _flatten(get_config().to_dict()), _flatten(config.to_dict())
+    flags = []
+    for name, value in wanted.items():
+        if base[name] != value:
+            text = f"({','.join(map(str, value))},)" if isinstance(value, list) else value
+            flags.append(f"--config.{name}={text}")
+    return flags
+
+
+def train_command(config, workdir, *extra):
+    return [
+        sys.executable,
+        str(REPOSITORY / "train.py"),
+        f"--config={REPOSITORY / 'configs/emoji.py'}",
+        f"--workdir={workdir}",
+        *settings(config),
+        *extra,
+    ]
+
+
+def command_environment():
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.fixture
+def whole_run(small_config, tmp_path):
+    result = fit(small_config, tmp_path / "whole")
+    return result
+
+
+def test_run_leaves_what_it_promises(small_config, whole_run):
+    path = whole_run.workdir
+    assert whole_run.steps == 12 and not whole_run.stopped_early
+    history = read_history(path)
+    assert [(line["step"], line["split"]) for line in history] == [
+        *[(step, "train") for step in range(1, 5)],
+        (4, "validation"),
+        *[(step, "train") for step in range(5, 9)],
+        (8, "validation"),
+        *[(step, "train") for step in range(9, 13)],
+        (12, "validation"),
+    ]
+    train = history[0]["values"]
+    terms = {"loss", "task", "sufficiency", "necessity", "relevance", "closeness", "learning_rate"}
+    risks = {"risk_sufficiency", "risk_necessity", "risk_total", "risk_lower", "risk_upper", "risk_joint"}
+    assert terms | risks | {"r2/image", "f/image", "r2/text", "f/text"} <= train.keys()
+    validation = [line["values"] for line in history if line["split"] == "validation"]
+    best = max(values["mean_accuracy"] for values in validation)
+    assert whole_run.best == best
+    for values in validation:
+        subsets = [values["accuracy"], values["accuracy/image"], values["accuracy/text"]]
+        np.testing.assert_allclose(values["mean_accuracy"], np.mean(subsets))
+        assert values["risk_lower"] <= values["risk_joint"] + 1e-6 <= values["risk_upper"] + 2e-6
+    assert list((path / "tensorboard").glob("events.*"))
+    assert json.loads((path / "config.json").read_text())["method"] == "c3r"
+
+
+def test_interrupted_run_ends_as_a_whole_one(small_config, whole_run, tmp_path, monkeypatch):
+    """An error at step 7, after the checkpoint of step 4: resumed, everything is equal to the last bit."""
+
+    class Interrupted(Exception):
+        pass
+
+    original = loop.first_non_finite
+    looked = []
+
+    def stop_at_seven(values):
+        looked.append(1)
+        if len(looked) == 7:
+            raise Interrupted
+        return original(values)
+
+    monkeypatch.setattr(loop, "first_non_finite", stop_at_seven)
+    with pytest.raises(Interrupted):
+        fit(small_config, tmp_path / "parts")
+    monkeypatch.setattr(loop, "first_non_finite", original)
+    assert read_history(tmp_path / "parts")[-1]["step"] == 6
+    result = fit(small_config, tmp_path / "parts")
+    assert (result.best, result.best_step) == (whole_run.best, whole_run.best_step)
+    assert read_history(tmp_path / "parts") == read_history(tmp_path / "whole")
+    whole, parts = last_state(small_config, tmp_path / "whole"), last_state(small_config, tmp_path / "parts")
+    assert whole[0] == parts[0] == 12
+    chex.assert_trees_all_equal(whole[1], parts[1])
+    assert fit(small_config, tmp_path / "parts").steps == 12  # and a finished run has nothing left to do
+
+
+@pytest.mark.slow
+def test_killed_run_ends_as_a_whole_one(small_config, whole_run, tmp_path):
+    """kill -9 once the first checkpoint stands; the same command then goes on and ends with the same numbers."""
+    workdir = tmp_path / "killed"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            train_command(small_config, workdir), stdout=log, stderr=log, env=command_environment()
+        )
+        deadline = time.monotonic() + 240
+        while not (workdir / "checkpoints" / "4").exists():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(
+        train_command(small_config, workdir), capture_output=True, text=True, env=command_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert "after 12 steps" in done.stdout
+    assert read_history(workdir) == read_history(tmp_path / "whole")
+    chex.assert_trees_all_equal(last_state(small_config, workdir)[1], last_state(small_config, whole_run.workdir)[1])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
+def test_damaged_checkpoint_is_named_and_the_one_before_used(small_config, whole_run, damage, caplog):
+    path = whole_run.workdir
+    expected = last_state(small_config, path)[1]
+    history = read_history(path)
+    files = [file for file in (path / "checkpoints" / "12" / "state").rglob("*") if file.is_file()]
+    victim = max(files, key=lambda file: file.stat().st_size)
+    content = victim.read_bytes()
+    if damage == "delete":
+        victim.unlink()
+    elif damage == "truncate":
+        victim.write_bytes(content[: len(content) // 2])
+    else:
+        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert fit(small_config, path).steps == 12
+    assert f"Checkpoint 12 in {path / 'checkpoints'} is damaged" in caplog.text
+    assert victim.name in caplog.text and ("missing" if damage == "delete" else "changed or truncated") in caplog.text
+    assert read_history(path) == history
+    chex.assert_trees_all_equal(last_state(small_config, path)[1], expected)
+
+
+def test_no_usable_checkpoint_is_an_error(small_config, whole_run):
+    for directory in (whole_run.workdir / "checkpoints").iterdir():
+        for file in (directory / "state").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"No usable checkpoint in .*checkpoint 12: its file state"):
+        fit(small_config, whole_run.workdir)
+
+
+def test_another_configuration_is_refused_by_name(small_config, whole_run):
+    small_config.optimizer.learning_rate = 1e-3
+    with pytest.raises(WorkdirError, match=r"config\.optimizer\.learning_rate: 0\.002 there, 0\.001 given"):
+        fit(small_config, whole_run.workdir)
+
+
+def test_patience_stops_on_validation_alone(small_config, tmp_path):
+    small_config.optimizer.learning_rate = 0.0  # nothing changes, so nothing gets better after the first validation
+    small_config.train.steps = 40
+    small_config.train.patience = 2
+    result = fit(small_config, tmp_path)
+    assert (result.steps, result.best_step, result.stopped_early) == (12, 4, True)
+    assert fit(small_config, tmp_path).steps == 12
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(small_config, tmp_path, monkeypatch):
+    from c3r_jax.training.experiment import Experiment
+
+    original = Experiment.train_iterator
+
+    def poisoned(self):
+        iterator = original(self)
+        draw = type(iterator).__next__
+
+        class Poisoned(type(iterator)):
+            def __next__(self):
+                batch = draw(self)
+                if self.get_state()["next_batch"] == 7:
+                    batch["labels"] = np.full_like(batch["labels"], 99)  # outside the range: NaN on the device
+                return batch
+
+        iterator.__class__ = Poisoned
+        return iterator
+
+    monkeypatch.setattr(Experiment, "train_iterator", poisoned)
+    with pytest.raises(NonFiniteError, match=r"step 7: task is nan.*checkpoint 4 in .* is the last good one"):
+        fit(small_config, tmp_path)
+    step, state = last_state(small_config, tmp_path)
+    assert step == 4
+    chex.assert_tree_all_finite(state.params)
+
+
+def test_workdir_that_cannot_be_made(small_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="cannot be made"):
+        fit(small_config, tmp_path / "file" / "run")
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_sentence(small_config, tmp_path):
+    """No file may grow beyond 20 kB: the checkpoint cannot be written, and the run says so and how to mend it."""
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+        f"sys.argv = sys.argv[1:]; sys.dont_write_bytecode = True; runpy.run_path({str(REPOSITORY / 'train.py')!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, *train_command(small_config, tmp_path / "run")[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, env=command_environment())
+    assert done.returncode == 1
+    assert "train.py: " in done.stderr and "cannot be written" in done.stderr and "free space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.optimizer.learning_rat=1", "learning_rat"),
+        ("--config.train.steps=many", "steps"),
+        ("--config.method=c4r", "config.method is 'c4r': expected one of plain, modality_dropout, c3r"),
+    ],
+)
+def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, message):
+    command = [*train_command(small_config, tmp_path / "run"), flag]
+    done = subprocess.run(command, capture_output=True, text=True, env=command_environment())
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("data.name", "emojis", "expected one of emoji"),
+        ("data.tokenizer", "words", "expected 'bytes' or 'word_piece'"),
+        ("model.fusion", "sum", "expected 'mean', 'concat' or 'cross_attention'"),
+        ("model.dtype", "float16", "expected one of float32, bfloat16"),
+        ("optimizer.name", "adamax", "expected 'adamw', 'adam' or 'sgd'"),
+        ("optimizer.schedule", "step", "expected 'cosine' or 'constant'"),
+        ("optimizer.warmup_steps", 12, "expected 0 to 11"),
+        ("optimizer.weight_decay", -1.0, "expected a number >= 0"),
+        ("train.batch_size", 60, "expected a positive multiple of the 8 local devices"),
+        ("train.steps", 0, "expected a whole number of at least 1"),
+        ("train.select_by", "loss", "expected 'accuracy' or 'mean_accuracy'"),
+        ("train.moments_decay", 1.0, "expected 0 <= decay < 1"),
+        ("modality_dropout.rate", 1.5, "expected a share between 0 and 1"),
+        ("modality_dropout.switch", "maybe", "expected 'auto', 'on' or 'off'"),
+        ("c3r.necessity", "hing", "expected one of hinge, log, kl"),
+        ("c3r.lambda_n", -1.0, "expected"),
+        ("eval.split", "train", "expected 'validation' or 'test'"),
+    ],
+)
+def test_unusable_leaves_are_named(small_config, leaf, value, message):
+    small_config.update_from_flattened_dict({leaf: value})
+    with pytest.raises(ConfigError) as caught:
+        build_experiment(small_config)
+    assert leaf.split(".")[-1] in str(caught.value) and message in str(caught.value)

@@ -1,0 +1,138 @@
+"""The train step: the same numbers on one device and on eight, and what each method trains."""
+
+import functools
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from c3r_jax.core.instrument import Moments, batch_moments
+from c3r_jax.parallel.replicated import AXIS, Replicated
+from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.step import train_step
+
+METHODS = {
+    "plain": {"method": "plain"},
+    "dropout": {"method": "modality_dropout"},
+    "c3r": {"method": "c3r"},
+    "c3r+dropout": {"method": "c3r", "modality_dropout.switch": "on"},
+    "permute": {"method": "c3r", "c3r.counterfactual": "permute"},
+    "attention": {"method": "c3r", "c3r.instrument": "attention"},
+    "kl, cross-attention": {"method": "c3r", "c3r.necessity": "kl", "model.fusion": "cross_attention"},
+}
+
+
+def run_steps(config, num_devices, num_steps=5):
+    """Losses and final parameters of a few steps on some of the devices."""
+    experiment = build_experiment(config)
+    devices = Replicated(jax.local_devices()[:num_devices])
+    step = devices.compile_step(
+        functools.partial(
+            train_step,
+            model=experiment.model,
+            method=experiment.method,
+            optimizer=experiment.optimizer,
+            moments_decay=config.train.moments_decay,
+            axis_name=AXIS,
+        )
+    )
+    state, iterator, history = devices.replicate(experiment.init_state()), experiment.train_iterator(), []
+    for _ in range(num_steps):
+        batch = next(iterator)
+        arrays = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+        state, metrics = step(state, devices.split(arrays))
+        history.append({name: float(value.addressable_shards[0].data[0]) for name, value in metrics.items()})
+    iterator.close()
+    return history, devices.unreplicate(state)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eight_devices_train_as_one(small_config, name):
+    small_config.update_from_flattened_dict(METHODS[name])
+    one, state_one = run_steps(small_config, 1)
+    eight, state_eight = run_steps(small_config, 8)
+    for a, b in zip(one, eight, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            # F statistics divide by 1 - R^2 and are only reported; the loss and its terms are held to 1e-5.
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3 if key.startswith("f/") else 1e-5, atol=1e-6)
+    # Adam divides by the gradient's own size, which blows up rounding where a gradient is nearly zero.
+    chex.assert_trees_all_close(state_one.params, state_eight.params, rtol=1e-4, atol=2e-5)
+    chex.assert_trees_all_close(state_one.instrument, state_eight.instrument, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_compile_once_and_seeds_share_the_program(small_config):
+    experiment = build_experiment(small_config)
+    small_config.seed = 1
+    assert build_experiment(small_config).step is experiment.step
+    small_config.optimizer.learning_rate = 1e-4
+    assert build_experiment(small_config).step is not experiment.step
+
+
+def test_seed_decides_everything(small_config):
+    first, state = run_steps(small_config, 1, 3)
+    again, state_again = run_steps(small_config, 1, 3)
+    assert first == again
+    chex.assert_trees_all_equal(state.params, state_again.params)
+    small_config.seed = 1
+    other, _ = run_steps(small_config, 1, 3)
+    assert first[0]["loss"] != other[0]["loss"]
+
+
+def test_running_moments_weigh_recent_steps_more(small_config):
+    """After two steps with decay r the moments are those of both batches, the first weighted r."""
+    small_config.method = "plain"
+    small_config.train.moments_decay = 0.5
+    small_config.model.image.dropout = 0.0
+    small_config.model.text.dropout = 0.0
+    small_config.optimizer.learning_rate = 0.0
+    experiment = build_experiment(small_config)
+    _, state = run_steps(small_config, 1, 2)
+    iterator, seen = experiment.train_iterator(), []
+    for _ in range(2):
+        batch = next(iterator)
+        h = experiment.model.apply(
+            {"params": state.params}, batch["inputs"], batch["present"], method=experiment.model.encode
+        )
+        seen.append(np.concatenate([np.asarray(value, np.float64) for value in h.values()], axis=1))
+    iterator.close()
+    rows, weights = np.concatenate(seen), np.repeat([0.5, 1.0], 64)
+    mean = (weights[:, None] * rows).sum(0) / weights.sum()
+    cov = (weights[:, None] * (rows - mean)).T @ (rows - mean) / weights.sum()
+    expected = Moments(weights.sum(), mean, cov)
+    chex.assert_trees_all_close(Moments(**state.instrument), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_exact_moments_do_not_depend_on_blocks(small_config, monkeypatch):
+    from c3r_jax.evaluation import branches
+
+    experiment = build_experiment(small_config)
+    params = experiment.init_state().params
+    h = {
+        name: np.random.default_rng(m).normal(size=(50, 4)).astype(np.float32)
+        for m, name in enumerate(("image", "text"))
+    }
+    present = np.ones((50, 2), bool)
+    present[3, 0] = False
+    monkeypatch.setattr(branches, "BLOCK", 7)
+    in_blocks = experiment.branches.measure_moments(params, h, present)
+    complete = np.concatenate(list(h.values()), axis=1)[present.all(1)]
+    chex.assert_trees_all_close(in_blocks, jax.device_get(batch_moments(complete)), rtol=1e-5, atol=1e-6)
+
+
+def test_methods_train_what_they_say(small_config):
+    """Plain has no C3R term in its loss; C3R's loss is the weighted sum of its terms."""
+    small_config.method = "plain"
+    plain, _ = run_steps(small_config, 1, 2)
+    assert all(row["loss"] == row["task"] for row in plain)
+    small_config.method = "c3r"
+    weights = small_config.c3r
+    for row in run_steps(small_config, 1, 2)[0]:
+        expected = (
+            weights.w_task * row["task"]
+            + weights.lambda_s * row["sufficiency"]
+            + weights.lambda_n * row["necessity"]
+            + weights.lambda_v * row["relevance"]
+        )
+        np.testing.assert_allclose(row["loss"], expected, rtol=1e-5)
