@@ -333,7 +333,7 @@ def attend(
     scores = jnp.einsum("bqhc,bkhc->bhqk", split, split, precision=HIGHEST) * (d // num_heads) ** -0.5
     visible = jnp.broadcast_to(present[:, None, :], (batch, modalities, modalities))
     if keys == "others":
-        visible = visible & ~jnp.eye(modalities, dtype=bool)
+        visible = visible & ~jnp.eye(modalities, dtype=bool)[None]
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min), axis=-1)
     attended = jnp.einsum("bhqk,bkhc->bqhc", weights, split, precision=HIGHEST).reshape(tokens.shape)
     has_key = visible.any(-1)

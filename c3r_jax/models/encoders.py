@@ -153,8 +153,8 @@ class TextEncoder(nn.Module):
     """Token ids and hashed n-grams of them, through transformer blocks, averaged and projected to ``dim``.
 
     The embedding of a place is the sum of its token's and of the n-grams that begin there. On short texts the n-grams
-    of bytes carry most of what can be learned from little data; blocks on top model order. With blocks, the mean is over
-    tokens seen through a norm; without, it is a bag of n-grams.
+    of bytes carry most of what can be learned from little data; blocks on top model order. Without blocks this is a
+    bag of n-grams.
 
     Attributes:
       dim: width of the representation.

@@ -179,6 +179,13 @@ def test_modalities_draw_independently(example):
     np.testing.assert_array_equal(apply_condition(alone, condition, 0)["image"], whole["image"])
 
 
+def test_two_modalities_of_one_kind_get_different_noise(example):
+    views = {"front": example["image"], "back": example["image"], "index": 0}
+    for protocol in ("gaussian", "salt"):
+        noisy = apply_condition(views, noise_conditions(protocol, ("front", "back"))[1], 0)
+        assert not np.array_equal(noisy["front"], noisy["back"])
+
+
 def test_harder_levels_change_more(example):
     for protocol in ("gaussian", "salt"):
         change = [

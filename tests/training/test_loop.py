@@ -32,8 +32,8 @@ def last_state(config, workdir):
 
 def settings(config):
     """Command-line flags that make configs/emoji.py equal to a small configuration."""
-    from configs.emoji import get_config
     from c3r_jax.training.workdir import _flatten
+    from configs.emoji import get_config
 
     base, wanted = _flatten(get_config().to_dict()), _flatten(config.to_dict())
     flags = []
@@ -227,7 +227,8 @@ def test_full_disk_is_one_sentence(small_config, tmp_path):
     """No file may grow beyond 20 kB: the checkpoint cannot be written, and the run says so and how to mend it."""
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
-        f"sys.argv = sys.argv[1:]; sys.dont_write_bytecode = True; runpy.run_path({str(REPOSITORY / 'train.py')!r}, run_name='__main__')"
+        "sys.argv = sys.argv[1:]; sys.dont_write_bytecode = True; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     command = [sys.executable, "-c", program, *train_command(small_config, tmp_path / "run")[1:]]
     done = subprocess.run(command, capture_output=True, text=True, env=command_environment())
