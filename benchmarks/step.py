@@ -18,9 +18,9 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.training.experiment import build_experiment  # noqa: E402
-from c3r_jax.training.step import train_step  # noqa: E402
-from configs.emoji import get_config  # noqa: E402
+from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.step import train_step
+from configs.emoji import get_config
 
 
 def compile_step(method: str, dropout: str, batch_size: int | None):

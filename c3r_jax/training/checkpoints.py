@@ -16,6 +16,9 @@ from c3r_jax.errors import CheckpointError
 class Checkpoints:
     """The checkpoints of a working directory: the best by the selection value and the last few.
 
+    Opening them compares every file with its checksum; a checkpoint that fails is moved to ``damaged/`` and named in
+    the log, so that nothing ever reads it and nothing is deleted.
+
     Args:
       workdir: the run's directory; checkpoints go to ``checkpoints/``, their checksums to ``checksums/``.
       keep_last: newest checkpoints kept besides the best.
@@ -25,6 +28,11 @@ class Checkpoints:
         self.directory = workdir / "checkpoints"
         self._seals = workdir / "checksums"
         self._seals.mkdir(parents=True, exist_ok=True)
+        self._damaged: list[str] = []
+        for step in sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit()):
+            problem = self._damage(step)
+            if problem is not None:
+                self._set_aside(step, problem)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep_last),
@@ -75,12 +83,32 @@ class Checkpoints:
         """Steps of the finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def exist(self) -> bool:
+        """Whether the run has ever written one (a damaged one counts: training must not quietly start afresh)."""
+        return bool(self._damaged or self.steps())
+
     def best_first(self) -> list[int]:
         """Steps from the best selection value down (of equals, the earlier first)."""
         values = {step: (self._manager.metrics(step) or {}).get("selection", float("-inf")) for step in self.steps()}
         return sorted(values, key=lambda step: (-values[step], step))
 
-    def damage(self, step: int) -> str | None:
+    def _set_aside(self, step: int, problem: str) -> None:
+        """Moves a damaged checkpoint out of the way and says so."""
+        place = self.directory.parent / "damaged"
+        place.mkdir(exist_ok=True)
+        number = 1 + sum(1 for _ in place.glob(f"{step}-*"))
+        (self.directory / str(step)).rename(place / f"{step}-{number}")
+        (self._seals / f"{step}.json").unlink(missing_ok=True)
+        self._damaged.append(f"checkpoint {step}: {problem}")
+        logging.warning(
+            "Checkpoint %d in %s is damaged: %s; it was moved to %s, and the one before is used.",
+            step,
+            self.directory,
+            problem,
+            place,
+        )
+
+    def _damage(self, step: int) -> str | None:
         """Says what is wrong with a checkpoint's files, or None; one without checksums cannot be judged so."""
         seal = self._seals / f"{step}.json"
         if not seal.exists():
@@ -108,18 +136,14 @@ class Checkpoints:
         Raises:
           CheckpointError: if there is none that can be read.
         """
-        passed_over = []
+        passed_over = list(self._damaged)
         for step in order():
-            problem = self.damage(step)
-            if problem is None:
-                try:
-                    restored = self._manager.restore(
-                        step,
-                        args=ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()),
-                    )
-                    return step, restored["state"], restored["progress"]
-                except Exception as error:  # whatever Orbax raises, an earlier checkpoint may be whole
-                    problem = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+            try:
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
+                restored = self._manager.restore(step, args=args)
+                return step, restored["state"], restored["progress"]
+            except Exception as error:  # whatever Orbax raises, an earlier checkpoint may be whole
+                problem = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
             passed_over.append(f"checkpoint {step}: {problem}")
             logging.warning("Checkpoint %d in %s is damaged: %s; trying the one before.", step, self.directory, problem)
         detail = "; ".join(passed_over) if passed_over else "there is none"

@@ -136,7 +136,7 @@ def _progress(iterator: Any, selection: Selection) -> dict[str, Any]:
 def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Selection]:
     """The newest whole checkpoint's state, or a fresh one; the data iterator goes to the same place."""
     state = experiment.init_state()
-    if not checkpoints.steps():
+    if not checkpoints.exist():
         return state, 0, Selection()
     like = jax.tree.map(np.asarray, state)
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, like)

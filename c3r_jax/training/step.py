@@ -126,7 +126,7 @@ def train_step(
     if moments is not None:
         running = Moments(**instrument)
         instrument = merge_moments(running._replace(count=running.count * moments_decay), moments)._asdict()
-    metrics = {"loss": loss, **metrics, "gradient_norm": optax.global_norm(gradient)}
+    metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradient)}
     params = optax.apply_updates(state.params, updates)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state, instrument=instrument), metrics
 

@@ -52,7 +52,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
         raise WorkdirError(f"workdir {path} cannot be made ({error.strerror}): choose another place.") from error
     saved = path / "config.json"
     if saved.exists():
-        differences = _differences(_flatten(read_config(path).to_dict()), _flatten(json.loads(config_text(config))))
+        differences = _differences(flatten(read_config(path).to_dict()), flatten(json.loads(config_text(config))))
         if differences:
             raise WorkdirError(
                 f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
@@ -77,11 +77,12 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
         raise WorkdirError(f"{path} cannot be read ({error}): restore it, or train in a new workdir.") from error
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts by dotted name; tuples as lists, as JSON has them."""
     leaves = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            leaves |= _flatten(value, f"{prefix}{name}.")
+            leaves |= flatten(value, f"{prefix}{name}.")
         else:
             leaves[prefix + name] = list(value) if isinstance(value, tuple) else value
     return leaves

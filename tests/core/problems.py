@@ -17,7 +17,7 @@ from .oracles import Array
 
 NAMES = ("audio", "image", "text")
 # Test programs run once or twice: compiling them fast matters more than running them fast.
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def _xp(array: Any) -> Any:
@@ -106,15 +106,12 @@ def compiled(settings: c3r_jax.C3RConfig, fuse: Callable[..., Any] = mean_fuse) 
     return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
 
 
-def evaluate(
-    data: Problem, *, fuse: Callable[..., Any] = mean_fuse, jit: bool = True, **config: Any
-) -> tuple[Any, Any, Any]:
-    """Loss, terms, and the gradient in (features, head); under jit the masks are traced."""
+def evaluate(data: Problem, *, fuse: Callable[..., Any] = mean_fuse, **config: Any) -> tuple[Any, Any, Any]:
+    """Loss, terms, and the gradient in (features, head), under jit with traced masks."""
     rows = len(data.labels)
     present = np.ones((rows, len(data.features)), bool) if data.present is None else data.present
     where = np.ones(rows, bool) if data.where is None else data.where
     run = compiled(c3r_jax.C3RConfig(**config), fuse)
-    run = run if jit else run.__wrapped__
     arrays = jax.tree.map(jnp.asarray, (data.features, data.predict, data.labels, present, where))
     (loss, terms), gradient = run(*arrays, jax.random.key(0))
     return loss, terms, gradient
@@ -142,4 +139,4 @@ def rows(seed: int, *, rows: int = 24, width: int = 3, classes: int = 4) -> tupl
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(rows, width)) + 0.3
     z_c = 0.6 * z + 0.4 * rng.normal(size=z.shape)
-    return z, z_c, rng.integers(0, classes, rows), rng.random(rows) < 0.7
+    return z, z_c, rng.integers(0, classes, rows), rng.permutation(rows) < 0.7 * rows

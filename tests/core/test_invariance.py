@@ -68,10 +68,16 @@ def test_order_of_insertion() -> None:
     """jit and grad rebuild a dict in sorted order, so the order of insertion must not matter without them either."""
     data = problems.problem(8, masked=True)
     features = {m: jnp.asarray(data.features[m]) for m in reversed(problems.NAMES)}
-    config = c3r_jax.C3RConfig(instrument="none", counterfactual="mean")
-    run = lambda f, y: c3r_jax.c3r_loss(data.predict, problems.mean_fuse, f, y, config=config, **data.masks())[0]  # noqa: E731
     y = jnp.asarray(data.labels)
-    np.testing.assert_allclose(run(features, y), jax.jit(run)(features, y), rtol=1e-5)
+
+    def run(arrays: Any, names: tuple[str, ...]) -> Any:
+        features = dict(zip(names, arrays, strict=True))
+        config = c3r_jax.C3RConfig(counterfactual="mean")
+        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, y, config=config, **data.masks())[0]
+
+    expected = problems.evaluate(data, counterfactual="mean")[0]
+    run = jax.jit(run, static_argnums=1, compiler_options=problems.QUICK)
+    np.testing.assert_allclose(run(tuple(features.values()), tuple(features)), expected, rtol=1e-5)
     dropped = [drop_modality(f, "text", present=data.present)["text"][0] for f in (features, data.features)]
     np.testing.assert_allclose(*dropped, rtol=1e-6)
 

@@ -62,7 +62,7 @@ def check(loss: Any, terms: Any, expected: dict[str, Any], precision: Precision,
 @functools.cache
 def double(config: str, masked: bool) -> tuple[Any, problems.Problem]:
     data = problems.problem(1, masked=masked)
-    return problems.evaluate(data, fuse=problems.bent_fuse, jit=False, **named(config)), data
+    return problems.evaluate(data, fuse=problems.bent_fuse, **named(config)), data
 
 
 def named(config: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def named(config: str) -> dict[str, Any]:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("config", [ids(c) for c in CONFIGS])
 def test_is_the_oracle_in_double_precision(x64: None, config: str, masked: bool) -> None:
-    """Eager, with a fusion that is not affine."""
+    """With a fusion that is not affine."""
     (loss, terms, _), data = double(config, masked)
     expected = oracle(data, problems.bent_fuse, **named(config))
     check(loss, terms, expected, Precision(np.dtype("float64"), 1e-8), oracles.valid_rows(64, data.where))
@@ -122,7 +122,7 @@ def test_finite_differences(x64: None, config: str, masked: bool) -> None:
 def test_through_fuse_and_stop_gradient(x64: None, config: dict[str, Any]) -> None:
     """z_bar = fuse(h - h_hat + mean(h_hat)); and coefficients that are constants to the gradient."""
     data = dataclasses.replace(problems.problem(3), where=np.arange(64) % 5 > 0)
-    loss, terms, gradient = problems.evaluate(data, fuse=problems.bent_fuse, jit=False, **config)
+    loss, terms, gradient = problems.evaluate(data, fuse=problems.bent_fuse, **config)
     expected = oracle(data, problems.bent_fuse, **config)
     check(loss, terms, expected, Precision(np.dtype("float64"), 1e-8), data.where)
     frozen = {"rms": expected["rms"]}
@@ -131,21 +131,12 @@ def test_through_fuse_and_stop_gradient(x64: None, config: dict[str, Any]) -> No
     automatic, differences = slopes(data, config, gradient, frozen)
     np.testing.assert_allclose(automatic, differences, rtol=1e-6)
     plain = {k: v for k, v in config.items() if k == "counterfactual"}
-    other, moved, through = problems.evaluate(data, fuse=problems.bent_fuse, jit=False, **plain)
+    other, moved, through = problems.evaluate(data, fuse=problems.bent_fuse, **plain)
     if "stop_gradient" in config:
         assert loss == other and abs(slopes(data, {}, through, frozen)[0] - automatic) > 1e-5
     else:
         assert np.abs(moved.z_bar - terms.z_bar).max() > 0.01
         np.testing.assert_allclose(terms.z_bar[0], terms.z[0], rtol=1e-12)  # a masked row returns z
-
-
-def test_through_an_affine_fuse_changes_nothing(x64: None) -> None:
-    data = problems.problem(4)
-    bars = [
-        problems.evaluate(data, jit=False, counterfactual="instrumented", through_fuse=t)[1].z_bar
-        for t in (True, False)
-    ]
-    np.testing.assert_allclose(bars[0], bars[1], rtol=1e-8, atol=1e-10)
 
 
 def test_defaults() -> None:
@@ -157,6 +148,19 @@ def test_defaults() -> None:
     assert hash(config) == hash(c3r_jax.C3RConfig())
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.ridge = 1.0  # type: ignore[misc]
+
+
+def test_without_jit() -> None:
+    """Concrete masks, and no masks."""
+    data = problems.problem(2, masked=True)
+    features = {m: jnp.asarray(a) for m, a in data.features.items()}
+    config = c3r_jax.C3RConfig(**CONFIGS[0])
+    for masks in (data.masks(), {}):
+        loss, terms = c3r_jax.c3r_loss(
+            data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), config=config, **masks
+        )
+        bare = dataclasses.replace(data, present=masks.get("present"), where=masks.get("where"))
+        check(loss, terms, oracle(bare), Precision(np.dtype("float32"), 1e-5), oracles.valid_rows(64, bare.where))
 
 
 def test_default_arguments_and_the_switches_of_the_terms() -> None:

@@ -32,10 +32,10 @@ def last_state(config, workdir):
 
 def settings(config):
     """Command-line flags that make configs/emoji.py equal to a small configuration."""
-    from c3r_jax.training.workdir import _flatten
+    from c3r_jax.training.workdir import flatten
     from configs.emoji import get_config
 
-    base, wanted = _flatten(get_config().to_dict()), _flatten(config.to_dict())
+    base, wanted = flatten(get_config().to_dict()), flatten(config.to_dict())
     flags = []
     for name, value in wanted.items():
         if base[name] != value:

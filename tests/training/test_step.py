@@ -23,20 +23,30 @@ METHODS = {
 }
 
 
-def run_steps(config, num_devices, num_steps=5):
-    """Losses and final parameters of a few steps on some of the devices."""
-    experiment = build_experiment(config)
+COMPILED = {}
+
+
+def compiled_step(experiment, num_devices):
+    """The step on some of the devices; each distinct one is compiled once for all tests."""
     devices = Replicated(jax.local_devices()[:num_devices])
-    step = devices.compile_step(
-        functools.partial(
+    key = (id(experiment.step), num_devices)  # experiments of equal settings share their step
+    if key not in COMPILED:
+        step = functools.partial(
             train_step,
             model=experiment.model,
             method=experiment.method,
             optimizer=experiment.optimizer,
-            moments_decay=config.train.moments_decay,
+            moments_decay=experiment.config.train.moments_decay,
             axis_name=AXIS,
         )
-    )
+        COMPILED[key] = (experiment.step, devices.compile_step(step))
+    return devices, COMPILED[key][1]
+
+
+def run_steps(config, num_devices, num_steps=5):
+    """Losses and final parameters of a few steps on some of the devices."""
+    experiment = build_experiment(config)
+    devices, step = compiled_step(experiment, num_devices)
     state, iterator, history = devices.replicate(experiment.init_state()), experiment.train_iterator(), []
     for _ in range(num_steps):
         batch = next(iterator)
@@ -50,6 +60,8 @@ def run_steps(config, num_devices, num_steps=5):
 @pytest.mark.parametrize("name", METHODS)
 def test_eight_devices_train_as_one(small_config, name):
     small_config.update_from_flattened_dict(METHODS[name])
+    # Plain gradient descent shows the gradients as they are; Adam would blow up the rounding of those near zero.
+    small_config.optimizer.name, small_config.optimizer.learning_rate = "sgd", 0.1
     one, state_one = run_steps(small_config, 1)
     eight, state_eight = run_steps(small_config, 8)
     for a, b in zip(one, eight, strict=True):
@@ -57,9 +69,8 @@ def test_eight_devices_train_as_one(small_config, name):
         for key in a:
             # F statistics divide by 1 - R^2 and are only reported; the loss and its terms are held to 1e-5.
             np.testing.assert_allclose(a[key], b[key], rtol=1e-3 if key.startswith("f/") else 1e-5, atol=1e-6)
-    # Adam divides by the gradient's own size, which blows up rounding where a gradient is nearly zero.
-    chex.assert_trees_all_close(state_one.params, state_eight.params, rtol=1e-4, atol=2e-5)
-    chex.assert_trees_all_close(state_one.instrument, state_eight.instrument, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(state_one.params, state_eight.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(state_one.instrument, state_eight.instrument, rtol=1e-5, atol=1e-6)
 
 
 def test_steps_compile_once_and_seeds_share_the_program(small_config):

@@ -1,0 +1,87 @@
+"""Every leaf of every configuration is read by the code: a setting that does nothing is a trap."""
+
+import importlib
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from c3r_jax.evaluation.evaluate import conditions_of
+from c3r_jax.models.build import build_model
+from c3r_jax.training import experiment as module
+from c3r_jax.training.loop import fit
+from c3r_jax.training.workdir import flatten
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+
+
+def record_reads(config, prefix, seen):
+    """A copy of ``config`` that notes which leaves are asked for one by one (a dump of the whole does not count)."""
+
+    class Recording(ConfigDict):
+        def __getitem__(self, name):
+            value = super().__getitem__(name)
+            if not isinstance(value, ConfigDict):
+                seen.add(self.get_path() + name)
+            return value
+
+        def __getattr__(self, name):
+            value = super().__getattr__(name)
+            if not isinstance(value, ConfigDict) and not name.startswith("_"):
+                seen.add(self.get_path() + name)
+            return value
+
+        def get_path(self):
+            return object.__getattribute__(self, "_path")
+
+    made = Recording()
+    object.__setattr__(made, "_path", prefix)
+    for name in config:
+        value = config[name]
+        inner = isinstance(value, ConfigDict)
+        made[name] = record_reads(value, f"{prefix}{name}.", seen) if inner else value
+    return made
+
+
+def without_recording(dump, seen):
+    """Dumping a part for a cache key or a file reads every leaf of it, and uses none."""
+
+    def quiet(*args, **kwargs):
+        before = set(seen)
+        result = dump(*args, **kwargs)
+        seen.intersection_update(before)
+        return result
+
+    return quiet
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_leaf_is_read(name, small_config, tmp_path, monkeypatch):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert flatten(config.to_dict()).keys() == flatten(small_config.to_dict()).keys()
+    seen: set[str] = set()
+    reads = record_reads(small_config, "", seen)
+    seen.clear()
+    for dump in ("to_dict", "to_json"):
+        monkeypatch.setattr(ConfigDict, dump, without_recording(getattr(ConfigDict, dump), seen))
+    module._compiled.cache_clear()
+    fit(reads, tmp_path)
+    reads.data.tokenizer = "word_piece"  # the other tokeniser reads its own size
+    made = module.build_experiment(reads)
+    conditions_of(made)
+    reads.model.fusion = "cross_attention"
+    module.build_experiment(reads)
+    build_model(reads.model, {"a": "features", "b": "features"}, 2, 4, made.method.c3r)
+    leaves = set(flatten(small_config.to_dict()))
+    assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"
+
+
+def test_recording_notices_a_leaf_nobody_reads(small_config):
+    seen: set[str] = set()
+    small_config.unlock()
+    small_config.data.unused = 1
+    reads = record_reads(small_config, "", seen)
+    seen.clear()
+    module.build_experiment(reads)
+    assert "data.unused" not in seen and "data.name" in seen
