@@ -19,13 +19,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"eval.py: argument {argv[1]!r} is unknown: only --workdir=DIR is needed.")
     logging.set_verbosity(logging.WARNING)
+    workdir = str(WORKDIR.value)
     command = "python " + " ".join(shlex.quote(word) for word in sys.argv)
     try:
-        results = evaluate(WORKDIR.value, command=command)
-        history = read_history(WORKDIR.value)
+        results = evaluate(workdir, command=command)
+        history = read_history(workdir)
     except C3RError as error:
         sys.exit(f"eval.py: {error}")
-    written = write_report([results], WORKDIR.value, histories={results["method"]: [history]}, command=command)
+    written = write_report([results], workdir, histories={results["method"]: [history]}, command=command)
     for route, summary in results["summary"].items():
         print(
             f"{route}: mean accuracy {summary['mean_accuracy']:.3f}, worst {summary['worst_accuracy']:.3f} "

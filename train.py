@@ -21,8 +21,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"train.py: argument {argv[1]!r} is unknown: settings are given as --config.any.leaf=value.")
     logging.set_verbosity(logging.WARNING)
+    workdir = str(WORKDIR.value)
     try:
-        result = fit(CONFIG.value, WORKDIR.value)
+        result = fit(CONFIG.value, workdir)
     except C3RError as error:
         sys.exit(f"train.py: {error}")
     ending = "stopped early" if result.stopped_early else "finished"

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -18,7 +19,7 @@ def promote(x: Any) -> Array:
 
 def concrete(x: Any) -> np.ndarray | None:
     """Returns the values of ``x``, or None while JAX traces it (then values cannot be checked)."""
-    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    return None if isinstance(x, Tracer) else np.asarray(x)
 
 
 def check_float(name: str, x: Any, rank: int) -> Array:

@@ -177,7 +177,7 @@ def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
 def _odds_and_gradient(predict: Predict, at: Array, labels: Array, dtype) -> tuple[Array, Array]:
     """Log-odds against the label (B,) and each row's own gradient of it (B, d), at ``at``."""
 
-    def total(point: Array) -> tuple[Array, Array]:
+    def total(point: Array) -> tuple[Array, tuple[Array, Array]]:
         logits, checked = check_logits(predict(point.astype(dtype)), labels)
         odds = odds_against(logits, checked)
         return odds.sum(), (odds, jnp.asarray(logits.shape[-1], odds.dtype))

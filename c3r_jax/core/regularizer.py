@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core._batch import check_float, check_labels, check_where, global_mean, keep, promote, static_rows
@@ -77,7 +78,7 @@ class C3RConfig:
     def __post_init__(self) -> None:
         for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
             value = getattr(self, name)
-            if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value >= 0):
+            if not isinstance(value, Tracer) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
         for name, known in (
             ("instrument", INSTRUMENTS),

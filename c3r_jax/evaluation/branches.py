@@ -13,7 +13,8 @@ import numpy as np
 from c3r_jax.core.counterfactual import counterfactual
 from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
 from c3r_jax.core.real_world import instrument_moments, moments_width
-from c3r_jax.models.twin import TwinNetwork, with_moments
+from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
 BLOCK = 1024  # rows at a time when moments are measured
 
@@ -32,6 +33,12 @@ class Branches(NamedTuple):
     z: np.ndarray
     z_c: np.ndarray
     z_bar: np.ndarray
+
+
+def measured_risk(branches: Branches, labels: np.ndarray) -> C3Risk:
+    """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
+    arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
+    return c3_risk(*map(jnp.asarray, arrays))
 
 
 class BranchRunner:
@@ -90,20 +97,19 @@ class BranchRunner:
         return Branches(*jax.device_get(self._run(variables, dict(h), present, labels, jax.random.key(seed))))
 
     def _add_moments(self, total: Moments, params: Any, h: Any, present: Any) -> Moments:
-        z = self.model.apply({"params": params}, h, present, method=self.model.fuse)
+        z = apply(self.model, {"params": params}, self.model.fuse, h, present)
         where = jnp.ones(present.shape[0], bool)
         return merge_moments(total, instrument_moments(h, z, present, config=self.model.c3r, where=where))
 
     def _branches(self, variables: Any, h: Any, present: Any, labels: Any, key: Any) -> tuple:
         model, config = self.model, self.model.c3r
-        bound = functools.partial(model.apply, variables)
-        predict = functools.partial(bound, method=model.predict)
+        predict = functools.partial(apply, model, variables, model.predict)
         h = {
             name: jnp.where(present[:, m, None], h[name], jnp.zeros((), h[name].dtype))
             for m, name in enumerate(model.modalities)
         }
-        z = bound(h, present, method=model.fuse)
-        z_c = bound(h, present, method=model.causal)
+        z = apply(model, variables, model.fuse, h, present)
+        z_c = apply(model, variables, model.causal, h, present)
         z_bar = counterfactual(
             predict,
             z,

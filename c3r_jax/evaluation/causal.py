@@ -14,8 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from c3r_jax.core.diagnostics import WEAK_F, f_statistics, over_identification
 from c3r_jax.core.instrument import Moments, apply_modalities, columns, fit_modalities
 from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.core.risk import c3_risk
-from c3r_jax.evaluation.branches import Branches
+from c3r_jax.evaluation.branches import Branches, measured_risk
 
 
 def wilson_interval(share: float, count: int, level: float = 0.95) -> list[float]:
@@ -47,7 +46,7 @@ def risk_report(train: Branches, train_labels: np.ndarray, test: Branches, label
       The ``risk`` part of results.json: risks, 95 % Wilson intervals, mean p_y(z_bar), the probe's accuracy, and
       chance, the share of the commonest label.
     """
-    risk = c3_risk(test.logits["instrument"], test.counterfactual_logits, labels)
+    risk = measured_risk(test, labels)
     values: dict[str, Any] = {name: float(value) for name, value in risk._asdict().items()}
     values["intervals"] = {
         name: wilson_interval(values[name], len(labels)) for name in ("sufficiency", "necessity", "joint")

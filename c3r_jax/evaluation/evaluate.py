@@ -75,7 +75,7 @@ def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
     train_h, train_present, train_labels, _ = encode_split(experiment, replicated, "train")
     moments = experiment.branches.measure_moments(params, train_h, train_present)
     run = _Runner(experiment, params, moments)
-    rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0), np.zeros(0)
+    rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0, bool), np.zeros(0, np.int32)
     for condition in conditions_of(experiment):
         if condition.group == "modality_subset" and clean is not None:
             # Encoders see one modality each: with some absent, the others' representations are the clean ones.

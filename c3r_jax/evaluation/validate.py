@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from c3r_jax.core.instrument import Moments
-from c3r_jax.core.risk import c3_risk
+from c3r_jax.evaluation.branches import measured_risk
 from c3r_jax.evaluation.metrics import classification_metrics
 from c3r_jax.training.experiment import encode_split, variables_on_devices
 
@@ -58,7 +58,7 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
                 branches.logits["instrument"], labels, num_bins=experiment.config.eval.num_bins
             )
             values["accuracy_instrument"] = through["accuracy"]
-            risk = c3_risk(branches.logits["instrument"], branches.counterfactual_logits, labels)
+            risk = measured_risk(branches, labels)
             values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
         else:
             names = "+".join(name for name, on in zip(model.modalities, mask, strict=True) if on)

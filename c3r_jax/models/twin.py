@@ -1,6 +1,6 @@
 """The twin network: encoders, fusion and head, read by a real-world and a hypothetical-world branch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -124,6 +124,11 @@ class TwinNetwork(nn.Module):
             present = jnp.ones((len(next(iter(inputs.values()))), len(self.encoders)), bool)
         h = self.encode(inputs, present)
         return self.predict(self.fuse(h, present) if route == "representation" else self.causal(h, present))
+
+
+def apply(model: TwinNetwork, variables: Mapping[str, Any], method: Callable[..., Any], *arguments: Any) -> Any:
+    """``model.apply`` of one method without mutable collections (whose type is then the method's own)."""
+    return model.apply(variables, *arguments, method=method)
 
 
 def with_moments(variables: Mapping[str, Any] | FrozenDict, moments: Moments) -> dict[str, Any]:

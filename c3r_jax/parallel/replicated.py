@@ -18,7 +18,7 @@ class Replicated:
       devices: local devices; None: all of them.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         self.devices = list(devices or jax.local_devices())
         mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
         self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))

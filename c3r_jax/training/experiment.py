@@ -28,7 +28,7 @@ from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
-from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
@@ -181,7 +181,7 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     )
 
     def rows(variables: dict[str, Any], batch: dict[str, Any]) -> dict[str, jax.Array]:
-        return model.apply(variables, batch["inputs"], batch["present"], method=model.encode)
+        return apply(model, variables, model.encode, batch["inputs"], batch["present"])
 
     return _Compiled(
         model, optimizer, devices, devices.compile_step(step), devices.compile_rows(rows), BranchRunner(model)
@@ -248,5 +248,5 @@ def encode_split(
         own = {name: h[name][rows] for name in experiment.model.modalities}
         parts.append((own, batch["present"][rows], batch["labels"][rows], batch["index"][rows]))
     h = {name: np.concatenate([part[0][name] for part in parts]) for name in experiment.model.modalities}
-    present, labels, index = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    return h, present, labels, index
+    _, present, labels, index = (list(column) for column in zip(*parts, strict=True))
+    return h, np.concatenate(present), np.concatenate(labels), np.concatenate(index)

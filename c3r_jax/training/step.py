@@ -14,7 +14,7 @@ from c3r_jax.core.instrument import Moments, merge_moments
 from c3r_jax.core.real_world import instrument_moments
 from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.risk import sufficiency_loss
-from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.training.method import Method, drop_modalities
 
 Batch = dict[str, Any]
@@ -58,7 +58,7 @@ def init_state(model: TwinNetwork, optimizer: optax.GradientTransformation, batc
 
     @jax.jit
     def init(key: PRNGKeyArray) -> TrainState:
-        variables = model.init(key, inputs, present, "instrument")
+        variables: dict[str, Any] = dict(model.init(key, inputs, present, "instrument"))
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -114,7 +114,7 @@ def train_step(
 
     def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
         variables = {**state.variables, "params": params}
-        h = model.apply(variables, batch["inputs"], present, unit_keys, method=model.encode)
+        h = apply(model, variables, model.encode, batch["inputs"], present, unit_keys)
         loss, terms = _loss(model, variables, h, present, batch, method, pair_key, axis_name)
         return loss, terms
 
@@ -133,8 +133,7 @@ def train_step(
 
 def _loss(model, variables, h, present, batch, method, key, axis_name):
     """Loss, metrics and the batch's moments; methods without C3R terms pay for none of them."""
-    bound = partial(model.apply, variables)
-    predict, fuse = partial(bound, method=model.predict), partial(bound, method=model.fuse)
+    predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
     labels, where = batch["labels"], batch["where"]
     if method.regularised:
         loss, terms = c3r_loss(

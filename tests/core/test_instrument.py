@@ -28,7 +28,11 @@ def data(seed: int, rows: int = 60, p: int = 5, d: int = 3) -> tuple[Any, Any, A
 
 @functools.cache
 def compiled(ridge: float) -> Any:
-    return jax.jit(lambda v, h, where: c3r_jax.first_stage(v, h, ridge=ridge, where=where))
+    return jax.jit(_stage(ridge), compiler_options=problems.QUICK)
+
+
+def _stage(ridge: float) -> Any:
+    return lambda v, h, where: c3r_jax.first_stage(v, h, ridge=ridge, where=where)
 
 
 @functools.cache
@@ -173,7 +177,7 @@ def test_second_derivative(x64: None) -> None:
     v, h, _ = data(10)
     dv = np.random.default_rng(0).normal(size=v.shape)
     slope = jax.grad(lambda s: jnp.sum(c3r_jax.first_stage(v + s * dv, h, ridge=0.3).r2))
-    first, second = jax.jit(slope), jax.jit(jax.grad(slope))
+    first, second = (jax.jit(f, compiler_options=problems.QUICK) for f in (slope, jax.grad(slope)))
     expected = oracles.directional(lambda t: float(first(t)))
     np.testing.assert_allclose(second(0.0), expected, rtol=1e-6)
 
@@ -268,9 +272,9 @@ def test_vmap_and_pytree(precision: Precision) -> None:
     v, h, keep = (jnp.asarray(np.stack([b[i] for b in batch])) for i in range(3))
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *[run(*args[:2], where=args[2]) for args in batch])
     tol = 20 * precision.rtol
-    many = jax.jit(jax.vmap(compiled(1e-3)))(v, h, keep)
+    many = jax.jit(jax.vmap(_stage(1e-3)), compiler_options=problems.QUICK)(v, h, keep)
     chex.assert_trees_all_close(many, stacked, rtol=tol, atol=tol)
-    applied = jax.jit(jax.vmap(lambda s, v: s.apply(v)))(many, v)
+    applied = jax.jit(jax.vmap(lambda s, v: s.apply(v)), compiler_options=problems.QUICK)(many, v)
     np.testing.assert_allclose(applied, many.fitted, rtol=tol, atol=tol)
 
 

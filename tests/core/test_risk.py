@@ -19,6 +19,10 @@ import c3r_jax
 from . import oracles
 from .conftest import Precision
 
+risk_of = jax.jit(c3r_jax.c3_risk)
+necessity_of = jax.jit(c3r_jax.necessity_loss, static_argnames="kind")
+sufficiency_of = jax.jit(c3r_jax.sufficiency_loss)
+
 FIELDS = ("sufficiency", "necessity", "total", "lower", "upper", "joint")
 PRIOR = np.array([0.1, 0.2, 0.3, 0.4])
 
@@ -63,10 +67,8 @@ def test_risk_above_one_by_hand() -> None:
 def test_risk_is_the_oracle(seed: int, masked: bool) -> None:
     a, b, y, keep = scores(seed)
     where = keep if masked else None
-    check_risk(
-        c3r_jax.c3_risk(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=where), oracles.risk(a, b, y, where)
-    )
-    subset = c3r_jax.c3_risk(jnp.asarray(a[keep]), jnp.asarray(b[keep]), jnp.asarray(y[keep]))
+    check_risk(risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=where), oracles.risk(a, b, y, where))
+    subset = risk_of(jnp.asarray(a[keep]), jnp.asarray(b[keep]), jnp.asarray(y[keep]))
     check_risk(subset, oracles.risk(a, b, y, keep))
 
 
@@ -76,7 +78,7 @@ def test_risk_is_the_oracle(seed: int, masked: bool) -> None:
     hnp.arrays(np.int32, 6, elements=st.integers(0, 2)),
 )
 def test_joint_lies_between_the_bounds(logits: Any, labels: Any) -> None:
-    risk = c3r_jax.c3_risk(jnp.asarray(logits[0]), jnp.asarray(logits[1]), jnp.asarray(labels))
+    risk = risk_of(jnp.asarray(logits[0]), jnp.asarray(logits[1]), jnp.asarray(labels))
     assert 0 <= risk.lower <= risk.joint + 1e-6 and risk.joint <= risk.upper + 1e-6 and risk.upper <= 1
     np.testing.assert_allclose(risk.total, risk.sufficiency + risk.necessity, atol=1e-6)
     check_risk(risk, oracles.risk(logits[0], logits[1], labels))
@@ -88,16 +90,16 @@ def test_non_finite_row_is_wrong_in_both_branches(bad: float) -> None:
     logits, y = np.array([[3.0, 0], [3, 0]]), np.array([0, 0])
     a, b = logits.copy(), logits.copy()
     a[0, 0] = b[1, 0] = bad
-    risk = c3r_jax.c3_risk(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y))
+    risk = risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y))
     check_risk(risk, dict(zip(FIELDS, (0.5, 0.5, 1, 0, 0.5, 0.5), strict=True)))
     check_risk(risk, oracles.risk(a, b, y))
     a[0, 0], a[0, 1] = 3.0, bad  # the entry of another class is no better
-    assert c3r_jax.c3_risk(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y)).sufficiency == 0.5
+    assert risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y)).sufficiency == 0.5
 
 
 def test_risk_without_rows_is_nan() -> None:
     a, b, y, _ = scores(0)
-    risk = c3r_jax.c3_risk(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=jnp.zeros(len(y), bool))
+    risk = risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=jnp.zeros(len(y), bool))
     assert all(np.isnan(getattr(risk, f)) for f in FIELDS)
 
 
@@ -105,7 +107,7 @@ def test_masked_rows_may_hold_anything() -> None:
     a, b, y, keep = scores(1)
     expected = oracles.risk(a, b, y, keep)
     a[~keep], b[~keep] = np.nan, np.inf
-    check_risk(c3r_jax.c3_risk(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=jnp.asarray(keep)), expected)
+    check_risk(risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y), where=jnp.asarray(keep)), expected)
 
 
 def test_risk_is_counted_in_single_precision() -> None:
@@ -113,7 +115,7 @@ def test_risk_is_counted_in_single_precision() -> None:
     logits = np.tile([[1.0, 0.0]], (1000, 1))
     labels = np.r_[np.ones(3, int), np.zeros(997, int)]
     low = jnp.asarray(logits, jnp.bfloat16)
-    risk = c3r_jax.c3_risk(low, low, jnp.asarray(labels))
+    risk = risk_of(low, low, jnp.asarray(labels))
     check_risk(risk, oracles.risk(logits, logits, labels))
 
 
@@ -157,21 +159,21 @@ def test_necessity_is_the_oracle(precision: Precision, kind: str, scale: float) 
     logits, _, y, _ = scores(3, scale=scale)
     logits = logits.astype(precision.dtype).astype(np.float64)
     prior = PRIOR if kind == "kl" else None
-    value = c3r_jax.necessity_loss(jnp.asarray(logits, precision.dtype), jnp.asarray(y), kind=kind, prior=prior)
+    value = necessity_of(jnp.asarray(logits, precision.dtype), jnp.asarray(y), kind=kind, prior=prior)
     assert value.shape == y.shape and value.dtype == precision.dtype
     precision.close(value, oracles.necessity(logits, y, kind, PRIOR))
 
 
 def test_sufficiency_is_the_oracle(precision: Precision) -> None:
     logits, _, y, _ = scores(4)
-    value = c3r_jax.sufficiency_loss(jnp.asarray(logits, precision.dtype), jnp.asarray(y))
+    value = sufficiency_of(jnp.asarray(logits, precision.dtype), jnp.asarray(y))
     assert value.shape == y.shape and value.dtype == precision.dtype
     precision.close(value, oracles.cross_entropy(logits, y))
 
 
 def test_hinge_is_the_default_and_zero_below_chance() -> None:
     logits, _, y, _ = scores(5)
-    value = c3r_jax.necessity_loss(jnp.asarray(logits), jnp.asarray(y))
+    value = necessity_of(jnp.asarray(logits), jnp.asarray(y))
     chance = np.exp(-oracles.cross_entropy(logits, y)) <= 0.25
     assert chance.any() and not chance.all()
     assert (np.asarray(value)[chance] == 0).all() and (np.asarray(value)[~chance] > 0).all()
@@ -180,9 +182,9 @@ def test_hinge_is_the_default_and_zero_below_chance() -> None:
 def test_kl_allows_a_class_without_share_and_ignores_the_label() -> None:
     logits, _, y, _ = scores(6)
     prior = np.array([0.0, 0.25, 0.25, 0.5])
-    value = c3r_jax.necessity_loss(jnp.asarray(logits), jnp.asarray(y), kind="kl", prior=jnp.asarray(prior))
+    value = necessity_of(jnp.asarray(logits), jnp.asarray(y), kind="kl", prior=jnp.asarray(prior))
     np.testing.assert_allclose(value, oracles.necessity(logits, y, "kl", prior), rtol=1e-5, atol=1e-6)
-    other = c3r_jax.necessity_loss(jnp.asarray(logits), jnp.asarray((y + 1) % 4), kind="kl", prior=jnp.asarray(prior))
+    other = necessity_of(jnp.asarray(logits), jnp.asarray((y + 1) % 4), kind="kl", prior=jnp.asarray(prior))
     np.testing.assert_array_equal(value, other)
 
 
@@ -194,9 +196,9 @@ def test_surrogate_gradients(x64: None, kind: str) -> None:
 
     def loss(x: Any) -> Any:
         if kind == "ce":
-            return jnp.vdot(weight, c3r_jax.sufficiency_loss(x, jnp.asarray(y)))
+            return jnp.vdot(weight, sufficiency_of(x, jnp.asarray(y)))
         prior = jnp.asarray(PRIOR) if kind == "kl" else None
-        return jnp.vdot(weight, c3r_jax.necessity_loss(x, jnp.asarray(y), kind=kind, prior=prior))
+        return jnp.vdot(weight, necessity_of(x, jnp.asarray(y), kind=kind, prior=prior))
 
     def oracle(t: float) -> float:
         x = logits + t * away
@@ -211,7 +213,7 @@ def test_bfloat16_logits_are_computed_in_single_precision(kind: str) -> None:
     logits, _, y, _ = scores(8)
     low = jnp.asarray(logits, jnp.bfloat16)
     prior = PRIOR if kind == "kl" else None
-    value = c3r_jax.necessity_loss(low, jnp.asarray(y), kind=kind, prior=prior)
+    value = necessity_of(low, jnp.asarray(y), kind=kind, prior=prior)
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(
         value, oracles.necessity(np.asarray(low, np.float64), y, kind, PRIOR), rtol=1e-5, atol=1e-5
