@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
     config.model.image.num_heads = 4
     config.model.image.mlp_ratio = 2
     config.model.image.dropout = 0.3
+    config.model.image.token_dropout = 0.0  # share of patches that a training example loses
     config.model.text = ConfigDict()
     config.model.text.width = 64
     config.model.text.depth = 0

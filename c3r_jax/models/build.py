@@ -59,6 +59,7 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: A
             num_heads=image.num_heads,
             mlp_ratio=image.mlp_ratio,
             dropout=image.dropout,
+            token_dropout=image.token_dropout,
             dtype=dtype,
         )
     if kind == "text":

@@ -99,6 +99,7 @@ class ImageEncoder(nn.Module):
       num_heads: heads of a transformer block.
       mlp_ratio: hidden width of a block's MLP over the token width.
       dropout: rate on the averaged token.
+      token_dropout: share of patches that a training example loses.
     """
 
     dim: int
@@ -109,6 +110,7 @@ class ImageEncoder(nn.Module):
     num_heads: int = 4
     mlp_ratio: int = 2
     dropout: float = 0.0
+    token_dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -120,6 +122,11 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"image block {self.block!r} is unknown: expected 'mixer' or 'transformer'.")
         x = patches((images.astype(self.dtype) - 127.5) / 63.75, self.patch)
         x = nn.Dense(self.width, dtype=self.dtype, name="embed")(x)
+        if keys is not None and self.token_dropout:
+            lost = jax.vmap(
+                lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), self.token_dropout, x.shape[1:2])
+            )
+            x = jnp.where(lost(keys)[..., None], jnp.zeros((), x.dtype), x)
         x = x + self.param("position", nn.initializers.normal(0.02), x.shape[1:]).astype(self.dtype)[None]
         for _ in range(self.depth):
             if self.block == "mixer":

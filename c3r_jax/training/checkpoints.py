@@ -1,16 +1,17 @@
 """Checkpoints by Orbax, each sealed with checksums, so that a damaged one is recognised and an earlier one used."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from c3r_jax.errors import CheckpointError
+from c3r_jax.errors import CheckpointError, WorkdirError
 
 
 class Checkpoints:
@@ -58,16 +59,18 @@ class Checkpoints:
           selection: value by which the best is chosen, larger is better.
         """
         self.seal()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
-            metrics={"selection": float(selection)},
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
+                metrics={"selection": float(selection)},
+                force=True,
+            )
 
     def seal(self) -> None:
         """Waits for writes in flight, writes the checksums of new checkpoints and drops those of deleted ones."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         steps = set(self._manager.all_steps())
         for step in steps:
             seal = self._seals / f"{step}.json"
@@ -78,6 +81,18 @@ class Checkpoints:
         for seal in self._seals.glob("*.json"):
             if int(seal.stem) not in steps:
                 seal.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever the storage layer raises into one sentence."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise WorkdirError(
+                f"a checkpoint in {self.directory} cannot be written ({reason}): free space or choose another place, "
+                "then run the same command again; it goes on from the last whole checkpoint."
+            ) from error
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""

@@ -114,21 +114,24 @@ CASES: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_message_names_both(case: str) -> None:
+    """Shapes, dtypes and modes are static, so that no mistake hides behind jit; labels must be known to be checked."""
     call, first, second = CASES[case]
     with pytest.raises(ValueError) as caught:
-        call()
+        if case.startswith("label"):
+            call()
+        else:
+            jax.eval_shape(call)
     message = str(caught.value)
     for word in (first, second):
         assert re.search(rf"(?<![\w.]){re.escape(word)}(?!\d)", message), (word, message)
     assert message.count(first) >= (2 if first == second else 1), message
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.split()[0] not in ("label",) and "without jit" not in c])
-def test_same_under_jit(case: str) -> None:
-    """Shapes, dtypes and modes are static: no mistake hides behind jit."""
+@pytest.mark.parametrize("case", ["sufficiency rows", "counterfactual z_c", "first stage rows", "float labels loss"])
+def test_same_without_jit(case: str) -> None:
     call, first, _ = CASES[case]
     with pytest.raises(ValueError, match=re.escape(first)):
-        jax.jit(call)()
+        call()
 
 
 def test_label_out_of_range_under_jit_is_nan() -> None:

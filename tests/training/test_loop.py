@@ -176,7 +176,7 @@ def test_no_usable_checkpoint_is_an_error(small_config, whole_run):
 
 def test_another_configuration_is_refused_by_name(small_config, whole_run):
     small_config.optimizer.learning_rate = 1e-3
-    with pytest.raises(WorkdirError, match=r"config\.optimizer\.learning_rate: 0\.002 there, 0\.001 given"):
+    with pytest.raises(WorkdirError, match=r"config\.optimizer\.learning_rate: 0\.004 there, 0\.001 given"):
         fit(small_config, whole_run.workdir)
 
 
