@@ -14,7 +14,7 @@ help:
 	@echo "make demo    set up, train, evaluate, write runs/demo/report.html"
 	@echo "make test    set up, then lint, types, doctests and tests"
 	@echo "make lint    set up, then lint and types only"
-	@echo "make bench   set up, then every benchmarks/bench_*.py"
+	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
 	@echo "Choose an interpreter with: make PYTHON=python3.12 demo"
 
@@ -30,9 +30,8 @@ lint: venv-dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright --pythonpath $(RUN)
 
 bench: venv
-	@set -e; for file in benchmarks/bench_*.py; do \
-	  [ -e "$$file" ] || { echo "There is no benchmarks/bench_*.py."; exit 1; }; \
-	  name=$${file##*/}; echo "== benchmarks.$${name%.py}"; $(RUN) -m "benchmarks.$${name%.py}"; \
+	@set -e; mkdir -p runs/benchmarks; for file in benchmarks/*.py; do \
+	  name=$$(basename "$$file" .py); echo "== $$file"; $(RUN) "$$file" --json "runs/benchmarks/$$name.json"; \
 	done
 
 clean:
