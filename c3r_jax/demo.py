@@ -22,10 +22,6 @@ from c3r_jax.report.write import write_report
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import RESULTS, read_history, write_text
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/emoji.py", "Configuration file.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Directory for all runs and the report.")
-SEEDS = flags.DEFINE_integer("seeds", 3, "Runs per method.", lower_bound=1)
-
 METHODS = {  # directory: (config.method, config.modality_dropout.switch)
     "plain": ("plain", "off"),
     "dropout": ("modality_dropout", "on"),
@@ -63,10 +59,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"demo: argument {argv[1]!r} is unknown: settings are given as --config.any.leaf=value.")
     logging.set_verbosity(logging.WARNING)
     began = time.monotonic()
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = pathlib.Path(flags.FLAGS.workdir)
     command = "python -m c3r_jax.demo " + " ".join(shlex.quote(word) for word in sys.argv[1:])
     try:
-        done = run_all(CONFIG.value, workdir, SEEDS.value)
+        done = run_all(flags.FLAGS.config, workdir, flags.FLAGS.seeds)
     except WorkdirError as error:
         sys.exit(f"demo: {error} To start afresh, delete {workdir}.")
     except C3RError as error:
@@ -86,4 +82,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Defined here: the default configuration is read as soon as its flag exists, which an import should not do.
+    config_flags.DEFINE_config_file("config", "configs/emoji.py", "Configuration file.", lock_config=True)
+    flags.DEFINE_string("workdir", "runs/demo", "Directory for all runs and the report.")
+    flags.DEFINE_integer("seeds", 3, "Runs per method.", lower_bound=1)
     app.run(main)

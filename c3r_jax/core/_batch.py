@@ -59,6 +59,11 @@ def check_where(where: Any, num_examples: int) -> Bool[Array, " batch"]:
     return where
 
 
+def valid_labels(labels: Any, where: Bool[Array, " batch"]) -> Int[Array, " batch"]:
+    """Returns checked labels with 0 in the excluded rows, whose labels may be anything."""
+    return jnp.where(where, check_labels(labels, where.shape[0]), 0)
+
+
 def expand(where: Bool[Array, " batch"], like: Array) -> Array:
     """Returns ``where`` with trailing axes so that it selects rows of ``like``."""
     return where.reshape(where.shape + (1,) * (like.ndim - 1))

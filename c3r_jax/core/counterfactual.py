@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core._batch import (
     check_float,
-    check_labels,
     check_where,
     expand,
     global_count,
@@ -16,6 +15,7 @@ from c3r_jax.core._batch import (
     global_sum,
     keep,
     promote,
+    valid_labels,
 )
 from c3r_jax.core.risk import check_logits, odds_against
 
@@ -74,7 +74,7 @@ def counterfactual(
     Examples:
       >>> import jax.numpy as jnp
       >>> z = jnp.array([[1.0, 2.0], [-1.0, 0.0]])
-      >>> predict = lambda z: z * jnp.array([1.0, 0.0])  # only the first feature tells class 0 from class 1
+      >>> predict = lambda z: z * jnp.array([[1.0, 0.0]])  # only the first feature tells class 0 from class 1
       >>> print(counterfactual(predict, z, jnp.array([0, 1])))
       [[0. 2.]
        [0. 0.]]
@@ -119,7 +119,7 @@ def drop_modality(
     Args:
       features: per-modality representations {name: (B, d_name)}.
       name: the modality to replace.
-      present: (B, M) bool in the order of ``features``; the mean is over the rows that have it. None: all.
+      present: (B, M) bool, columns in the sorted order of the names; the mean is over the rows that have it. None: all.
       where: (B,) bool, rows that count. None: all.
       axis_name: mapped axis over which the batch is split.
 
@@ -140,7 +140,7 @@ def drop_modality(
     values = check_float(f"features[{name!r}]", features[name], 2)
     rows = check_where(where, values.shape[0])
     if present is not None:
-        rows = rows & present[:, list(features).index(name)]
+        rows = rows & jnp.asarray(present)[:, sorted(features).index(name)]
     mean = global_mean(promote(values), rows, axis_name).astype(values.dtype)
     return {**features, name: jnp.broadcast_to(mean[None, :], values.shape)}
 
@@ -157,8 +157,8 @@ def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
             f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(COUNTERFACTUAL_MODES)}{hint}."
         )
     z = check_float("z", z, 2)
-    labels = check_labels(labels, z.shape[0])
     where = check_where(where, z.shape[0])
+    labels = valid_labels(labels, where)
     if z_c is not None:
         z_c = check_float("z_c", z_c, 2)
         if z_c.shape != z.shape:

@@ -157,7 +157,9 @@ def first_stage(
     p = v.shape[1]
     moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
     stage = fit(moments, slice(0, p), slice(p, None), ridge=ridge)
-    return stage._replace(fitted=_predict(stage, v))
+    # Excluded rows are predicted too, but through constants: whatever they hold, it reaches no coefficient's gradient.
+    outside = _predict(jax.lax.stop_gradient(stage), v)
+    return stage._replace(fitted=jnp.where(rows[:, None], _predict(stage, keep(rows, v)), outside))
 
 
 def check_rows(num_rows: int | None, p: int) -> None:
@@ -195,8 +197,12 @@ def fit(
     if isinstance(ridge, (int, float)) and not ridge >= 0:
         raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
     mean_v, mean_h = moments.mean[v], moments.mean[h]
-    cov_vv, cov_vh = moments.cov[v][:, v], moments.cov[v][:, h]
-    var_h = jnp.diagonal(moments.cov)[h]
+    # A constant column leaves rounding noise, not 0, as its variance: relative to its mean it is then below eps.
+    floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
+    varying = jnp.diagonal(moments.cov) > floor
+    cov = jnp.where(varying[:, None] & varying[None, :], moments.cov, 0)
+    cov_vv, cov_vh = cov[v][:, v], cov[v][:, h]
+    var_h, varies = jnp.diagonal(cov)[h], varying[h]
     p = mean_v.shape[0]
     a = cov_vv + ridge * jnp.trace(cov_vv) / p * jnp.eye(p, dtype=cov_vv.dtype)
     # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
@@ -206,8 +212,6 @@ def fit(
         coef = jax.lax.stop_gradient(coef)
     explained = jnp.matmul(cov_vv, coef, precision=HIGHEST)
     rss = var_h - 2 * (coef * cov_vh).sum(0) + (coef * explained).sum(0)
-    # A constant feature leaves rounding noise, not 0, as its variance: relative to its mean it is then below eps.
-    varies = var_h > jnp.square(8 * jnp.finfo(var_h.dtype).eps * mean_h)
     r2 = jnp.where(varies, 1 - rss / jnp.where(varies, var_h, 1), 0)
     spare = moments.count - p - 1
     share = jax.lax.stop_gradient(r2)  # a diagnostic, never trained on

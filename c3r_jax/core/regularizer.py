@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core._batch import check_float, check_labels, check_where, global_mean, keep, promote, static_rows
+from c3r_jax.core._batch import check_float, check_where, global_mean, keep, promote, static_rows, valid_labels
 from c3r_jax.core.counterfactual import COUNTERFACTUAL_MODES, Predict, closeness, counterfactual
 from c3r_jax.core.instrument import FirstStage, Moments, check_rows, merge_moments
 from c3r_jax.core.real_world import (
@@ -161,7 +161,8 @@ def c3r_loss(
       features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention".
       labels: (B,) class ids.
       config: weights and modes.
-      present: (B, M) bool in the order of ``features``; absent features change nothing, whatever they hold.
+      present: (B, M) bool, columns in the sorted order of the names (that in which JAX keeps a dict); absent features
+        change nothing, whatever they hold.
       where: (B,) bool, rows that count.
       axis_name: mapped axis over which the batch is split.
       key: PRNG key (the same on every device) for counterfactual "permute".
@@ -193,7 +194,7 @@ def c3r_loss(
     z = check_float("fuse(features, present)", fuse(features, present), 2)
     real, relevance, batch = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
     if config.through_fuse:
-        z_bar = _neutral(fuse, features, real.h_hat, present, rows, axis_name)
+        z_bar = jnp.where(rows[:, None], _neutral(fuse, features, real.h_hat, present, rows, axis_name), z)
     else:
         z_bar = counterfactual(
             predict,
@@ -211,10 +212,10 @@ def c3r_loss(
     prior = None if config.prior is None else jnp.asarray(config.prior)
     losses = jnp.stack(
         [
-            sufficiency_loss(logits, labels),
-            sufficiency_loss(causal_logits, labels),
-            necessity_loss(hypothetical_logits, labels, kind=config.necessity, prior=prior),
-            jnp.exp(label_logit(jax.nn.log_softmax(promote(hypothetical_logits)), labels)),
+            _counted(config.w_task, sufficiency_loss(logits, labels)),
+            _counted(config.lambda_s, sufficiency_loss(causal_logits, labels)),
+            _counted(config.lambda_n, necessity_loss(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
+            _counted(0, jnp.exp(label_logit(jax.nn.log_softmax(promote(hypothetical_logits)), labels))),
         ],
         axis=1,
     )
@@ -223,13 +224,15 @@ def c3r_loss(
     stages = None
     if real.stages is not None and real.h_hat is not None:
         stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
-    loss = (
-        config.w_task * task
-        + config.lambda_s * sufficiency
-        + config.lambda_n * necessity
-        + config.lambda_v * relevance
-        + config.lambda_fe * close
+    weighted = (
+        (config.w_task, task),
+        (config.lambda_s, sufficiency),
+        (config.lambda_n, necessity),
+        (config.lambda_v, relevance),
+        (config.lambda_fe, close),
     )
+    # A term that is switched off is reported, but not even a NaN of it reaches the loss or (see _counted) a gradient.
+    loss = sum((weight * term for weight, term in weighted if not _is_zero(weight)), jnp.zeros((), task.dtype))
     return loss, C3RTerms(
         task=task,
         sufficiency=sufficiency,
@@ -247,11 +250,21 @@ def c3r_loss(
     )
 
 
+def _is_zero(weight: Any) -> bool:
+    return not isinstance(weight, Tracer) and weight == 0
+
+
+def _counted(weight: Any, losses: Array) -> Array:
+    """Per-example losses, as constants where their weight is 0."""
+    return jax.lax.stop_gradient(losses) if _is_zero(weight) else losses
+
+
 def _check_batch(features, labels, config, present, where):
     """Checks the arguments, and zeroes what is absent or excluded so that it can reach no sum and no gradient."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
-    features = {name: check_float(f"features[{name!r}]", h, 2) for name, h in features.items()}
+    # jit and grad rebuild a dict in sorted order: only that order means the same with and without them.
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
     shapes = {name: h.shape for name, h in features.items()}
     num_examples = next(iter(shapes.values()))[0]
     if len({shape[0] for shape in shapes.values()}) != 1:
@@ -269,8 +282,8 @@ def _check_batch(features, labels, config, present, where):
             f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(features))} and "
             f"bool were expected: one column for each of {list(features)}."
         )
-    labels = check_labels(labels, num_examples)
     rows = check_where(where, num_examples)
+    labels = valid_labels(labels, rows)
     features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
     return features, labels, present, rows
 

@@ -24,7 +24,8 @@ class TwinNetwork(nn.Module):
     twice.
 
     Attributes:
-      encoders: {modality: module}; each maps (inputs (B, ...), example keys (B,) or None) to (B, d).
+      encoders: {modality: module}; each maps (inputs (B, ...), example keys (B,) or None) to (B, d). Their sorted names
+        give the order of ``present``.
       fusion: maps ({modality: (B, d)}, present (B, M)) to z (B, d).
       head: maps z (B, d) to logits (B, K).
       c3r: which instrument, and its settings.
@@ -50,7 +51,7 @@ class TwinNetwork(nn.Module):
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of ``present``."""
-        return tuple(self.encoders)
+        return tuple(sorted(self.encoders))
 
     def encode(
         self, inputs: Mapping[str, Array], present: Bool[Array, "batch modalities"], keys: PRNGKeyArray | None = None
@@ -71,9 +72,9 @@ class TwinNetwork(nn.Module):
                 f"inputs have modalities {list(inputs)}, but {missing} is missing: give zeros and present."
             )
         h = {}
-        for m, (name, encoder) in enumerate(self.encoders.items()):
+        for m, name in enumerate(self.modalities):
             own = None if keys is None else jax.vmap(lambda key, m=m: jax.random.fold_in(key, m))(keys)
-            value = encoder(inputs[name], own)
+            value = self.encoders[name](inputs[name], own)
             h[name] = jnp.where(present[:, m, None], value, jnp.zeros((), value.dtype))
         return h
 

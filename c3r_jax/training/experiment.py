@@ -25,7 +25,7 @@ from c3r_jax.data import (
     train_word_piece,
 )
 from c3r_jax.data.source import kind_of
-from c3r_jax.errors import ConfigError
+from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
@@ -122,6 +122,8 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train.texts)
     method = build_method(config, train.labels, train.info.num_classes)
     example = train[0]
+    if list(train.info.modalities) != sorted(train.info.modalities):
+        raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds = {name: kind_of(name, example[name]) for name in train.info.modalities}
     compiled = _compiled(
         _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method

@@ -49,7 +49,7 @@ def test_backward_error(precision: Precision, p: int, condition: float, scale: f
     a32, b32 = jnp.asarray(a, precision.dtype), jnp.asarray(b, precision.dtype)
     a64, b64 = np.asarray(a32, np.float64), np.asarray(b32, np.float64)
     eps = float(np.finfo(precision.dtype).eps)
-    bound = {"floor": 0.5 * scale / condition} if floor else {}
+    bound = {"condition": 2 * condition * p} if floor else {}
     y = np.asarray(quick(functools.partial(solve_spd, **bound))(a32, b32), np.float64)
     assert y.shape == x.shape
     residual = np.linalg.norm(a64 @ y - b64) / (np.linalg.norm(a64, 2) * np.linalg.norm(x))
