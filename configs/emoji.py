@@ -3,8 +3,8 @@
 python train.py --config=configs/emoji.py --workdir=runs/emoji
 python eval.py --workdir=runs/emoji
 
-The table of scores, by method and condition, is what `make demo` prints. The settings were chosen on the validation
-split.
+The table of scores, by method and condition, is what `make demo` prints; docs/results.md has it, and says how these
+settings were chosen.
 """
 
 from ml_collections import ConfigDict
