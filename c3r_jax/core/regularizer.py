@@ -193,21 +193,9 @@ def c3r_loss(
     features, labels, present, rows = _check_batch(features, labels, config, present, where)
     z = check_float("fuse(features, present)", fuse(features, present), 2)
     real, relevance, batch = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
-    if config.through_fuse:
-        z_bar = jnp.where(rows[:, None], _neutral(fuse, features, real.h_hat, present, rows, axis_name), z)
-    else:
-        z_bar = counterfactual(
-            predict,
-            z,
-            labels,
-            mode=config.counterfactual,
-            step_size=config.step_size,
-            num_steps=config.num_steps,
-            z_c=None if config.instrument == "none" else real.z_c,
-            where=rows,
-            axis_name=axis_name,
-            key=key,
-        )
+    z_bar = hypothetical_representation(
+        predict, fuse, features, z, labels, real, present, config=config, where=rows, axis_name=axis_name, key=key
+    )
     logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
     prior = None if config.prior is None else jnp.asarray(config.prior)
     losses = jnp.stack(
@@ -247,6 +235,37 @@ def c3r_loss(
         z_bar=z_bar,
         first_stage=stages,
         moments=batch,
+    )
+
+
+def hypothetical_representation(
+    predict: Predict,
+    fuse: Fuse,
+    features: Features,
+    z: Float[Array, "batch features"],
+    labels: Int[Array, " batch"],
+    real: RealWorld,
+    present: Bool[Array, "batch modalities"],
+    *,
+    config: C3RConfig,
+    where: Bool[Array, " batch"],
+    axis_name: str | None = None,
+    key: Array | None = None,
+) -> Float[Array, "batch features"]:
+    """z_bar (B, d) as the configuration asks for it, given the real world's z_c: for training and evaluation alike."""
+    if config.through_fuse:
+        return jnp.where(where[:, None], _neutral(fuse, features, real.h_hat, present, where, axis_name), z)
+    return counterfactual(
+        predict,
+        z,
+        labels,
+        mode=config.counterfactual,
+        step_size=config.step_size,
+        num_steps=config.num_steps,
+        z_c=None if config.instrument == "none" else real.z_c,
+        where=where,
+        axis_name=axis_name,
+        key=key,
     )
 
 

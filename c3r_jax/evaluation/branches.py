@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c3r_jax.core.counterfactual import counterfactual
 from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
-from c3r_jax.core.real_world import instrument_moments, moments_width
+from c3r_jax.core.real_world import RealWorld, causal_representation, instrument_moments, moments_width
+from c3r_jax.core.regularizer import hypothetical_representation
 from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
@@ -108,16 +108,13 @@ class BranchRunner:
             name: jnp.where(present[:, m, None], h[name], jnp.zeros((), h[name].dtype))
             for m, name in enumerate(model.modalities)
         }
-        z = apply(model, variables, model.fuse, h, present)
-        z_c = apply(model, variables, model.causal, h, present)
-        z_bar = counterfactual(
-            predict,
-            z,
-            labels,
-            mode=config.counterfactual,
-            step_size=config.step_size,
-            num_steps=config.num_steps,
-            z_c=None if config.instrument == "none" else z_c,
-            key=key,
+        fuse = functools.partial(apply, model, variables, model.fuse)
+        z = fuse(h, present)
+        real = RealWorld(z)
+        if config.instrument != "none":
+            real = causal_representation(fuse, h, present, Moments(**variables["instrument"]), config=config)
+        where = jnp.ones(present.shape[0], bool)
+        z_bar = hypothetical_representation(
+            predict, fuse, h, z, labels, real, present, config=config, where=where, key=key
         )
-        return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar
+        return {"representation": predict(z), "instrument": predict(real.z_c)}, predict(z_bar), z, real.z_c, z_bar
