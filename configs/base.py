@@ -84,6 +84,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 400
     config.train.batch_size = 128  # over all devices
+    config.train.label_smoothing = 0.0  # of every method's cross-entropies
     config.train.eval_every = 50  # steps between validations, each followed by a checkpoint
     config.train.log_every = 10  # steps
     config.train.patience = 0  # validations without a better selection value before stopping; 0: never

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ class C3RConfig:
       attention_keys: "others" or "all".
       through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
       stop_gradient: hold the first-stage coefficients constant (an ablation).
+      label_smoothing: of the cross-entropies at z and z_c, in [0, 1).
 
     Raises:
       ValueError: naming the field, its value and what was expected.
@@ -74,12 +76,15 @@ class C3RConfig:
     attention_keys: str = "others"
     through_fuse: bool = False
     stop_gradient: bool = False
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
             value = getattr(self, name)
             if not isinstance(value, Tracer) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
+        if not isinstance(self.label_smoothing, Tracer) and not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"C3RConfig.label_smoothing is {self.label_smoothing}: expected a share of 0 to below 1.")
         for name, known in (
             ("instrument", INSTRUMENTS),
             ("counterfactual", COUNTERFACTUAL_MODES),
@@ -198,10 +203,11 @@ def c3r_loss(
     )
     logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
     prior = None if config.prior is None else jnp.asarray(config.prior)
+    smooth = partial(sufficiency_loss, label_smoothing=config.label_smoothing)
     losses = jnp.stack(
         [
-            _counted(config.w_task, sufficiency_loss(logits, labels)),
-            _counted(config.lambda_s, sufficiency_loss(causal_logits, labels)),
+            _counted(config.w_task, smooth(logits, labels)),
+            _counted(config.lambda_s, smooth(causal_logits, labels)),
             _counted(config.lambda_n, necessity_loss(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
             _counted(0, jnp.exp(label_logit(jax.nn.log_softmax(promote(hypothetical_logits)), labels))),
         ],

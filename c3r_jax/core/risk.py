@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core._batch import (
@@ -73,20 +74,24 @@ def odds_against(logits: Float[Array, "batch classes"], labels: Int[Array, " bat
     return jax.nn.logsumexp(others, axis=-1) - label_logit(logits, labels)
 
 
-def sufficiency_loss(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+def sufficiency_loss(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, label_smoothing: float = 0.0
+) -> Float[Array, " batch"]:
     r"""Cross-entropy of the real-world branch: is the causal part enough to tell the label?
 
-    .. math:: S_i = \log \sum_k e^{l_{ik}} - l_{i y_i}
+    .. math:: S_i = \log \sum_k e^{l_{ik}} - (1 - \epsilon) l_{i y_i} - \tfrac{\epsilon}{K} \sum_k l_{ik}
 
     Args:
       logits: (B, K) logits, usually ``predict(z_c)``.
       labels: (B,) class ids in [0, K).
+      label_smoothing: share epsilon in [0, 1) of the label's probability that is spread over all K classes; the
+        logits must then be finite.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces. An out-of-range label gives NaN under ``jit``.
 
     Raises:
-      ValueError: on wrong ranks or dtypes, fewer than 2 classes, or a known label outside [0, K).
+      ValueError: on wrong ranks or dtypes, fewer than 2 classes, a known label outside [0, K), or such a smoothing.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -95,10 +100,16 @@ def sufficiency_loss(logits: Float[Array, "batch classes"], labels: Int[Array, "
 
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
+      C. Szegedy et al., Rethinking the Inception architecture for computer vision, 2016 (label smoothing).
     """
+    if not isinstance(label_smoothing, Tracer) and not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}, but a share of at least 0 and below 1 was expected.")
     logits, labels = check_logits(logits, labels)
     logits = centred(logits)
-    return jax.nn.logsumexp(logits, axis=-1) - label_logit(logits, labels)
+    losses = jax.nn.logsumexp(logits, axis=-1) - label_logit(logits, labels)
+    if not isinstance(label_smoothing, Tracer) and label_smoothing == 0:
+        return losses  # so that a class masked by a logit of -inf costs nothing
+    return losses + label_smoothing * (label_logit(logits, labels) - logits.mean(axis=-1))
 
 
 def necessity_loss(

@@ -59,10 +59,11 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
         )
     regularised = config.method == "c3r"
     prior = tuple((np.bincount(labels, minlength=num_classes) / len(labels)).tolist())
+    # The prior comes from the labels, and label smoothing belongs to every method.
+    fields = [field.name for field in dataclasses.fields(C3RConfig) if field.name not in ("prior", "label_smoothing")]
     try:
         c3r = C3RConfig(
-            **{field.name: config.c3r[field.name] for field in dataclasses.fields(C3RConfig) if field.name != "prior"},
-            prior=prior,
+            **{name: config.c3r[name] for name in fields}, prior=prior, label_smoothing=config.train.label_smoothing
         )
     except ValueError as error:
         raise ConfigError(f"config.c3r cannot be used: {error}") from error

@@ -151,7 +151,8 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
     z = fuse(h, present)
     logits = predict(z)
     right = (logits.argmax(-1) == labels).astype(logits.dtype)
-    both = jnp.stack([sufficiency_loss(logits, labels), right], axis=1)
+    losses = sufficiency_loss(logits, labels, label_smoothing=method.c3r.label_smoothing)
+    both = jnp.stack([losses, right], axis=1)
     task, accuracy = global_mean(both, where, axis_name)
     moments = None
     if method.c3r.instrument != "none":

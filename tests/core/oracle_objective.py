@@ -84,9 +84,10 @@ def c3r(
     radius = frozen["rms"] if frozen and "rms" in frozen else rms(z, keep)
     bar_logits = predict(z_bar)
     nec = necessity(bar_logits, labels, config.get("necessity", "hinge"), config.get("prior"))
+    smoothing = config.get("label_smoothing", 0.0)
     out: dict[str, Any] = {
-        "task": cross_entropy(predict(z), labels)[keep].mean(),
-        "sufficiency": cross_entropy(predict(z_c), labels)[keep].mean(),
+        "task": cross_entropy(predict(z), labels, smoothing)[keep].mean(),
+        "sufficiency": cross_entropy(predict(z_c), labels, smoothing)[keep].mean(),
         "necessity": nec[keep].mean(),
         "relevance": relevance,
         "closeness": np.mean(np.sum((z_bar - z) ** 2, axis=1)[keep]) / radius**2 if radius > 0 else 0.0,

@@ -37,8 +37,13 @@ def log_odds(logits: Array, labels: Array) -> Array:
     return np.array([-logsumexp(np.delete(row, y) - row[y]) for row, y in zip(logits, labels, strict=True)])
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    return np.array([-log_softmax(row)[y] for row, y in zip(logits, labels, strict=True)])
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+    out = []
+    for row, y in zip(logits, labels, strict=True):
+        target = np.full(len(row), smoothing / len(row))
+        target[y] += 1 - smoothing
+        out.append(-(target * log_softmax(row)).sum())
+    return np.array(out)
 
 
 def necessity(logits: Array, labels: Array, kind: str = "hinge", prior: Array | None = None) -> Array:

@@ -27,7 +27,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"instrument": "attention", "num_heads": 3},
     {"instrument": "attention", "attention_keys": "all", "counterfactual": "gradient", "step_size": 0.8},
     {"instrument": "none", "counterfactual": "mean", "w_task": 0.0, "lambda_s": 2.0, "lambda_n": 0.5, "lambda_fe": 1.3},
-    {"num_steps": 2, "lambda_v": 0.7},
+    {"num_steps": 2, "lambda_v": 0.7, "label_smoothing": 0.2},
 ]
 
 

@@ -171,6 +171,27 @@ def test_sufficiency_is_the_oracle(precision: Precision) -> None:
     precision.close(value, oracles.cross_entropy(logits, y))
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_smoothed_sufficiency_is_the_oracle(precision: Precision, smoothing: float) -> None:
+    logits, _, y, _ = scores(4)
+    logits = logits.astype(precision.dtype).astype(np.float64)
+    value = c3r_jax.sufficiency_loss(jnp.asarray(logits, precision.dtype), jnp.asarray(y), label_smoothing=smoothing)
+    precision.close(value, oracles.cross_entropy(logits, y, smoothing))
+
+
+def test_without_smoothing_a_class_may_be_masked() -> None:
+    value = c3r_jax.sufficiency_loss(jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.array([1]))
+    np.testing.assert_allclose(value, [math.log(2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_smoothing_out_of_range(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=f"label_smoothing is {smoothing}"):
+        c3r_jax.sufficiency_loss(jnp.zeros((1, 2)), jnp.array([0]), label_smoothing=smoothing)
+    with pytest.raises(ValueError, match=f"label_smoothing is {smoothing}"):
+        c3r_jax.C3RConfig(label_smoothing=smoothing)
+
+
 def test_hinge_is_the_default_and_zero_below_chance() -> None:
     logits, _, y, _ = scores(5)
     value = necessity_of(jnp.asarray(logits), jnp.asarray(y))
