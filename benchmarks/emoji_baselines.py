@@ -52,9 +52,9 @@ def best(
     return found[1:]
 
 
-def image_features(size: int) -> Features:
+def image_features(size: int, path: pathlib.Path | None = None) -> Features:
     """Returns the pixels on white of every split, scaled to -1 .. 1, as sparse matrices ``(n, size * size * 3)``."""
-    images = {split: load_emoji(split, image_size=size).images for split in SPLITS}
+    images = {split: load_emoji(split, path=path, image_size=size).images for split in SPLITS}
     return {split: sparse.csr_matrix(x.reshape(len(x), -1) / 127.5 - 1) for split, x in images.items()}
 
 

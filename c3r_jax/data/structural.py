@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -98,7 +98,7 @@ class StructuralModel:
         return tuple(f"{letter}_{name}" for name in self.modalities) if letter else ()
 
     def sample(
-        self, num_examples: int, *, seed: int, regime: str = "same", do: Mapping[str, float] | None = None
+        self, num_examples: int, *, seed: int, regime: str = "same", do: Mapping[str, Any] | None = None
     ) -> StructuralSample:
         """Draws examples, under interventions if asked.
 
@@ -110,7 +110,7 @@ class StructuralModel:
           num_examples: n >= 1.
           seed: of the draws.
           regime: "same" as in training, or "shift": the cues' relation to the label is reversed.
-          do: {factor: 0 or 1}, set for all examples whatever its causes say.
+          do: {factor: 0, 1 or (n,) of them}, set whatever its causes say.
 
         Returns:
           :class:`StructuralSample`.
@@ -190,7 +190,7 @@ class _World:
 
     num_examples: int
     seed: int
-    do: dict[str, float]
+    do: dict[str, Any]
 
     def uniform(self, name: str) -> np.ndarray:
         return example_rng(self.seed, 0, name).random(self.num_examples)
@@ -203,7 +203,7 @@ class _World:
         value = (self.uniform(name) < probability).astype(np.float64)
         if name not in self.do:
             return value
-        given = self.do.pop(name)
-        if given not in (0, 1):
-            raise ValueError(f"do sets {name} to {given}, but 0 or 1 was expected.")
-        return np.full(self.num_examples, float(given))
+        given = np.asarray(self.do.pop(name), np.float64)
+        if given.shape not in ((), (self.num_examples,)) or not np.isin(given, (0, 1)).all():
+            raise ValueError(f"do sets {name} to {given}, but 0, 1 or one of them for each example was expected.")
+        return np.broadcast_to(given, (self.num_examples,)).copy()

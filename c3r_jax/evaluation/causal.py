@@ -70,6 +70,49 @@ def probe_accuracy(train_z: np.ndarray, train_labels: np.ndarray, z: np.ndarray,
     return float(probe.score(np.asarray(z, np.float64), labels))
 
 
+def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lambda_n: float) -> list[str]:
+    """Says in plain words whether the representation has collapsed or the label is coded upside down.
+
+    Args:
+      z: (n, d) representations of held-out rows.
+      logits: (n, K) predict(z).
+      labels: (n,).
+      lambda_n: weight of the necessity term in training, the usual culprit; 0: it took no part.
+
+    Returns:
+      Warnings, [] if there is nothing to say.
+    """
+    advice = f"lower lambda_n ({lambda_n:g}) or raise w_task" if lambda_n else "train longer or check the labels"
+    notes = []
+    spread = np.sqrt(np.square(z - z.mean(0)).sum(1).mean())
+    size = np.sqrt(np.square(z).sum(1).mean())
+    if not spread > 1e-3 * size:
+        notes.append(
+            f"the representation has collapsed: z hardly varies (sd {spread:.2g} at size {size:.2g}); {advice}."
+        )
+    shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
+    accuracy = float((logits.argmax(1) == labels).mean())
+    # Two standard errors below the majority share: not by chance.
+    slack = 2 * np.sqrt(shares.max() * (1 - shares.max()) / len(labels))
+    if accuracy < shares.max() - slack:
+        notes.append(
+            f"accuracy {accuracy:.3f} on held-out rows is below the majority share {shares.max():.3f}: the label may "
+            f"be coded upside down; {advice}."
+        )
+    elif len(labels) >= 50:
+        log_p = logits - logits.max(1, keepdims=True)
+        log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
+        task = float(-log_p[np.arange(len(labels)), labels].mean())
+        known = shares[shares > 0]
+        entropy = float(-(known * np.log(known)).sum())
+        if abs(task - entropy) < 0.02 * entropy and accuracy < shares.max() + slack:
+            notes.append(
+                f"the loss on held-out rows ({task:.3f}) is the entropy of the labels ({entropy:.3f}): z tells nothing "
+                f"about them; {advice}."
+            )
+    return notes
+
+
 def first_stage_report(
     moments: Moments | None,
     h: Mapping[str, np.ndarray],

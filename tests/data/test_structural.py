@@ -78,6 +78,15 @@ def test_an_intervention_changes_its_effects_and_nothing_else():
     assert (zero.factors["c_m2"] != one.factors["c_m2"]).mean() > 0.5
 
 
+def test_an_intervention_can_differ_by_example():
+    model = StructuralModel("anticausal")
+    coins = np.arange(30) % 2
+    sample = model.sample(30, seed=4, do={"c_m2": coins})
+    np.testing.assert_array_equal(sample.factors["c_m2"], coins)
+    with pytest.raises(ValueError, match="one of them for each example"):
+        model.sample(30, seed=4, do={"c_m2": coins[:5]})
+
+
 def test_a_confounder_reaches_the_label():
     model = StructuralModel("confounded")
     zero, one = (model.sample(2000, seed=5, do={"u_m1": value}) for value in (0, 1))

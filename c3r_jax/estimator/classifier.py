@@ -1,0 +1,263 @@
+"""C3R as a scikit-learn estimator over feature vectors per modality."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.validation import check_is_fitted
+
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.risk import C3Risk
+from c3r_jax.data.hashing import check_seed, example_rng
+from c3r_jax.errors import ConfigError, NonFiniteError
+from c3r_jax.estimator.calibration import LogitCalibration, fit_calibration, no_calibration
+from c3r_jax.estimator.compiled import Structure, model_of, padded, run_of, structure_of, weights_of
+from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
+from c3r_jax.evaluation.branches import Branches, measured_risk
+from c3r_jax.evaluation.causal import collapse_notes, first_stage_report
+from c3r_jax.models.twin import ROUTES
+from c3r_jax.training.arrays import Rows, batch_plan
+
+DEFAULT = C3RConfig()
+MIN_HELD_OUT = 20  # rows below which calibration and risk would be noise
+
+
+class C3RClassifier(ClassifierMixin, BaseEstimator):
+    """Multi-modal classifier trained with Causal Complete Cause Regularization, in the manner of scikit-learn.
+
+    One multi-layer perceptron per modality, the mean of what is present, a linear head. Inputs are standardised. A
+    share of the training rows is held out of training: on it temperature and biases are fitted, and the C3 risk and
+    the first-stage diagnostics measured.
+
+    Input X is ``{"name": (n, p) array or data frame}``; or a data frame with two levels of columns, the modality first;
+    or, with ``modalities``, one wide array or frame (which is what ``cross_val_score``, ``GridSearchCV`` and
+    ``Pipeline`` can cut into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
+
+    Args:
+      config: :class:`C3RConfig`; None: its defaults, with ``lambda_n`` 2 where ``modality_dropout`` is used.
+      hidden: widths of each encoder's hidden layers.
+      dim: width of the representations. The instrument has (M - 1) dim columns: keep the batch at four times that.
+      steps: training steps.
+      batch_size: examples a step.
+      learning_rate: of AdamW.
+      weight_decay: of AdamW.
+      modality_dropout: share of training examples that lose some of their modalities.
+      regularised: False trains plainly, with the same network; the instrument is then post hoc.
+      class_weight: None, "balanced" or {class: weight}. It and ``sample_weight`` set how often an example is drawn.
+      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``.
+      modalities: {name: columns} of a wide X.
+      route: default of ``predict``: "representation" (z) or "instrument" (z_c).
+      seed: of everything random.
+      verbose: print the loss curve's ends.
+
+    Attributes:
+      classes_: sorted class labels.
+      modalities_: sorted names of the modalities.
+      loss_curve_: (steps,) training loss.
+      c3_risk_: :class:`C3Risk` of the held-out rows; None without them.
+      first_stage_: {modality: strength of its first stage on the held-out rows}; None without them.
+      calibration_: {route: temperature and biases}.
+
+    Examples:
+      >>> from c3r_jax.data.structural import StructuralModel
+      >>> train = StructuralModel("anticausal").sample(600, seed=0)
+      >>> model = C3RClassifier(steps=60, hidden=(16,), dim=4).fit(train.inputs, train.labels)
+      >>> model.predict({"m1": train.inputs["m1"][:2]}).shape  # m2 is absent
+      (2,)
+
+    References:
+      Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
+    """
+
+    def __init__(
+        self,
+        config: C3RConfig | None = None,
+        *,
+        hidden: Sequence[int] = (64,),
+        dim: int = 16,
+        steps: int = 500,
+        batch_size: int = 256,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-3,
+        modality_dropout: float = 0.0,
+        regularised: bool = True,
+        class_weight: str | Mapping[Any, float] | None = None,
+        validation_fraction: float = 0.1,
+        modalities: Mapping[str, Any] | None = None,
+        route: str = "representation",
+        seed: int = 0,
+        verbose: bool = False,
+    ):
+        self.config = config
+        self.hidden = hidden
+        self.dim = dim
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.modality_dropout = modality_dropout
+        self.regularised = regularised
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.modalities = modalities
+        self.route = route
+        self.seed = seed
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        """Tells scikit-learn that NaN is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "C3RClassifier":
+        """Trains on examples with labels.
+
+        Args:
+          X: see the class.
+          y: (n,) class labels of any sortable kind.
+          sample_weight: (n,) numbers >= 0: how often an example is drawn, relative to the others.
+
+        Returns:
+          The estimator.
+
+        Raises:
+          DataError: on input that cannot be used, naming the modality, row and value.
+          ConfigError: on a setting that cannot be used.
+          NonFiniteError: if the loss becomes NaN or infinite; an earlier fit is then kept as it was.
+        """
+        config = self._checked_config()
+        matrices = split_modalities(X, self.modalities)
+        num_rows = len(next(iter(matrices.values())))
+        labels = check_labels(y, num_rows)
+        weights = check_weights(sample_weight, num_rows)
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, labels)
+            weights = by_class if weights is None else weights * by_class
+        classes, codes = np.unique(labels, return_inverse=True)
+        held = stratified_holdout(codes, self.validation_fraction, example_rng(self.seed, 0, "hold out"))
+        layout = Layout({name: matrix[~held] for name, matrix in matrices.items()})
+        inputs, present = layout.arrays(matrices)
+        rows = Rows(inputs, present, codes.astype(np.int32))
+        structure = Structure(
+            tuple(layout.widths),
+            len(classes),
+            tuple(int(width) for width in self.hidden),
+            self.dim,
+            structure_of(config),
+            self.regularised,
+            float(self.modality_dropout),
+        )
+        params, losses = self._train(rows.take(~held), structure, config, None if weights is None else weights[~held])
+        self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
+        self._layout, self._structure, self._params = layout, structure, params
+        self._moments = self._runner.measure_moments(params, self._encode(rows.take(~held)), present[~held])
+        self._judge(rows.take(held), config, None if weights is None else weights[held])
+        if self.verbose:
+            print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
+        return self
+
+    def predict(self, X: Any, route: str | None = None) -> np.ndarray:
+        """Returns the most probable class of every row (n,), through z or z_c (``route``)."""
+        chosen = self.predict_proba(X, route).argmax(1)
+        return self.classes_[chosen]
+
+    def predict_proba(self, X: Any, route: str | None = None) -> np.ndarray:
+        """Returns calibrated class probabilities (n, K), in the order of ``classes_``."""
+        check_is_fitted(self)
+        route = self._checked_route(self.route if route is None else route)
+        return self.calibration_[route](self._branches(X).logits[route])
+
+    def transform(self, X: Any, route: str = "representation") -> np.ndarray:
+        """Returns representations (n, dim): z, or z_c for ``route="instrument"``."""
+        check_is_fitted(self)
+        branches = self._branches(X)
+        return branches.z if self._checked_route(route) == "representation" else branches.z_c
+
+    def _checked_config(self) -> C3RConfig:
+        for name, least in (("dim", 1), ("steps", 1), ("batch_size", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ConfigError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a finite number >= 0 was expected.")
+        for name, end in (("validation_fraction", 0.9), ("modality_dropout", 1.0)):
+            if not 0 <= getattr(self, name) <= end:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a share of 0 to {end:g} was expected.")
+        check_seed(self.seed)
+        self._checked_route(self.route)
+        if self.config is not None and not isinstance(self.config, C3RConfig):
+            raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
+        if self.config is not None:
+            return self.config
+        # With dropout the hinge inverts labels earlier: the smaller weight is the robust one.
+        return C3RConfig(lambda_n=2.0) if self.modality_dropout else DEFAULT
+
+    @staticmethod
+    def _checked_route(route: str) -> str:
+        if route not in ROUTES:
+            raise ConfigError(f"route is {route!r}, but one of {', '.join(ROUTES)} was expected.")
+        return route
+
+    def _train(self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None) -> tuple:
+        plan = batch_plan(
+            len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=self.seed, weights=weights
+        )
+        arguments = (plan, self.seed, weights_of(config), self.learning_rate, self.weight_decay)
+        params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments))
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if len(broken):
+            raise NonFiniteError(
+                f"the loss is {losses[broken[0]]} at step {broken[0] + 1}, but a finite number was expected: lower "
+                f"learning_rate ({self.learning_rate}) or the weights of config."
+            )
+        return params, losses
+
+    def _judge(self, held: Rows, config: C3RConfig, weights: np.ndarray | None) -> None:
+        """Calibration, risk, diagnostics and warnings from rows that took no part in training."""
+        num_classes = len(self.classes_)
+        self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
+        self.c3_risk_: C3Risk | None = None
+        self.first_stage_: dict[str, Any] | None = None
+        if len(held.labels) < MIN_HELD_OUT:
+            if self.validation_fraction:
+                warnings.warn(
+                    f"only {len(held.labels)} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
+                    "uncalibrated and c3_risk_ is None; give more rows or a larger validation_fraction.",
+                    stacklevel=3,
+                )
+            return
+        h = self._encode(held)
+        branches = self._runner(self._params, self._moments, h, held.present, held.labels)
+        if weights is None or weights.any():
+            self.calibration_ = {
+                route: fit_calibration(branches.logits[route], held.labels, weights) for route in ROUTES
+            }
+        self.c3_risk_ = measured_risk(branches, held.labels)
+        self.first_stage_, notes = first_stage_report(
+            self._moments, h, held.present, held.labels, config=config, num_classes=num_classes
+        )
+        logits = branches.logits["representation"]
+        notes += collapse_notes(branches.z, logits, held.labels, lambda_n=config.lambda_n if self.regularised else 0.0)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+
+    def _branches(self, X: Any) -> Branches:
+        inputs, present = self._layout.arrays(split_modalities(X, self.modalities))
+        num_rows = len(present)
+        # Labels are only needed by the hypothetical world; padding, which keeps the compiled shapes few, by nobody.
+        rows = padded(Rows(inputs, present, np.zeros(num_rows, np.int32)))
+        branches = self._runner(self._params, self._moments, self._encode(rows), rows.present, rows.labels)
+        return jax.tree.map(lambda value: value[:num_rows], branches)
+
+    @property
+    def _runner(self) -> Any:
+        return model_of(self._structure)[1]
+
+    def _encode(self, rows: Rows) -> dict[str, np.ndarray]:
+        return jax.device_get(model_of(self._structure)[2](self._params, rows.inputs, rows.present))

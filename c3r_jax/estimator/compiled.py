@@ -1,0 +1,90 @@
+"""The estimator's compiled run, shared by all fits of one shape: a grid search over weights compiles once."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.models.encoders import FeatureEncoder
+from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.training.arrays import Rows, train_on_arrays
+from c3r_jax.training.method import Method
+
+WEIGHTS = ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe")
+BLOCK = 1024  # training sets are padded to a multiple of it, so that folds of nearly equal size share a program
+
+
+class Structure(NamedTuple):
+    """What a compiled program depends on, besides the shapes of its arrays.
+
+    Attributes:
+      modalities: names.
+      num_classes: K.
+      hidden: widths of the encoders' hidden layers.
+      dim: width of the representations.
+      config: modes; weights that are not 0 count as 1 (their values are arguments of the program).
+      regularised: whether C3R terms are trained on.
+      dropout: rate of modality dropout.
+    """
+
+    modalities: tuple[str, ...]
+    num_classes: int
+    hidden: tuple[int, ...]
+    dim: int
+    config: C3RConfig
+    regularised: bool
+    dropout: float
+
+
+def structure_of(config: C3RConfig) -> C3RConfig:
+    """The configuration with every weight 0 or 1: a weight that is 0 switches its term off in the program."""
+    return dataclasses.replace(config, **{name: float(getattr(config, name) > 0) for name in WEIGHTS})
+
+
+def weights_of(config: C3RConfig) -> np.ndarray:
+    """The weights (5,) float32, in the order of :data:`WEIGHTS`."""
+    return np.array([getattr(config, name) for name in WEIGHTS], np.float32)
+
+
+@functools.lru_cache(maxsize=32)
+def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[..., Any]]:
+    """The network of a structure, the runner of its branches, and its compiled encoders."""
+    encoders = {name: FeatureEncoder(structure.dim, structure.hidden) for name in structure.modalities}
+    model = TwinNetwork(encoders, MaskedMean(), nn.Dense(structure.num_classes), structure.config, structure.dim)
+
+    def encode(params: Any, inputs: Any, present: Any) -> Any:
+        return model.apply({"params": params}, inputs, present, method=model.encode)
+
+    return model, BranchRunner(model), jax.jit(encode)
+
+
+@functools.lru_cache(maxsize=32)
+def run_of(structure: Structure) -> Callable[..., Any]:
+    """The compiled run: (rows, plan, seed, weights, learning rate, weight decay) -> (parameters, loss curve)."""
+    model = model_of(structure)[0]
+
+    def run(rows: Rows, plan: Any, seed: Any, weights: Any, learning_rate: Any, weight_decay: Any) -> tuple[Any, Any]:
+        on = {
+            name: weights[i] for i, name in enumerate(WEIGHTS) if getattr(structure.config, name)
+        }  # the others stay 0, and cost nothing
+        config = dataclasses.replace(structure.config, **on)
+        method = Method("c3r", structure.regularised, config, structure.dropout)
+        optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
+        state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)
+        return state.params, metrics["loss"]
+
+    return jax.jit(run)
+
+
+def padded(rows: Rows) -> Rows:
+    """Rows padded with zeros to a multiple of :data:`BLOCK`; no plan names the padding."""
+    extra = -len(rows.labels) % BLOCK
+    return jax.tree.map(lambda x: np.pad(x, ((0, extra), *[(0, 0)] * (x.ndim - 1))), rows)

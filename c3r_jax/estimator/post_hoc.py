@@ -1,0 +1,159 @@
+"""Audit and repair of a model that is already trained: the first stage on its frozen features."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from c3r_jax.core.instrument import Moments
+from c3r_jax.core.real_world import causal_representation, instrument_moments
+from c3r_jax.core.regularizer import C3RConfig, hypothetical_representation
+from c3r_jax.core.risk import c3_risk
+from c3r_jax.errors import DataError
+from c3r_jax.evaluation.causal import first_stage_report
+from c3r_jax.models.fusion import MaskedMean
+
+MIN_ROWS_PER_COLUMN = 4
+
+
+def _mean_of_present(features: Mapping[str, Any], present: Any) -> Any:
+    return MaskedMean().apply({}, features, present)
+
+
+class PostHocInstrument:
+    """Predicts through z_c of *any* trained multi-modal model, without retraining it.
+
+    The first stage is fitted on the model's frozen per-modality features; its own head then reads only what the other
+    modalities explain. Where cues belong to one modality each this removes most of them; where they come from the label
+    (anticausal cues) the modalities' cues explain each other, and training with C3R does better.
+
+    Args:
+      predict: the model's head, z (n, d) -> logits (n, K), written in JAX.
+      fuse: ({modality: (n, d_m)}, present (n, M)) -> z (n, d); columns of ``present`` in the sorted order of the names.
+        None: the mean of what is present.
+      config: ridge, counterfactual and instrument; None: the defaults. Its weights are not used.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> s = jax.random.normal(jax.random.key(0), (200, 1))
+      >>> h = {m: s + 0.1 * jax.random.normal(jax.random.key(i), (200, 1)) for i, m in enumerate(["a", "b"])}
+      >>> repair = PostHocInstrument(lambda z: jnp.concatenate([-z, z], axis=1)).fit(h)
+      >>> bool((repair.predict({"a": jnp.array([[2.0]]), "b": jnp.array([[1.5]])}) == 1).all())
+      True
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Any], Any],
+        fuse: Callable[[Any, Any], Any] | None = None,
+        *,
+        config: C3RConfig | None = None,
+    ):
+        self.config = C3RConfig() if config is None else config
+        if self.config.instrument == "none":
+            raise ValueError("config.instrument is 'none', but 'two_stage' or 'attention' was expected.")
+        self._predict = predict
+        self._fuse = _mean_of_present if fuse is None else fuse
+        self._moments: Moments | None = None
+
+    def fit(self, features: Mapping[str, Any], *, present: Any = None) -> "PostHocInstrument":
+        """Measures the features' moments on training rows; labels are not needed.
+
+        Args:
+          features: {modality: (n, d_m)} of the trained encoders.
+          present: (n, M) bool; None: everything is present.
+
+        Raises:
+          DataError: on fewer than two modalities, or too few rows that have them all.
+        """
+        h, mask = _checked(features, present)
+        if len(h) < 2:
+            raise DataError(f"features have the modalities {list(h)}, but at least 2 were expected.")
+        columns = sum(value.shape[1] for value in h.values())
+        complete = int(mask.all(1).sum())
+        if complete < MIN_ROWS_PER_COLUMN * columns:
+            raise DataError(
+                f"{complete} rows have every modality, but at least {MIN_ROWS_PER_COLUMN * columns} were expected for "
+                f"{columns} feature columns: give more rows, or features of fewer columns."
+            )
+        where = jnp.ones(len(mask), bool)
+        z = self._fuse(h, mask)
+        self._moments = jax.device_get(instrument_moments(h, z, mask, config=self.config, where=where))
+        return self
+
+    def transform(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
+        """Returns z_c (n, d), each row on its own."""
+        h, mask = _checked(features, present)
+        return np.asarray(self._causal(h, mask).z_c)
+
+    def predict_logits(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
+        """Returns the head's logits (n, K) at z_c."""
+        return np.asarray(self._predict(jnp.asarray(self.transform(features, present=present))))
+
+    def predict(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
+        """Returns the class ids (n,) that the head gives z_c."""
+        return self.predict_logits(features, present=present).argmax(1)
+
+    def audit(self, features: Mapping[str, Any], labels: Any, *, present: Any = None) -> dict[str, Any]:
+        """How far the model leans on what one modality alone knows, on rows that did not fit the first stage.
+
+        Args:
+          features: {modality: (n, d_m)} of held-out rows.
+          labels: (n,) class ids.
+          present: (n, M) bool.
+
+        Returns:
+          {"accuracy": of the model, "instrument_accuracy": through z_c, "risk": :class:`C3Risk` as a dict,
+          "first_stage": strength by modality, "notes": warnings in plain words}.
+        """
+        h, mask = _checked(features, present)
+        labels = np.asarray(labels)
+        real, where = self._causal(h, mask), jnp.ones(len(mask), bool)
+        z = self._fuse(h, mask)
+        z_bar = hypothetical_representation(
+            self._predict, self._fuse, h, z, jnp.asarray(labels), real, mask, config=self.config, where=where
+        )
+        logits, causal, hypothetical = (self._predict(value) for value in (z, real.z_c, z_bar))
+        risk = c3_risk(causal, hypothetical, jnp.asarray(labels))
+        stages, notes = first_stage_report(
+            self._moments,
+            {name: np.asarray(value) for name, value in h.items()},
+            np.asarray(mask),
+            labels,
+            config=self.config,
+            num_classes=logits.shape[1],
+        )
+        return {
+            "accuracy": float((np.asarray(logits).argmax(1) == labels).mean()),
+            "instrument_accuracy": float((np.asarray(causal).argmax(1) == labels).mean()),
+            "risk": {name: float(value) for name, value in risk._asdict().items()},
+            "first_stage": stages,
+            "notes": notes,
+        }
+
+    def _causal(self, h: dict[str, Any], mask: Any) -> Any:
+        if self._moments is None:
+            raise DataError("this PostHocInstrument has not been fitted: call fit(features) with training rows first.")
+        return causal_representation(self._fuse, h, mask, self._moments, config=self.config)
+
+
+def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
+    """Features in the sorted order of their names, zero where absent, and the mask."""
+    h = {name: jnp.asarray(features[name]) for name in sorted(features)}
+    shapes = {name: value.shape for name, value in h.items()}
+    rows = {shape[0] if shape else 0 for shape in shapes.values()}
+    if not h or len(rows) != 1 or any(value.ndim != 2 for value in h.values()):
+        raise DataError(f"features have shapes {shapes}, but (n, d) by modality with equal n was expected.")
+    mask = jnp.ones((rows.pop(), len(h)), bool) if present is None else jnp.asarray(present)
+    if mask.shape != (len(next(iter(h.values()))), len(h)) or mask.dtype != bool:
+        raise DataError(f"present has shape {mask.shape} and dtype {mask.dtype}: expected bool (n, {len(h)}).")
+    h = {
+        name: jnp.where(mask[:, m, None], value, jnp.zeros((), value.dtype))
+        for m, (name, value) in enumerate(h.items())
+    }
+    bad = [name for name, value in h.items() if not bool(jnp.isfinite(value).all())]
+    if bad:
+        raise DataError(f"features[{bad[0]!r}] holds a NaN or infinite number in a present row: expected finite ones.")
+    return h, mask

@@ -1,0 +1,200 @@
+"""The estimator: it finds the cause, keeps scikit-learn's promises, and says what is wrong."""
+
+import io
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from c3r_jax import C3RClassifier, C3RConfig
+from c3r_jax.data.structural import StructuralModel
+from c3r_jax.errors import ConfigError, DataError, NonFiniteError
+from c3r_jax.estimator.compiled import run_of
+from c3r_jax.evaluation.structural import causal_report
+
+from .conftest import SMALL
+
+COLUMNS = {"m1": slice(0, 24), "m2": slice(24, 48)}
+pytestmark = pytest.mark.filterwarnings("ignore:the first stage", "ignore:over-identification")
+
+
+def wide(sample):
+    return np.concatenate([sample.inputs["m1"], sample.inputs["m2"]], axis=1)
+
+
+def test_finds_the_cause_where_plain_training_takes_the_cue():
+    model = StructuralModel("anticausal")
+    train = model.sample(2000, seed=0)
+    settings = {"steps": 300}
+    plain = C3RClassifier(regularised=False, **settings).fit(train.inputs, train.labels)
+    c3r = C3RClassifier(**settings).fit(train.inputs, train.labels)
+    reports = {
+        name: causal_report(model, e.predict_proba, e.transform, num_examples=1500, seed=1)
+        for name, e in (("plain", plain), ("c3r", c3r))
+    }
+    assert reports["plain"]["same"] > 0.92 and reports["plain"]["shift"] < 0.45
+    assert reports["c3r"]["same"] > 0.87 and reports["c3r"]["shift"] > 0.80
+    assert reports["c3r"]["missing_shift"] > 0.75 > reports["plain"]["missing_shift"]
+    assert reports["c3r"]["do_s"] > 0.9 and reports["c3r"]["do_cue"] < 0.1 < reports["plain"]["do_cue"]
+    assert reports["c3r"]["dcor"]["c_m1"] < reports["plain"]["dcor"]["c_m1"]
+    assert c3r.c3_risk_.sufficiency < 0.2 and c3r.loss_curve_[-1] < c3r.loss_curve_[0]
+    # The repair that needs no retraining.
+    z_c = causal_report(model, lambda x: plain.predict_proba(x, "instrument"), num_examples=1500, seed=1)
+    assert reports["plain"]["shift"] + 0.2 < z_c["shift"]
+
+
+def test_same_seed_same_numbers(sample, fitted):
+    again = clone(fitted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again.fit(sample.inputs, sample.labels)
+        other = clone(fitted).set_params(seed=1).fit(sample.inputs, sample.labels)
+    np.testing.assert_array_equal(again.predict_proba(sample.inputs), fitted.predict_proba(sample.inputs))
+    assert np.abs(other.predict_proba(sample.inputs) - fitted.predict_proba(sample.inputs)).max() > 1e-3
+    assert clone(fitted).get_params() == fitted.get_params()
+
+
+@pytest.mark.parametrize("route", ["representation", "instrument"])
+def test_a_prediction_never_depends_on_its_batch(sample, fitted, route):
+    whole = fitted.predict_proba(sample.inputs, route)
+    one = {name: x[7:8] for name, x in sample.inputs.items()}
+    np.testing.assert_allclose(fitted.predict_proba(one, route), whole[7:8], rtol=1e-5)
+    np.testing.assert_allclose(whole.sum(1), 1, rtol=1e-9)
+    assert fitted.transform(sample.inputs, route).shape == (400, 4)
+
+
+def test_a_missing_key_is_a_row_of_nan(sample, fitted):
+    nan = {"m1": sample.inputs["m1"], "m2": np.full((400, 24), np.nan)}
+    alone = fitted.predict_proba({"m1": sample.inputs["m1"]})
+    np.testing.assert_array_equal(fitted.predict_proba(nan), alone)
+    assert np.abs(alone - fitted.predict_proba(sample.inputs)).max() > 1e-3
+
+
+def test_rows_of_nan_in_training(sample):
+    x = {name: values.copy() for name, values in sample.inputs.items()}
+    x["m1"][::7] = np.nan
+    x["m2"][3::7] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = C3RClassifier(**SMALL).fit(x, sample.labels)
+    assert np.isfinite(model.loss_curve_).all() and np.isfinite(model.predict_proba(x)).all()
+
+
+def test_names_as_labels_and_a_frame_as_input(sample, fitted):
+    frame = pd.concat({name: pd.DataFrame(x) for name, x in sample.inputs.items()}, axis=1)
+    names = np.array(["no", "yes"])[sample.labels]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = C3RClassifier(**SMALL).fit(frame, pd.Series(names))
+    assert list(model.classes_) == ["no", "yes"] and model.modalities_ == ("m1", "m2")
+    np.testing.assert_array_equal(model.predict(frame) == "yes", fitted.predict(sample.inputs) == 1)
+    assert model.score(frame, names) == np.mean(model.predict(frame) == names)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cross_validation_grid_search_and_pipeline(sample):
+    x, y = wide(sample), sample.labels
+    model = C3RClassifier(**SMALL, modalities=COLUMNS)
+    assert cross_val_score(model, x, y, cv=3).min() > 0.6
+    run_of.cache_clear()
+    configs = [C3RConfig(lambda_n=0.5), C3RConfig(lambda_n=2.0, lambda_s=1.0)]
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), {"c3rclassifier__config": configs}, cv=2, n_jobs=1)
+    assert search.fit(x, y).best_score_ > 0.6
+    assert run_of.cache_info().misses == 1  # weights are arguments: the grid compiles once
+
+
+def test_joblib_round_trip(sample, fitted):
+    file = io.BytesIO()
+    joblib.dump(fitted, file)
+    file.seek(0)
+    np.testing.assert_array_equal(joblib.load(file).predict_proba(sample.inputs), fitted.predict_proba(sample.inputs))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_class_weight_raises_the_recall_of_the_rare_class():
+    train = StructuralModel("confounded", positive_share=0.2).sample(1200, seed=0)
+    recall = {}
+    for weight in (None, "balanced", {0: 1.0, 1: 30.0}):
+        model = C3RClassifier(regularised=False, class_weight=weight, **{**SMALL, "steps": 100})
+        predicted = model.fit(train.inputs, train.labels).predict(train.inputs)
+        recall[str(weight)] = (predicted[train.labels == 1] == 1).mean()
+    assert recall["None"] + 0.1 < recall["balanced"] < list(recall.values())[2]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_row_of_weight_zero_is_never_drawn(sample):
+    keep = np.arange(400) % 2 == 0
+    labels = np.where(keep, sample.labels, 1 - sample.labels)
+    model = C3RClassifier(**{**SMALL, "steps": 150}).fit(sample.inputs, labels, sample_weight=keep)
+    assert (model.predict(sample.inputs) == sample.labels).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"dim": 1.5}, "dim is 1.5"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"route": "z"}, "route is 'z'"),
+        ({"config": {"lambda_n": 1}}, "config is dict"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_refused(sample, change, message):
+    with pytest.raises(ValueError, match=message):
+        C3RClassifier(**change).fit(sample.inputs, sample.labels)
+
+
+def test_input_refused(sample, fitted):
+    with pytest.raises(DataError, match="at least 2"):
+        C3RClassifier(**SMALL).fit({"m1": sample.inputs["m1"]}, sample.labels)
+    with pytest.raises(DataError, match="y is missing at row 0"):
+        C3RClassifier(**SMALL).fit(sample.inputs, np.full(400, np.nan))
+    with pytest.raises(NotFittedError):
+        C3RClassifier().predict(sample.inputs)
+    with pytest.raises(ConfigError, match="route is 'z'"):
+        fitted.predict(sample.inputs, route="z")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_failed_fit_keeps_the_one_before(sample):
+    model = C3RClassifier(**SMALL).fit(sample.inputs, sample.labels)
+    before = model.predict_proba(sample.inputs)
+    model.set_params(learning_rate=1e30)
+    with pytest.raises(NonFiniteError, match="lower learning_rate"):
+        model.fit(sample.inputs, sample.labels)
+    np.testing.assert_array_equal(model.predict_proba(sample.inputs), before)
+
+
+def test_warns_of_a_weak_instrument():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    x = {"a": rng.normal(size=(400, 3)), "b": rng.normal(size=(400, 3))}
+    with pytest.warns(UserWarning, match="first stage of a is weak"):
+        C3RClassifier(**SMALL, regularised=False).fit(x, labels)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_warns_of_a_necessity_weight_that_turns_labels_over(sample):
+    with pytest.warns(UserWarning, match="lower lambda_n"):
+        C3RClassifier(C3RConfig(lambda_n=60.0), **{**SMALL, "steps": 200}).fit(sample.inputs, sample.labels)
+
+
+def test_warns_of_too_few_held_out_rows(sample):
+    few = {name: x[:80] for name, x in sample.inputs.items()}
+    with pytest.warns(UserWarning, match="rows are held out"):
+        model = C3RClassifier(**SMALL).fit(few, sample.labels[:80])
+    assert model.c3_risk_ is None and model.first_stage_ is None
+    quiet = C3RClassifier(**SMALL, validation_fraction=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet.fit(few, sample.labels[:80])
+    assert quiet.calibration_["representation"].temperature == 1

@@ -1,0 +1,74 @@
+"""The first stage on frozen features: equal to NumPy's ridge, and a repair of a plainly trained model."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c3r_jax import C3RConfig, PostHocInstrument
+from c3r_jax.errors import DataError
+
+
+def features(n, seed):
+    """Two measurements of s, the label; each beside a loud column of its own that tells nothing."""
+    rng = np.random.default_rng(seed)
+    s = rng.choice([-1.0, 1.0], n)
+    labels = (s > 0).astype(int)
+    h = {}
+    for name in ("a", "b"):
+        h[name] = np.stack([s + 0.5 * rng.normal(size=n), 3 * rng.normal(size=n)], axis=1).astype(np.float32)
+    return h, labels
+
+
+def head(z):
+    score = z[:, 0] + z[:, 1]
+    return jnp.stack([-score, score], axis=1)
+
+
+def test_is_ridge_regression_by_numpy():
+    h, _ = features(300, 0)
+    repair = PostHocInstrument(head, config=C3RConfig(ridge=0.1)).fit(h)
+    parts = []
+    for own, other in (("a", "b"), ("b", "a")):
+        v, y = np.float64(h[other]), np.float64(h[own])
+        cv = v - v.mean(0)
+        gram = cv.T @ cv / 300
+        coef = np.linalg.solve(gram + 0.1 * np.trace(gram) / 2 * np.eye(2), cv.T @ (y - y.mean(0)) / 300)
+        parts.append(y.mean(0) + cv @ coef)
+    np.testing.assert_allclose(repair.transform(h), np.mean(parts, axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_repairs_a_head_that_reads_what_one_modality_alone_knows():
+    train, _ = features(2000, 1)
+    test, labels = features(2000, 2)
+    repair = PostHocInstrument(head).fit(train)
+    audit = repair.audit(test, labels)
+    assert audit["accuracy"] < 0.75 < audit["instrument_accuracy"] == (repair.predict(test) == labels).mean()
+    assert audit["risk"]["sufficiency"] == pytest.approx(1 - audit["instrument_accuracy"])
+    assert set(audit["first_stage"]) == {"a", "b"}
+
+
+def test_a_missing_modality_and_a_fusion_of_the_users_own():
+    h, _ = features(200, 3)
+    present = np.ones((200, 2), bool)
+    present[::3, 1] = False
+    repair = PostHocInstrument(head).fit(h, present=present)
+    poisoned = {**h, "b": np.where(present[:, 1:], h["b"], 1e30).astype(np.float32)}
+    np.testing.assert_array_equal(repair.transform(h, present=present), repair.transform(poisoned, present=present))
+    weighted = PostHocInstrument(head, lambda h, present: 0.5 * h["a"] + 0.5 * h["b"]).fit(h)
+    np.testing.assert_allclose(weighted.transform(h), PostHocInstrument(head).fit(h).transform(h), rtol=1e-5)
+
+
+def test_clear_refusals():
+    h, _ = features(200, 4)
+    with pytest.raises(DataError, match="has not been fitted"):
+        PostHocInstrument(head).predict(h)
+    with pytest.raises(DataError, match="at least 2"):
+        PostHocInstrument(head).fit({"a": h["a"]})
+    with pytest.raises(DataError, match="10 rows have every modality"):
+        PostHocInstrument(head).fit({name: x[:10] for name, x in h.items()})
+    with pytest.raises(DataError, match="holds a NaN"):
+        PostHocInstrument(head).fit({**h, "b": h["b"] * np.nan})
+    with pytest.raises(DataError, match="present has shape"):
+        PostHocInstrument(head).fit(h, present=np.ones((200, 3), bool))
+    with pytest.raises(ValueError, match="instrument is 'none'"):
+        PostHocInstrument(head, config=C3RConfig(instrument="none"))
