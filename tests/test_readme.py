@@ -9,10 +9,11 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_python_block_adds_c3r_to_a_model():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = BLOCKS[0]
     keys = jax.random.split(jax.random.key(0), 5)
     names = {
         "params": {
@@ -33,6 +34,14 @@ def test_python_block_adds_c3r_to_a_model():
     assert names["terms"].task > 0
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith("import")]
     assert len(lines) <= 10
+
+
+def test_python_block_fits_an_estimator_that_withstands_the_shift():
+    assert len(BLOCKS) == 2
+    names = {}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    assert names["model"].score(names["shifted"].inputs, names["shifted"].labels) > 0.8
+    assert names["model"].c3_risk_.sufficiency < 0.2
 
 
 def test_named_files_and_targets_exist():

@@ -1,0 +1,98 @@
+"""Moments over several batches: merging is exact, and the objective uses the pooled ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import c3r_jax
+from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
+
+from . import problems
+from .conftest import Precision
+from .oracle_objective import c3r
+
+
+def empty(width: int) -> Moments:
+    return batch_moments(jnp.zeros((0, width)))
+
+
+@pytest.mark.parametrize("cuts", [(0,), (1,), (40,), (3, 3, 17), (10, 20, 30)])
+def test_merging_is_the_moments_of_all_rows(precision: Precision, cuts: tuple[int, ...]) -> None:
+    """Far from zero on purpose: sums of squares would cancel."""
+    x = (np.random.default_rng(0).normal(size=(40, 3)) * [1.0, 0.1, 5.0] + [3.0, -2.0, 50.0]).astype(precision.dtype)
+    total = empty(3)
+    for part in np.split(x, cuts):
+        total = merge_moments(total, batch_moments(jnp.asarray(part)))
+    wide = x.astype(np.float64)
+    assert float(total.count) == 40
+    precision.close(total.mean, wide.mean(0), loosen=5.0)
+    precision.close(total.cov, np.cov(wide.T, bias=True), loosen=50.0)
+
+
+def test_forgetting_is_a_smaller_count() -> None:
+    a, b = np.random.default_rng(1).normal(size=(2, 20, 2)).astype(np.float32)
+    old, new = batch_moments(jnp.asarray(a)), batch_moments(jnp.asarray(b))
+    merged = merge_moments(old._replace(count=old.count * 0.25), new)
+    weights = np.repeat([0.25, 1.0], 20)
+    rows = np.concatenate([a, b]).astype(np.float64)
+    np.testing.assert_allclose(merged.mean, np.average(rows, axis=0, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(merged.cov, np.cov(rows.T, bias=True, aweights=weights), rtol=1e-5)
+
+
+def joined(data: problems.Problem) -> np.ndarray:
+    return np.concatenate([data.features[m] for m in problems.NAMES], axis=1)
+
+
+def test_the_objective_fits_its_first_stage_on_pooled_rows(x64: None) -> None:
+    earlier, data = problems.problem(5), problems.problem(6)
+    moments = batch_moments(jnp.asarray(joined(earlier)))
+    loss, terms = c3r_jax.c3r_loss(
+        data.predict, problems.mean_fuse, data.features, jnp.asarray(data.labels), moments=moments
+    )
+    rows = np.concatenate([joined(earlier), joined(data)])
+    parts = {}
+    for c, m in enumerate(problems.NAMES):
+        own = np.arange(3 * c, 3 * c + 3)
+        others = np.setdiff1d(np.arange(rows.shape[1]), own)
+        v, h = rows[:, others], rows[:, own]
+        centred = v - v.mean(0)
+        gram = centred.T @ centred / len(rows)
+        gram += 1e-2 * np.trace(gram) / len(others) * np.eye(len(others))
+        coef = np.linalg.solve(gram, centred.T @ (h - h.mean(0)) / len(rows))
+        parts[m] = h.mean(0) + (joined(data)[:, others] - v.mean(0)) @ coef
+    z_c = np.mean([parts[m] for m in problems.NAMES], axis=0)
+    np.testing.assert_allclose(terms.z_c, z_c, rtol=1e-8)
+    alone = c3r(data.predict, problems.mean_fuse, data.features, data.labels)
+    assert np.abs(np.asarray(terms.z_c) - alone["z_c"]).max() > 1e-2
+    np.testing.assert_allclose(terms.moments.mean, joined(data).mean(0), rtol=1e-10)  # of this batch alone
+    assert np.isfinite(loss)
+
+
+def test_no_gradient_reaches_earlier_moments(x64: None) -> None:
+    earlier, data = problems.problem(5), problems.problem(6)
+
+    def loss(moments: Moments) -> jax.Array:
+        features = {m: jnp.asarray(h) for m, h in data.features.items()}
+        return c3r_jax.c3r_loss(
+            data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), moments=moments
+        )[0]
+
+    gradient = jax.grad(loss)(batch_moments(jnp.asarray(joined(earlier))))
+    assert all((np.asarray(leaf) == 0).all() for leaf in gradient)
+
+
+def test_through_fuse_with_missing_modalities(x64: None) -> None:
+    data = problems.problem(7, masked=True)
+    config = {"counterfactual": "instrumented", "through_fuse": True}
+    loss, terms, _ = problems.evaluate(data, fuse=problems.bent_fuse, **config)
+    expected = c3r(data.predict, problems.bent_fuse, data.features, data.labels, **data.masks(), **config)
+    np.testing.assert_allclose(loss, expected["loss"], rtol=1e-8)
+    keep = data.where
+    np.testing.assert_allclose(np.asarray(terms.z_bar)[keep], expected["z_bar"][keep], rtol=1e-8)
+    everything = dataclasses.replace(data, present=None)
+    assert abs(float(problems.evaluate(everything, fuse=problems.bent_fuse, **config)[0]) - float(loss)) > 1e-3
