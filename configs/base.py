@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.c3r.attention_keys = "others"  # others | all
     config.c3r.through_fuse = False
     config.c3r.stop_gradient = False
+    config.c3r.shuffled = False
 
     config.data = ConfigDict()
     config.data.name = "emoji"

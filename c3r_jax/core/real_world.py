@@ -79,12 +79,21 @@ def instrument_moments(
       :class:`Moments` of width :func:`moments_width`.
     """
     if config.instrument == "two_stage":
-        joint = jnp.concatenate([promote(h) for h in features.values()], axis=1)
-        return batch_moments(joint, where=where & present.all(1), axis_name=axis_name)
+        blocks, usable = [promote(h) for h in features.values()], where & present.all(1)
+        if config.shuffled:
+            blocks, usable = _unpaired(blocks, usable)
+        return batch_moments(jnp.concatenate(blocks, axis=1), where=usable, axis_name=axis_name)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     if v.shape != z.shape:
         raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
     return batch_moments(jnp.concatenate([v, promote(z)], axis=1), where=where & exists, axis_name=axis_name)
+
+
+def _unpaired(blocks: list[Array], usable: Array) -> tuple[list[Array], Array]:
+    """Every modality from another example than the others, each rolled by its own part of the device's rows."""
+    stride = max(1, usable.shape[0] // len(blocks))
+    rolled = [jnp.roll(usable, m * stride) for m in range(len(blocks))]
+    return [jnp.roll(block, m * stride, axis=0) for m, block in enumerate(blocks)], jnp.stack(rolled).all(0)
 
 
 def causal_representation(

@@ -51,6 +51,8 @@ class C3RConfig:
       through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
       stop_gradient: hold the first-stage coefficients constant (an ablation).
       label_smoothing: of the cross-entropies at z and z_c, in [0, 1).
+      shuffled: fit the first stage on rows whose modalities belong to different examples (a negative control: a gain
+        that survives it is not the instrument's).
 
     Raises:
       ValueError: naming the field, its value and what was expected.
@@ -77,6 +79,7 @@ class C3RConfig:
     through_fuse: bool = False
     stop_gradient: bool = False
     label_smoothing: float = 0.0
+    shuffled: bool = False
 
     def __post_init__(self) -> None:
         for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
@@ -101,6 +104,10 @@ class C3RConfig:
             raise ValueError("C3RConfig.necessity is 'kl', which needs prior: the label shares of the training set.")
         if self.counterfactual == "instrumented" and self.instrument == "none":
             raise ValueError("C3RConfig.counterfactual is 'instrumented', which needs an instrument, but it is 'none'.")
+        if self.shuffled and self.instrument != "two_stage":
+            raise ValueError(
+                f"C3RConfig.shuffled is True, which needs instrument='two_stage', but it is {self.instrument!r}."
+            )
         if self.through_fuse and (self.counterfactual, self.instrument) != ("instrumented", "two_stage"):
             raise ValueError(
                 "C3RConfig.through_fuse is True, which needs counterfactual='instrumented' and instrument='two_stage'."

@@ -66,22 +66,35 @@ def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[
     return model, BranchRunner(model), jax.jit(encode)
 
 
+def train_run(
+    structure: Structure, rows: Rows, plan: Any, seed: Any, weights: Any, learning_rate: Any, weight_decay: Any
+) -> tuple[Any, Any]:
+    """One run; pure. All but the structure may be traced.
+
+    Args:
+      structure: what is compiled in.
+      rows: the training set.
+      plan: (steps, batch) rows of every batch.
+      seed: of everything random.
+      weights: (5,) in the order of :data:`WEIGHTS`; those that the structure has as 0 are not read.
+      learning_rate: of AdamW.
+      weight_decay: of AdamW.
+
+    Returns:
+      Parameters and the loss of every step (steps,).
+    """
+    on = {name: weights[i] for i, name in enumerate(WEIGHTS) if getattr(structure.config, name)}
+    method = Method("c3r", structure.regularised, dataclasses.replace(structure.config, **on), structure.dropout)
+    optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
+    model = model_of(structure)[0]
+    state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)
+    return state.params, metrics["loss"]
+
+
 @functools.lru_cache(maxsize=32)
 def run_of(structure: Structure) -> Callable[..., Any]:
-    """The compiled run: (rows, plan, seed, weights, learning rate, weight decay) -> (parameters, loss curve)."""
-    model = model_of(structure)[0]
-
-    def run(rows: Rows, plan: Any, seed: Any, weights: Any, learning_rate: Any, weight_decay: Any) -> tuple[Any, Any]:
-        on = {
-            name: weights[i] for i, name in enumerate(WEIGHTS) if getattr(structure.config, name)
-        }  # the others stay 0, and cost nothing
-        config = dataclasses.replace(structure.config, **on)
-        method = Method("c3r", structure.regularised, config, structure.dropout)
-        optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
-        state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)
-        return state.params, metrics["loss"]
-
-    return jax.jit(run)
+    """:func:`train_run` of a structure, compiled once per shape of its arrays."""
+    return jax.jit(functools.partial(train_run, structure))
 
 
 def padded(rows: Rows) -> Rows:

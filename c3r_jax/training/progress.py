@@ -16,9 +16,11 @@ class TrainingProgress:
       start: steps already done.
       batch_size: examples per step.
       title: what is being trained.
+      unit: what the rate counts.
     """
 
-    def __init__(self, total: int, start: int, batch_size: int, title: str):
+    def __init__(self, total: int, start: int, batch_size: int, title: str, unit: str = "examples"):
+        self._unit = unit
         self._total, self._start, self._batch_size, self._title = total, start, batch_size, title
         self._began = time.monotonic()
         self._bar: Progress | None = None
@@ -27,7 +29,7 @@ class TrainingProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:,.0f} examples/s"),
+                TextColumn("{task.fields[rate]:,.3g} " + f"{unit}/s"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 console=Console(),
@@ -58,7 +60,7 @@ class TrainingProgress:
             rate = self._rate(step)
             left = (self._total - step) * self._batch_size / rate if rate > 0 else 0.0
             print(
-                f"{self._title}  step {step}/{self._total}  {rate:,.0f} examples/s  {left:.0f} s left  {text}",
+                f"{self._title}  step {step}/{self._total}  {rate:,.3g} {self._unit}/s  {left:.0f} s left  {text}",
                 flush=True,
             )
 

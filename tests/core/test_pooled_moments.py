@@ -11,6 +11,7 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
+from c3r_jax.core.real_world import instrument_moments
 
 from . import problems
 from .conftest import Precision
@@ -78,9 +79,9 @@ def test_no_gradient_reaches_earlier_moments(x64: None) -> None:
 
     def loss(moments: Moments) -> jax.Array:
         features = {m: jnp.asarray(h) for m, h in data.features.items()}
-        return c3r_jax.c3r_loss(
-            data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), moments=moments
-        )[0]
+        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), moments=moments)[
+            0
+        ]
 
     gradient = jax.grad(loss)(batch_moments(jnp.asarray(joined(earlier))))
     assert all((np.asarray(leaf) == 0).all() for leaf in gradient)
@@ -96,3 +97,36 @@ def test_through_fuse_with_missing_modalities(x64: None) -> None:
     np.testing.assert_allclose(np.asarray(terms.z_bar)[keep], expected["z_bar"][keep], rtol=1e-8)
     everything = dataclasses.replace(data, present=None)
     assert abs(float(problems.evaluate(everything, fuse=problems.bent_fuse, **config)[0]) - float(loss)) > 1e-3
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_shuffled_moments_pair_other_examples(masked: bool) -> None:
+    """Three modalities of 64 rows: the second is 21 rows on, the third 42."""
+    data = problems.problem(8, masked=masked)
+    rows = len(data.labels)
+    present = np.ones((rows, 3), bool) if data.present is None else data.present
+    where = np.ones(rows, bool) if data.where is None else data.where
+    usable = where & present.all(1)
+    moved = [(np.arange(rows) - 21 * c) % rows for c in range(3)]
+    keep = np.all([usable[index] for index in moved], axis=0)
+    joint = np.concatenate([data.features[m][index] for m, index in zip(problems.NAMES, moved, strict=True)], axis=1)
+    features = {m: jnp.asarray(data.features[m]) for m in problems.NAMES}
+    config = c3r_jax.C3RConfig(shuffled=True)
+    z = jnp.zeros((rows, 3))
+    moments = instrument_moments(features, z, jnp.asarray(present), config=config, where=jnp.asarray(where))
+    assert float(moments.count) == keep.sum() > 10
+    np.testing.assert_allclose(moments.cov, np.cov(joint[keep].T, bias=True), rtol=1e-4, atol=1e-4)
+
+
+def test_a_shuffled_instrument_explains_nothing() -> None:
+    data = problems.problem(9, rows=512)
+    strength = {}
+    for shuffled in (False, True):
+        _, terms, _ = problems.evaluate(data, shuffled=shuffled)
+        strength[shuffled] = np.mean([stage.r2.mean() for stage in terms.first_stage.values()])
+    assert strength[True] < 0.05 < 0.3 < strength[False]
+
+
+def test_shuffling_needs_two_stages() -> None:
+    with pytest.raises(ValueError, match="shuffled is True, which needs instrument='two_stage', but it is 'none'"):
+        c3r_jax.C3RConfig(shuffled=True, instrument="none")

@@ -1,0 +1,91 @@
+"""One compiled, vmapped program against the same runs one after another, and the time per run as their number grows.
+
+Run ``python benchmarks/sweep.py --json OUT.json`` (about five minutes on two cores). Both sides are compiled before the
+clock starts, run in one process on the same data, and take turns; figures are medians. Model and batch are those of the
+structural benchmarks, with fewer steps.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from c3r_jax.estimator.compiled import train_run
+from c3r_jax.sweep.engine import compiled_chunk, evaluate_run, make_data
+from c3r_jax.sweep.grid import Cell, SweepRun, read_cells, structure, weights
+from configs.sweeps.base import get_config
+
+COUNTS = (1, 4, 16, 64, 256)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall time of a call, results ready."""
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Prints the figures and writes them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    config = get_config()
+    config.train.steps = arguments.steps
+    config.data.num_eval = 500
+    config.cells = ConfigDict({"c3r": {}})
+    cell = read_cells(config)[0]
+    figures: dict[str, Any] = {"device": jax.devices()[0].device_kind, "steps": arguments.steps}
+    figures |= compare(config, cell, arguments.repeats)
+    print(json.dumps(figures, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def compare(config: ConfigDict, cell: Cell, repeats: int) -> dict[str, Any]:
+    """Times both ways; one after another is timed on 16 runs."""
+    run = SweepRun("confounded", cell.name, (), 0)
+    made, data = structure(config, cell, run), make_data(config, run)
+    own, rates = weights(cell, run), (config.train.learning_rate, config.train.weight_decay)
+    train, judge = jax.jit(functools.partial(train_run, made)), jax.jit(functools.partial(evaluate_run, made))
+    one_seed = jax.tree.map(lambda x: x[None], data)
+
+    def alone(count: int) -> Any:
+        found = []
+        for seed in range(count):
+            params, _ = train(data.train, data.plan, np.uint32(seed), own, *rates)
+            found.append(jax.device_get(judge(params, data)))
+        return found
+
+    def together(count: int) -> Any:
+        seeds, index = np.arange(count, dtype=np.uint32), np.zeros(count, np.int32)
+        return jax.device_get(compiled_chunk(made)(one_seed, index, seeds, np.tile(own, (count, 1)), *rates))
+
+    alone(1)
+    first = {count: seconds(lambda count=count: together(count)) for count in COUNTS}
+    times: dict[str, list[float]] = {"alone": [], **{str(count): [] for count in COUNTS}}
+    for _ in range(repeats):
+        times["alone"].append(seconds(lambda: alone(16)) / 16)
+        for count in COUNTS:
+            times[str(count)].append(seconds(lambda count=count: together(count)) / count)
+    per_run = {name: float(np.median(values)) for name, values in times.items()}
+    return {
+        "seconds_per_run_one_after_another": per_run["alone"],
+        "seconds_per_run_together": {str(count): per_run[str(count)] for count in COUNTS},
+        "seconds_first_call": {str(count): first[count] for count in COUNTS},
+        "speedup_64": per_run["alone"] / per_run["64"],
+        "speedup_256": per_run["alone"] / per_run["256"],
+    }
+
+
+if __name__ == "__main__":
+    main()

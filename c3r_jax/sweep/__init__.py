@@ -1,0 +1,1 @@
+"""Functional ablation studies: many small runs as one compiled program."""

@@ -1,0 +1,28 @@
+"""What every sweep has; a study gives its cells."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the base of a sweep; every leaf is read and can be set as ``--config.any.leaf=value``."""
+    config = ConfigDict()
+    config.seeds = 5
+    config.baseline = "plain"  # the cell that others are compared with
+    config.select_by = "validation_accuracy"  # among a cell's weights: validation_accuracy | validation_risk | oracle
+    config.memory_mib = 2048  # for the runs of one chunk
+    config.data = ConfigDict()
+    config.data.worlds = ("confounded", "anticausal")  # structural models; also "null"
+    config.data.num_modalities = 2
+    config.data.positive_share = 0.5
+    config.data.num_train = 4000
+    config.data.num_eval = 2000
+    config.model = ConfigDict()
+    config.model.hidden = (64,)
+    config.model.dim = 16
+    config.train = ConfigDict()
+    config.train.steps = 500
+    config.train.batch_size = 256
+    config.train.learning_rate = 2e-3
+    config.train.weight_decay = 1e-3
+    config.cells = ConfigDict()
+    return config

@@ -1,0 +1,224 @@
+"""Sweeps: a run equals itself alone, chunks and devices change nothing, finished chunks are kept, selection is fair."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from c3r_jax.errors import ConfigError
+from c3r_jax.estimator.compiled import train_run
+from c3r_jax.sweep import engine
+from c3r_jax.sweep.engine import chunk_size, chunks_of, evaluate_run, make_data, run_sweep
+from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
+from c3r_jax.sweep.report import bootstrap_interval, score, select, sweep_figure, sweep_table
+from configs.sweeps import ablation, base
+
+
+@pytest.fixture
+def small():
+    config = base.get_config()
+    config.seeds = 2
+    config.data.worlds = ("anticausal",)
+    config.data.num_train = 300
+    config.data.num_eval = 120
+    config.model.hidden = (8,)
+    config.model.dim = 4
+    config.train.steps = 10
+    config.train.batch_size = 64
+    config.cells = ConfigDict({"plain": {"regularised": False}, "c3r": {"lambda_n": (0.5, 2.0), "dropout": 0.3}})
+    return config
+
+
+def test_every_run_equals_itself_alone(small, tmp_path):
+    """Six runs on eight devices: padded, sharded and vmapped."""
+    cells = read_cells(small)
+    records = run_sweep(small, cells, tmp_path)
+    assert [r["label"] for r in records] == ["plain"] * 2 + ["c3r lambda_n=0.5"] * 2 + ["c3r lambda_n=2"] * 2
+    assert len(jax.local_devices()) == 8
+    for record in records:
+        cell = next(cell for cell in cells if cell.name == record["cell"])
+        run = SweepRun(record["world"], record["cell"], tuple(record["weights"].items()), record["seed"])
+        made, data = structure(small, cell, run), make_data(small, run)
+        params, losses = jax.jit(train_run, static_argnums=0)(
+            made, data.train, data.plan, run.seed, weights(cell, run), 2e-3, 1e-3
+        )
+        np.testing.assert_allclose(record["last_loss"], losses[-1], rtol=1e-5)
+        alone = jax.jit(evaluate_run, static_argnums=0)(made, params, data)
+        # One of 120 examples may lie on the boundary.
+        found = np.array(
+            [[record["accuracy"][r][t] for r in record["accuracy"]] for t in record["accuracy"]["instrument"]]
+        )
+        assert np.abs(found - alone["accuracy"]).max() <= 1 / 120 + 1e-6
+    assert records[2]["last_loss"] != records[4]["last_loss"]
+
+
+def test_chunks_change_nothing(small, tmp_path):
+    cells = read_cells(small)
+    whole = run_sweep(small, cells, tmp_path / "whole")
+    small.memory_mib = 1
+    parts = chunks_of(small, cells)
+    assert len(parts) == 6 and sum(len(runs) for _, runs in parts) == 6
+    cut = run_sweep(small, cells, tmp_path / "cut")
+    np.testing.assert_allclose([r["last_loss"] for r in cut], [r["last_loss"] for r in whole], rtol=1e-5)
+
+
+def test_a_chunk_fits_the_memory(small):
+    cells = read_cells(small)
+    run = cells[0].runs("anticausal", 1)[0]
+    made, data = structure(small, cells[0], run), make_data(small, run)
+    sizes = [chunk_size(made, data, mib) for mib in (1, 64, 1024)]
+    assert 1 <= sizes[0] < sizes[1] < sizes[2]
+    assert sizes[2] * sum(x.nbytes for x in jax.tree.leaves(data)) < 1024 * 2**20
+
+
+def test_finished_chunks_are_not_run_again_and_damaged_ones_are(small, tmp_path, monkeypatch):
+    cells = read_cells(small)
+    before = run_sweep(small, cells, tmp_path)
+    files = sorted((tmp_path / "chunks").iterdir())
+    assert len(files) == 2
+    ran = []
+    real = engine.run_chunk
+    monkeypatch.setattr(engine, "run_chunk", lambda *a: ran.append(len(a[2])) or real(*a))
+    assert run_sweep(small, cells, tmp_path) == before and ran == []
+    text = files[0].read_text()
+    for damage in (text[: len(text) // 2], "", "[]", json.dumps([{}])):
+        ran.clear()
+        files[0].write_text(damage)
+        assert run_sweep(small, cells, tmp_path) == before and len(ran) == 1
+
+
+def record(label, seed, *, validation=0.8, risk=0.5, shift=0.7, finite=True, world="w"):
+    z = {"validation": validation, "same": 0.8, "shift": shift}
+    return {
+        "world": world,
+        "cell": label.split()[0],
+        "label": label,
+        "seed": seed,
+        "finite": finite,
+        "accuracy": {"representation": z, "instrument": z},
+        "risk": {"total": risk},
+    }
+
+
+def test_selection_rules_by_name():
+    records = [
+        *(record("c a", seed, validation=0.9, risk=0.6, shift=0.1) for seed in (0, 1)),
+        *(record("c b", seed, validation=0.8, risk=0.4, shift=0.2) for seed in (0, 1)),
+        *(record("c c", seed, validation=0.7, risk=0.9, shift=0.3) for seed in (0, 1)),
+        *(record("c d", seed, validation=1.0, risk=0.0, shift=1.0, finite=False) for seed in (0, 1)),
+    ]
+    for rule, label in (("validation_accuracy", "c a"), ("validation_risk", "c b"), ("oracle", "c c")):
+        assert {r["label"] for r in select(records, rule)} == {label}
+    assert score(records[-1], "oracle") == -np.inf
+    changed = [{**r, "accuracy": {k: {**v, "shift": 0.99} for k, v in r["accuracy"].items()}} for r in records]
+    for rule in ("validation_accuracy", "validation_risk"):  # never by the test
+        assert [r["label"] for r in select(changed, rule)] == [r["label"] for r in select(records, rule)]
+
+
+def test_table_has_means_spreads_and_paired_gains():
+    records = [record("plain", s, shift=0.5 + 0.1 * s) for s in (0, 1, 2)]
+    records += [record("c3r", s, shift=0.7 + 0.1 * s) for s in (0, 1, 2)]
+    table = sweep_table(records, "w", baseline="plain", select_by="validation_accuracy")
+    assert table.header == ("cell", "same", "shift", "shift, z_c", "C3 risk", "gain over plain, shift")
+    assert table.rows[0] == ("plain", "80.0 ± 0.0", "60.0 ± 10.0", "60.0 ± 10.0", "0.500 ± 0.000", "")
+    assert table.rows[1][-1] == "+20.0 (+20.0 to +20.0)"
+    oracle = sweep_table(records, "w", baseline="plain", select_by="oracle")
+    assert "ORACLE" in oracle.notes[0] and "ORACLE" not in table.notes[0]
+    broken = sweep_table(
+        [record("plain", 0), record("plain", 1, finite=False)], "w", baseline="plain", select_by="oracle"
+    )
+    assert broken.rows[0][0] == "plain (1 of 2 runs not finite)"
+
+
+def test_bootstrap_interval_by_enumeration():
+    """Three values have 27 resamples, all equally likely; 10,000 draws find their quantiles exactly."""
+    values = [0.0, 1.0, 5.0]
+    means = np.mean([[a, b, c] for a in values for b in values for c in values], axis=1)
+    low, high = bootstrap_interval(values)
+    expected = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    np.testing.assert_allclose((low, high), expected, atol=1e-12)
+    assert bootstrap_interval(values) == (low, high)
+
+
+def test_figure_is_drawn(tmp_path):
+    records = [record(label, s, world=w) for label in ("plain", "c3r") for s in (0, 1) for w in ("a", "b")]
+    sweep_figure(records, ["a", "b"], tmp_path / "f.png", select_by="validation_accuracy")
+    assert (tmp_path / "f.png").stat().st_size > 5000
+
+
+def test_the_ablation_study_has_every_cell():
+    cells = {cell.name: cell for cell in read_cells(ablation.get_config())}
+    assert list(cells)[:3] == ["plain", "dropout", "c3r"]
+    for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n"), ("relevance", "lambda_v")):
+        assert getattr(cells[f"without {name}"].config, weight) == 0
+    assert {cell.config.counterfactual for cell in cells.values()} >= {
+        "removal",
+        "gradient",
+        "minimal",
+        "mean",
+        "permute",
+    }
+    assert {cell.config.necessity for cell in cells.values()} == {"hinge", "log", "kl"}
+    assert {cell.config.instrument for cell in cells.values()} == {"two_stage", "attention", "none"}
+    assert cells["shuffled instrument"].config.shuffled and cells["stop-gradient"].config.stop_gradient
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"lambda_x": 1.0}, "has 'lambda_x'"),
+        ({"lambda_n": -1.0}, "cannot be used: C3RConfig.lambda_n is -1.0"),
+        ({"lambda_n": (1.0, -2.0)}, "cannot be used: C3RConfig.lambda_n is -2.0"),
+        ({"lambda_n": ()}, "without any value"),
+        ({"counterfactual": "other"}, "C3RConfig.counterfactual is 'other'"),
+        ({"dropout": 2.0}, "dropout 2.0"),
+        ({"regularised": "no"}, "regularised 'no'"),
+    ],
+)
+def test_cells_refused(small, cell, message):
+    small.cells = ConfigDict({"odd": cell})
+    with pytest.raises(ConfigError, match=f"'odd'.*{message}"):
+        read_cells(small)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("seeds", 0, "config.seeds is 0"),
+        ("data.num_train", 5, "config.data.num_train is 5"),
+        ("data.worlds", (), "config.data.worlds is empty"),
+        ("data.worlds", ("mars",), "config.data.worlds has 'mars'"),
+        ("select_by", "test", "config.select_by is 'test'"),
+    ],
+)
+def test_settings_refused(small, leaf, value, message):
+    small.update_from_flattened_dict({leaf: value})
+    with pytest.raises(ConfigError, match=message):
+        check_sweep(small)
+
+
+def test_command(tmp_path):
+    # Every cell compiles its own program: two cells are enough here.
+    study = tmp_path / "study.py"
+    study.write_text(
+        "from configs.sweeps import base\nfrom ml_collections import ConfigDict\n"
+        "def get_config():\n    config = base.get_config()\n"
+        "    config.cells = ConfigDict({'plain': {'regularised': False}, 'c3r': {}})\n    return config\n"
+    )
+    command = [
+        *(sys.executable, "-m", "c3r_jax.sweep", f"--config={study}", f"--workdir={tmp_path / 'run'}"),
+        *("--config.seeds=2", "--config.data.num_train=200", "--config.data.num_eval=100", "--config.train.steps=3"),
+        *("--config.train.batch_size=64", "--config.model.hidden=(4,)", "--config.model.dim=2"),
+        "--config.data.worlds=('null',)",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| c3r |" in done.stdout and (tmp_path / "run" / "sweep.png").exists()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert len(results["runs"]) == 4 and (tmp_path / "run" / "results.md").read_text() in done.stdout
+    other = subprocess.run([*command, "--config.seeds=3"], capture_output=True, text=True, check=False)
+    assert other.returncode == 1 and "holds a run of another configuration" in other.stderr
