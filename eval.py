@@ -11,6 +11,7 @@ from c3r_jax.report.write import write_report
 from c3r_jax.training.workdir import read_history
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run made by train.py.")
+SPLIT = flags.DEFINE_string("split", None, "Another split than config.eval.split; written to DIR/SPLIT.")
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -22,11 +23,12 @@ def main(argv: list[str]) -> None:
     workdir = str(WORKDIR.value)
     command = "python " + " ".join(shlex.quote(word) for word in sys.argv)
     try:
-        results = evaluate(workdir, command=command)
+        results = evaluate(workdir, command=command, split=SPLIT.value)
         history = read_history(workdir)
     except C3RError as error:
         sys.exit(f"eval.py: {error}")
-    written = write_report([results], workdir, histories={results["method"]: [history]}, command=command)
+    out = workdir if SPLIT.value is None else f"{workdir}/{SPLIT.value}"
+    written = write_report([results], out, histories={results["method"]: [history]}, command=command)
     for route, summary in results["summary"].items():
         print(
             f"{route}: mean accuracy {summary['mean_accuracy']:.3f}, worst {summary['worst_accuracy']:.3f} "

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.c3r.shuffled = False
 
     config.data = ConfigDict()
-    config.data.name = "emoji"
+    config.data.name = "emoji"  # emoji | emoji_shift (with planted cues)
     config.data.path = ""  # another file of the same layout; empty: the embedded one
     config.data.image_size = 32  # pixels
     config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = 128
-    config.eval.split = "test"
+    config.eval.split = "test"  # validation | test; emoji_shift also: shift | clean
     config.eval.protocols = ("gaussian", "salt")  # noise protocols, by their names in c3r_jax.data.PROTOCOLS
     config.eval.noise_seed = 0
     config.eval.num_bins = 10  # of the calibration error

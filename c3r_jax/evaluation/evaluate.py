@@ -22,7 +22,7 @@ from c3r_jax.training.workdir import RESULTS, read_config, write_text
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
 
 
-def evaluate(workdir: str | os.PathLike[str], *, command: str = "") -> dict[str, Any]:
+def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str | None = None) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run and writes ``results.json``.
 
     The instrument's moments are measured anew over the whole training split, so that no prediction depends on a
@@ -31,6 +31,7 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "") -> dict[str,
     Args:
       workdir: a directory made by training.
       command: how this was asked for, for the record.
+      split: another split than ``config.eval.split``; results then go to the folder of its name in the workdir.
 
     Returns:
       The results, as written.
@@ -40,6 +41,8 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "") -> dict[str,
     """
     path = pathlib.Path(workdir)
     config = read_config(path)
+    if split is not None:
+        config.eval.split = split
     tokenizer = path / "tokenizer.json"
     experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)
     checkpoints = Checkpoints(path, config.train.keep_last)
@@ -56,7 +59,9 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "") -> dict[str,
         "config": json.loads(config.to_json()),
         "command": command,
     }
-    write_text(path / RESULTS, json.dumps(_finite(results), indent=1))
+    out = path if split is None else path / split
+    out.mkdir(exist_ok=True)
+    write_text(out / RESULTS, json.dumps(_finite(results), indent=1))
     return results
 
 

@@ -24,6 +24,8 @@ from c3r_jax.data import (
     train_batches,
     train_word_piece,
 )
+from c3r_jax.data.emoji import SPLITS
+from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
@@ -34,7 +36,10 @@ from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
-SOURCES: dict[str, Callable[..., EmojiSource]] = {"emoji": load_emoji}
+SOURCES: dict[str, tuple[Callable[..., EmojiSource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
+    "emoji": (load_emoji, SPLITS),
+    "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
+}
 
 
 class Experiment(NamedTuple):
@@ -113,11 +118,9 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     data = config.data
     if data.name not in SOURCES:
         raise ConfigError(f"config.data.name is {data.name!r}: expected one of {', '.join(SOURCES)}.")
-    sources = {
-        split: SOURCES[data.name](split, path=data.path or None, image_size=data.image_size)
-        for split in ("train", "validation", "test")
-    }
-    _check(config)
+    load, splits = SOURCES[data.name]
+    _check(config, splits)
+    sources = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train.texts)
     method = build_method(config, train.labels, train.info.num_classes)
@@ -198,7 +201,7 @@ def _tokenizer(data: ConfigDict, texts: list[str]) -> Tokenizer:
     raise ConfigError(f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes' or 'word_piece'.")
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
     """Ranges that nothing else checks."""
     train, evaluation = config.train, config.eval
     for name, value, least in (
@@ -219,8 +222,8 @@ def _check(config: ConfigDict) -> None:
         raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
     if train.select_by not in ("accuracy", "mean_accuracy"):
         raise ConfigError(f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy'.")
-    if evaluation.split not in ("validation", "test"):
-        raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected 'validation' or 'test'.")
+    if evaluation.split == "train" or evaluation.split not in splits:
+        raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected one of {', '.join(splits[1:])}.")
 
 
 def variables_on_devices(experiment: Experiment, params: Any) -> Any:

@@ -134,3 +134,16 @@ def test_command_line_writes_the_report(finished):
         assert (finished / name).stat().st_size > 500, name
     missing = subprocess.run([*command[:2], "--workdir=nowhere"], capture_output=True, text=True, cwd=REPOSITORY)
     assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "Traceback" not in missing.stderr
+
+
+def test_a_shifted_split_goes_to_its_own_folder(small_config, tmp_path):
+    """The same checkpoint on the test split and on the one with turned cues."""
+    small_config.data.name = "emoji_shift"
+    small_config.eval.protocols = ()
+    fit(small_config, tmp_path)
+    test, shift = evaluate(tmp_path), evaluate(tmp_path, split="shift")
+    assert (test["split"], shift["split"]) == ("test", "shift")
+    assert test["num_examples"] == shift["num_examples"] and test["checkpoint"] == shift["checkpoint"]
+    assert json.loads((tmp_path / "shift" / "results.json").read_text())["split"] == "shift"
+    assert json.loads((tmp_path / "results.json").read_text())["split"] == "test"
+    assert test["conditions"][0]["routes"] != shift["conditions"][0]["routes"]

@@ -272,7 +272,7 @@ def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, me
         ("modality_dropout.switch", "maybe", "expected 'auto', 'on' or 'off'"),
         ("c3r.necessity", "hing", "expected one of hinge, log, kl"),
         ("c3r.lambda_n", -1.0, "expected"),
-        ("eval.split", "train", "expected 'validation' or 'test'"),
+        ("eval.split", "train", "expected one of validation, test"),
     ],
 )
 def test_unusable_leaves_are_named(small_config, leaf, value, message):

@@ -1,0 +1,22 @@
+"""Emoji with planted cues: a coloured corner and a word that agree with the label in training, and not under shift.
+
+python train.py --config=configs/emoji_shift.py --workdir=runs/emoji_shift
+python eval.py --workdir=runs/emoji_shift --split=shift
+
+docs/results.md has the table.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import emoji
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration of emoji with planted cues; C3R is asked for more than on plain emoji."""
+    config = emoji.get_config()
+    config.data.name = "emoji_shift"
+    # Chosen by accuracy on validation examples, whose cues are training's: 3 turns labels over, 1 costs accuracy.
+    config.c3r.necessity = "hinge"
+    config.c3r.lambda_n = 0.5
+    config.c3r.lambda_v = 1.0
+    return config
