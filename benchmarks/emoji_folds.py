@@ -6,11 +6,9 @@ once, the next one the validation split, on which both sides make all their choi
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
 import tempfile
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from emoji_baselines import IMAGE_PENALTIES, TEXT_PENALTIES, VECTORIZERS, best, 
 from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
 
-from c3r_jax.data.emoji import SPLITS, load_emoji, read_index
+from c3r_jax.data.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.demo import METHODS
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.training.loop import fit
@@ -29,16 +27,9 @@ FOLDS = 5
 
 def write_fold(path: pathlib.Path, fold_of: np.ndarray, fold: int) -> None:
     """Writes the emoji file with other splits: ``fold`` tests, the next one validates, the rest trains."""
-    index, archive, _ = read_index()
     names = {fold: "test", (fold + 1) % FOLDS: "validation"}
-    items = [{**item, "split": names.get(int(k), "train")} for item, k in zip(index["items"], fold_of, strict=True)]
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("index.json", json.dumps({**index, "items": items}))
-        for item in items:
-            name = f"images/{item['hexcode']}.png"
-            file.writestr(name, archive.read(name))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    items = read_index()[0]["items"]
+    write_subset(path, [{**item, "split": names.get(int(k), "train")} for item, k in zip(items, fold_of, strict=True)])
 
 
 def folds() -> np.ndarray:

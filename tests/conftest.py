@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import zipfile
 
 _FLAG = "--xla_force_host_platform_device_count"
 
@@ -19,7 +16,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import pytest  # noqa: E402
 
-from c3r_jax.data.emoji import ASSET  # noqa: E402
+from c3r_jax.data.emoji import read_index, write_subset  # noqa: E402
 from configs.emoji import get_config  # noqa: E402
 
 
@@ -27,15 +24,7 @@ from configs.emoji import get_config  # noqa: E402
 def small_emoji(tmp_path_factory):
     """A copy of emoji.zip with every sixth emoji, and its checksum."""
     path = tmp_path_factory.mktemp("small") / "emoji.zip"
-    with zipfile.ZipFile(ASSET) as whole, zipfile.ZipFile(path, "w") as part:
-        index = json.loads(whole.read("index.json"))
-        items = index["items"][::6]
-        part.writestr("index.json", json.dumps({**index, "items": items}))
-        for item in items:
-            name = f"images/{item['hexcode']}.png"
-            part.writestr(name, whole.read(name))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name("emoji.zip.sha256").write_text(f"{digest}  emoji.zip\n")
+    write_subset(path, read_index()[0]["items"][::6])
     return path
 
 

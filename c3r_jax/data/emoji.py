@@ -87,6 +87,24 @@ def read_index(path: str | os.PathLike[str] | None = None) -> tuple[dict[str, An
     return json.loads(archive.read("index.json")), archive, digest
 
 
+def write_subset(path: str | os.PathLike[str], items: list[dict[str, Any]]) -> None:
+    """Writes some emoji of the embedded file, perhaps in other splits, as a file of the same form with its checksum.
+
+    Args:
+      path: the zip to write; ``<path>.sha256`` is written beside it.
+      items: entries of the embedded index's "items".
+    """
+    path = pathlib.Path(path)
+    index, archive, _ = read_index()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("index.json", json.dumps({**index, "items": items}))
+        for item in items:
+            name = f"images/{item['hexcode']}.png"
+            file.writestr(name, archive.read(name))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n", encoding="ascii")
+
+
 def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32) -> EmojiSource:
     """Loads one split of the embedded emoji set into memory.
 

@@ -29,12 +29,12 @@ class TrainingProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:,.3g} " + f"{unit}/s"),
+                TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 console=Console(),
             )
-            self._task = self._bar.add_task(title, total=total, completed=start, rate=0.0, note="")
+            self._task = self._bar.add_task(title, total=total, completed=start, rate="", note="")
 
     def __enter__(self) -> "TrainingProgress":
         if self._bar is not None:
@@ -50,7 +50,7 @@ class TrainingProgress:
     def update(self, step: int) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, rate=self._rate(step))
+            self._bar.update(self._task, completed=step, rate=self._speed(self._rate(step)))
 
     def note(self, step: int, text: str) -> None:
         """Shows what a validation found."""
@@ -60,9 +60,12 @@ class TrainingProgress:
             rate = self._rate(step)
             left = (self._total - step) * self._batch_size / rate if rate > 0 else 0.0
             print(
-                f"{self._title}  step {step}/{self._total}  {rate:,.3g} {self._unit}/s  {left:.0f} s left  {text}",
+                f"{self._title}  step {step}/{self._total}  {self._speed(rate)}  {left:.0f} s left  {text}",
                 flush=True,
             )
+
+    def _speed(self, rate: float) -> str:
+        return f"{rate:,.0f} {self._unit}/s" if rate >= 10 else f"{rate:.2f} {self._unit}/s"
 
     def _rate(self, step: int) -> float:
         return (step - self._start) * self._batch_size / max(time.monotonic() - self._began, 1e-9)

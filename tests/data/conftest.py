@@ -1,14 +1,10 @@
 """Sources and a tokeniser that the data tests share; loaded once."""
 
-import hashlib
-import json
-import zipfile
-
 import numpy as np
 import pytest
 
 from c3r_jax.data import ArraySource, DatasetInfo, load_emoji, train_word_piece
-from c3r_jax.data.emoji import ASSET
+from c3r_jax.data.emoji import read_index, write_subset
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +24,14 @@ def tokenizer(emoji_train):
 
 @pytest.fixture(scope="session")
 def emoji_index():
-    return json.loads(zipfile.ZipFile(ASSET).read("index.json"))
+    return read_index()[0]
 
 
 @pytest.fixture(scope="session")
 def small_emoji(tmp_path_factory, emoji_index):
     """A copy of emoji.zip with every twentieth emoji, and its checksum."""
     path = tmp_path_factory.mktemp("small") / "emoji.zip"
-    items = emoji_index["items"][::20]
-    with zipfile.ZipFile(ASSET) as whole, zipfile.ZipFile(path, "w") as part:
-        part.writestr("index.json", json.dumps({**emoji_index, "items": items}))
-        for item in items:
-            name = f"images/{item['hexcode']}.png"
-            part.writestr(name, whole.read(name))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_name("emoji.zip.sha256").write_text(f"{digest}  emoji.zip\n")
+    write_subset(path, emoji_index["items"][::20])
     return path
 
 
