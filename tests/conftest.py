@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
-_FLAG = "--xla_force_host_platform_device_count"
+# Eight devices; and programs that run once or twice, so that compiling them fast matters more than running them fast.
+_FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
+for _flag, _value in _FLAGS.items():
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
 
 import jax  # noqa: E402  (after the flags, on purpose)
 
