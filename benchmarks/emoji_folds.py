@@ -17,7 +17,7 @@ from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
 
 from c3r_jax.data.emoji import SPLITS, load_emoji, read_index, write_subset
-from c3r_jax.demo import METHODS
+from c3r_jax.demo import METHODS, configured
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.training.loop import fit
 from configs.emoji import get_config
@@ -65,9 +65,8 @@ def logistic(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def network(path: pathlib.Path, workdir: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
     """Trains and evaluates one method; returns its accuracies by condition."""
-    config = get_config()
-    config.data.path, config.seed = str(path), seed
-    config.method, config.modality_dropout.switch = METHODS[name]
+    config = configured(get_config(), name, seed)
+    config.data.path = str(path)
     fit(config, workdir)
     return evaluate(workdir)
 

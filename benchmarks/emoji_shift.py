@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.data.planted import SHIFT_SPLITS
-from c3r_jax.demo import METHODS
+from c3r_jax.demo import METHODS, configured
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.loop import fit
@@ -22,9 +22,8 @@ from configs.emoji_shift import get_config
 
 def accuracies(name: str, seed: int, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     """Trains one run; returns {route: {split: clean accuracy}}."""
-    config = get_config()
-    config.method, config.modality_dropout.switch = METHODS[name]
-    config.seed, config.eval.protocols = seed, ()
+    config = configured(get_config(), name, seed)
+    config.eval.protocols = ()
     fit(config, workdir)
     found: dict[str, dict[str, float]] = {route: {} for route in ROUTES}
     for split in SHIFT_SPLITS[1:]:

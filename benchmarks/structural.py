@@ -1,6 +1,6 @@
 """Structural models: plain training, modality dropout, the post-hoc instrument and C3R, where the truth is known.
 
-Run ``python benchmarks/structural.py --json OUT.json`` (about five minutes on two cores). One setting for all models,
+Run ``python benchmarks/structural.py --json OUT.json`` (about ten minutes on two cores). One setting for all models,
 chosen without shifted data: the estimator's defaults. Every figure is a mean over seeds of fresh data, with its sd.
 """
 
@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "confounded, 3 modalities": {"name": "confounded", "num_modalities": 3},
     "confounded, P(y=1) = .2": {"name": "confounded", "positive_share": 0.2},
 }
-# name: (estimator settings, route, whether the instrument's rows are shuffled)
+# name: (estimator settings, route)
 METHODS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({"regularised": False}, "representation"),
     "post hoc": ({"regularised": False}, "instrument"),
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--examples", type=int, default=4000)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # the weak first stages of the shuffled control are expected here
+    warnings.simplefilter("ignore")  # weak first stages are expected here, and part of the figures
     results: dict[str, Any] = {"config": dataclasses.asdict(C3RConfig()), "seeds": arguments.seeds, "cases": {}}
     for title, case in CASES.items():
         methods = {**METHODS, **(BALANCED if "positive_share" in case else {})}

@@ -30,6 +30,14 @@ METHODS = {  # directory: (config.method, config.modality_dropout.switch)
 }
 
 
+def configured(config: ConfigDict, name: str, seed: int) -> ConfigDict:
+    """A copy of a configuration for one of :data:`METHODS` and one seed."""
+    run = config.copy_and_resolve_references()
+    run.method, run.modality_dropout.switch = METHODS[name]
+    run.seed = seed
+    return run
+
+
 def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Trains and evaluates every method with every seed; finished runs are not trained again.
 
@@ -42,12 +50,10 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
       A list of (results, history), methods in order.
     """
     done = []
-    for name, (method, switch) in METHODS.items():
+    for name in METHODS:
         for seed in range(seeds):
-            run = config.copy_and_resolve_references()
-            run.method, run.modality_dropout.switch, run.seed = method, switch, seed
             directory = workdir / name / f"seed_{seed}"
-            fit(run, directory)
+            fit(configured(config, name, seed), directory)
             results = evaluate(directory, command=f"python eval.py --workdir={shlex.quote(str(directory))}")
             done.append((results, read_history(directory)))
     return done

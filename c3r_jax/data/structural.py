@@ -1,7 +1,7 @@
 """Structural causal models with known causes: where the truth is known, a method can be seen to find it or not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +70,6 @@ class StructuralModel:
     num_modalities: int = 2
     seed: int = 0
     positive_share: float = 0.5
-    _flip: float = field(init=False, repr=False, default=0.0)
 
     def __post_init__(self) -> None:
         if self.name not in MODELS:
@@ -78,13 +77,17 @@ class StructuralModel:
         if not isinstance(self.num_modalities, int) or self.num_modalities < 2:
             raise ValueError(f"num_modalities is {self.num_modalities!r}: expected a whole number of at least 2.")
         check_seed(self.seed)
-        object.__setattr__(self, "_flip", {"anticausal": 0.1, "null": 0.05}.get(self.name, 0.0))
         low, high = (0.02, 0.98) if self.name == "confounded" else (self._flip, 1 - self._flip)
         if not low < self.positive_share < high:
             raise ValueError(
                 f"positive_share is {self.positive_share}: expected more than {low} and less than {high}, which the "
                 f"model {self.name!r} can reach."
             )
+
+    @property
+    def _flip(self) -> float:
+        """Probability that the label is not what the cause says, where the cause sets it."""
+        return {"anticausal": 0.1, "null": 0.05}.get(self.name, 0.0)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -143,6 +143,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         layout = Layout({name: matrix[~held] for name, matrix in matrices.items()})
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
+        train = rows.take(~held)
         structure = Structure(
             tuple(layout.widths),
             len(classes),
@@ -152,10 +153,10 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             self.regularised,
             float(self.modality_dropout),
         )
-        params, losses = self._train(rows.take(~held), structure, config, None if weights is None else weights[~held])
+        params, losses = self._train(train, structure, config, None if weights is None else weights[~held])
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
-        self._moments = self._runner.measure_moments(params, self._encode(rows.take(~held)), present[~held])
+        self._moments = self._runner.measure_moments(params, self._encode(train), train.present)
         self._judge(rows.take(held), config, None if weights is None else weights[held])
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")

@@ -9,9 +9,10 @@ import numpy as np
 
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.real_world import causal_representation, instrument_moments
-from c3r_jax.core.regularizer import C3RConfig, hypothetical_representation
+from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.core.risk import c3_risk
 from c3r_jax.errors import DataError
+from c3r_jax.evaluation.branches import both_worlds
 from c3r_jax.evaluation.causal import first_stage_report
 from c3r_jax.models.fusion import MaskedMean
 
@@ -86,7 +87,7 @@ class PostHocInstrument:
     def transform(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
         """Returns z_c (n, d), each row on its own."""
         h, mask = _checked(features, present)
-        return np.asarray(self._causal(h, mask).z_c)
+        return np.asarray(causal_representation(self._fuse, h, mask, self._fitted(), config=self.config).z_c)
 
     def predict_logits(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
         """Returns the head's logits (n, K) at z_c."""
@@ -110,12 +111,10 @@ class PostHocInstrument:
         """
         h, mask = _checked(features, present)
         labels = np.asarray(labels)
-        real, where = self._causal(h, mask), jnp.ones(len(mask), bool)
-        z = self._fuse(h, mask)
-        z_bar = hypothetical_representation(
-            self._predict, self._fuse, h, z, jnp.asarray(labels), real, mask, config=self.config, where=where
+        worlds = both_worlds(
+            self._predict, self._fuse, h, mask, jnp.asarray(labels), self._fitted(), config=self.config
         )
-        logits, causal, hypothetical = (self._predict(value) for value in (z, real.z_c, z_bar))
+        logits, causal, hypothetical = (self._predict(value) for value in worlds)
         risk = c3_risk(causal, hypothetical, jnp.asarray(labels))
         stages, notes = first_stage_report(
             self._moments,
@@ -133,10 +132,10 @@ class PostHocInstrument:
             "notes": notes,
         }
 
-    def _causal(self, h: dict[str, Any], mask: Any) -> Any:
+    def _fitted(self) -> Moments:
         if self._moments is None:
             raise DataError("this PostHocInstrument has not been fitted: call fit(features) with training rows first.")
-        return causal_representation(self._fuse, h, mask, self._moments, config=self.config)
+        return self._moments
 
 
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:

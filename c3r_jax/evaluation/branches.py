@@ -9,10 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
-from c3r_jax.core.real_world import RealWorld, causal_representation, instrument_moments, moments_width
-from c3r_jax.core.regularizer import hypothetical_representation
+from c3r_jax.core.real_world import (
+    Fuse,
+    RealWorld,
+    causal_representation,
+    instrument_moments,
+    moments_width,
+)
+from c3r_jax.core.regularizer import C3RConfig, hypothetical_representation
 from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
@@ -39,6 +47,41 @@ def measured_risk(branches: Branches, labels: np.ndarray) -> C3Risk:
     """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
     arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
     return c3_risk(*map(jnp.asarray, arrays))
+
+
+def both_worlds(
+    predict: Predict,
+    fuse: Fuse,
+    h: dict[str, Array],
+    present: Array,
+    labels: Array,
+    moments: Moments | None,
+    *,
+    config: C3RConfig,
+    key: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """z, z_c and z_bar of evaluated rows, each row's z_c by the given moments alone; pure.
+
+    Args:
+      predict: z (n, d) -> logits (n, K).
+      fuse: (h, present) -> z (n, d).
+      h: {modality: (n, d_m)}, zero where absent.
+      present: (n, M) bool.
+      labels: (n,) class ids.
+      moments: of the training set; None without an instrument.
+      config: instrument and counterfactual.
+      key: of counterfactual "permute".
+
+    Returns:
+      z, z_c, z_bar, each (n, d).
+    """
+    z = fuse(h, present)
+    real = RealWorld(z)
+    if moments is not None:
+        real = causal_representation(fuse, h, present, moments, config=config)
+    where = jnp.ones(present.shape[0], bool)
+    z_bar = hypothetical_representation(predict, fuse, h, z, labels, real, present, config=config, where=where, key=key)
+    return z, real.z_c, z_bar
 
 
 class BranchRunner:
@@ -109,12 +152,6 @@ class BranchRunner:
             for m, name in enumerate(model.modalities)
         }
         fuse = functools.partial(apply, model, variables, model.fuse)
-        z = fuse(h, present)
-        real = RealWorld(z)
-        if config.instrument != "none":
-            real = causal_representation(fuse, h, present, Moments(**variables["instrument"]), config=config)
-        where = jnp.ones(present.shape[0], bool)
-        z_bar = hypothetical_representation(
-            predict, fuse, h, z, labels, real, present, config=config, where=where, key=key
-        )
-        return {"representation": predict(z), "instrument": predict(real.z_c)}, predict(z_bar), z, real.z_c, z_bar
+        moments = Moments(**variables["instrument"]) if config.instrument != "none" else None
+        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, config=config, key=key)
+        return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar

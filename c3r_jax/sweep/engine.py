@@ -13,10 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from c3r_jax.core.instrument import Moments
-from c3r_jax.core.real_world import RealWorld, causal_representation, instrument_moments
-from c3r_jax.core.regularizer import hypothetical_representation
-from c3r_jax.core.risk import c3_risk
+from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.data.structural import StructuralModel
 from c3r_jax.estimator.compiled import Structure, model_of, train_run
+from c3r_jax.evaluation.branches import both_worlds
 from c3r_jax.evaluation.structural import NOISE_SD, noisy
 from c3r_jax.models.twin import ROUTES, apply
 from c3r_jax.sweep.grid import Cell, SweepRun, structure, weights, world_of
@@ -47,17 +47,23 @@ def test_names(modalities: Sequence[str]) -> list[str]:
 
 def make_data(config: ConfigDict, run: SweepRun) -> Data:
     """Draws a seed's training set and tests; the draws do not depend on the cell."""
-    world = world_of(config, run)
-    n, begin = config.data.num_eval, 10 * run.seed
+    data, train = config.data, config.train
+    return _draw(world_of(config, run), run.seed, data.num_train, data.num_eval, train.batch_size, train.steps)
+
+
+@functools.lru_cache(maxsize=32)
+def _draw(world: StructuralModel, seed: int, num_train: int, num_eval: int, batch_size: int, steps: int) -> Data:
+    """Kept for a while: the cells of a study look at the same seeds one after another."""
+    begin = 10 * seed
     count = len(world.modalities)
 
     def rows(inputs: Any, labels: np.ndarray, present: list[bool] | None = None) -> Rows:
         mask = np.tile(np.array(present or [True] * count), (len(labels), 1))
         return Rows(inputs, mask, labels)
 
-    train = world.sample(config.data.num_train, seed=begin)
-    validation, same = world.sample(n, seed=begin + 1), world.sample(n, seed=begin + 2)
-    shift = world.sample(n, seed=begin + 3, regime="shift")
+    train = world.sample(num_train, seed=begin)
+    validation, same = world.sample(num_eval, seed=begin + 1), world.sample(num_eval, seed=begin + 2)
+    shift = world.sample(num_eval, seed=begin + 3, regime="shift")
     alone = [rows(shift.inputs, shift.labels, [m == kept for m in range(count)]) for kept in range(count)]
     tests = [
         rows(validation.inputs, validation.labels),
@@ -66,9 +72,7 @@ def make_data(config: ConfigDict, run: SweepRun) -> Data:
         *alone,
         rows(noisy(shift.inputs, NOISE_SD, begin), shift.labels),
     ]
-    plan = batch_plan(
-        config.data.num_train, batch_size=config.train.batch_size, steps=config.train.steps, seed=run.seed
-    )
+    plan = batch_plan(num_train, batch_size=batch_size, steps=steps, seed=seed)
     return Data(rows(train.inputs, train.labels), jax.tree.map(lambda *x: np.stack(x), *tests), plan)
 
 
@@ -90,25 +94,17 @@ def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
     def encode(rows: Rows) -> Any:
         return apply(model, variables, model.encode, rows.inputs, rows.present)
 
-    h = encode(data.train)
     moments: Moments | None = None
     if config.instrument != "none":
         everything = jnp.ones(data.train.labels.shape[0], bool)
-        z = fuse(h, data.train.present)
-        moments = instrument_moments(h, z, data.train.present, config=config, where=everything)
+        moments = apply(model, variables, model.measure, data.train.inputs, data.train.present, everything)
 
     def one(rows: Rows) -> tuple[Any, Any, Any]:
-        h, where = encode(rows), jnp.ones(rows.labels.shape[0], bool)
-        z = fuse(h, rows.present)
-        real = RealWorld(z)
-        if moments is not None:
-            real = causal_representation(fuse, h, rows.present, moments, config=config)
-        key = jax.random.key(0)
-        z_bar = hypothetical_representation(
-            predict, fuse, h, z, rows.labels, real, rows.present, config=config, where=where, key=key
+        z, z_c, z_bar = both_worlds(
+            predict, fuse, encode(rows), rows.present, rows.labels, moments, config=config, key=jax.random.key(0)
         )
-        right = jnp.stack([(predict(value).argmax(-1) == rows.labels).mean() for value in (z, real.z_c)])
-        risk = jnp.stack(c3_risk(predict(real.z_c), predict(z_bar), rows.labels))
+        right = jnp.stack([(predict(value).argmax(-1) == rows.labels).mean() for value in (z, z_c)])
+        risk = jnp.stack(c3_risk(predict(z_c), predict(z_bar), rows.labels))
         centred = z - z.mean(0, keepdims=True)
         return right, risk, jnp.sqrt(jnp.square(centred).sum() / jnp.maximum(jnp.square(z).sum(), 1e-30))
 
@@ -176,7 +172,6 @@ def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str,
     accuracy = {
         route: {name: float(found["accuracy"][t, r]) for t, name in enumerate(names)} for r, route in enumerate(ROUTES)
     }
-    fields = ("sufficiency", "necessity", "total", "lower", "upper", "joint")
     finite = bool(np.isfinite(found["last_loss"]))
     return {
         "world": run.world,
@@ -186,7 +181,7 @@ def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str,
         "seed": run.seed,
         "finite": finite,
         "accuracy": accuracy,
-        "risk": dict(zip(fields, map(float, found["risk"]), strict=True)),
+        "risk": dict(zip(C3Risk._fields, map(float, found["risk"]), strict=True)),
         "spread": float(found["spread"]) if finite else 0.0,
         "first_loss": float(found["first_loss"]),
         "last_loss": float(found["last_loss"]) if finite else None,

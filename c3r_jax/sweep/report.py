@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.report.stats import describe
-from c3r_jax.report.tables import Table
+from c3r_jax.report.tables import Table, metric_stat
 
 Record = Mapping[str, Any]
 Z, Z_C = "representation", "instrument"
@@ -80,9 +80,9 @@ def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_
     rows = []
     for label, by_seed in runs.items():
         found = list(by_seed.values())
-        row = [_stat([r["accuracy"][Z][test] for r in found], 100) for test in tests]
-        row.append(_stat([r["accuracy"][Z_C]["shift"] for r in found], 100))
-        row.append(_stat([r["risk"]["total"] for r in found], 1))
+        row = [_accuracy([r["accuracy"][Z][test] for r in found]) for test in tests]
+        row.append(_accuracy([r["accuracy"][Z_C]["shift"] for r in found]))
+        row.append(metric_stat(describe([r["risk"]["total"] for r in found]), "C3 risk"))
         shared = sorted(by_seed.keys() & base.keys())
         gains = [100 * (by_seed[s]["accuracy"][Z]["shift"] - base[s]["accuracy"][Z]["shift"]) for s in shared]
         row.append("" if not gains or by_seed is base else _gain(gains))
@@ -98,11 +98,8 @@ def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_
     return Table(header, tuple(rows), notes=notes)
 
 
-def _stat(values: Sequence[float], factor: float) -> str:
-    digits = 1 if factor == 100 else 3
-    stat = describe([factor * value for value in values])
-    spread = f" ± {stat.sd:.{digits}f}" if stat.n > 1 else ""
-    return f"{stat.mean:.{digits}f}{spread}"
+def _accuracy(values: Sequence[float]) -> str:
+    return metric_stat(describe(values), "accuracy")
 
 
 def _gain(gains: Sequence[float]) -> str:
