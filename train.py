@@ -1,6 +1,7 @@
 """Trains one run: python train.py --config=configs/emoji.py --workdir=DIR [--config.any.leaf=value].
 
-The same command goes on where an earlier one stopped.
+The same command goes on where an earlier one stopped. On several hosts run it in each: TPU pods, SLURM, Open MPI and
+Kubernetes are recognised; elsewhere give --coordinator, --num_processes and --process_id (docs/scaling.md).
 """
 
 import sys
@@ -9,10 +10,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from c3r_jax.errors import C3RError
+from c3r_jax.parallel import hosts
 from c3r_jax.training.loop import fit
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, metrics, configuration.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -23,9 +28,12 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     workdir = str(WORKDIR.value)
     try:
+        hosts.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         result = fit(CONFIG.value, workdir)
     except C3RError as error:
         sys.exit(f"train.py: {error}")
+    if not hosts.is_primary():
+        return
     ending = "stopped early" if result.stopped_early else "finished"
     print(f"{ending} after {result.steps} steps; best validation value {result.best:.4f} at step {result.best_step}")
     print(f"next: python eval.py --workdir={result.workdir}")

@@ -41,7 +41,7 @@ def compile_step(method: str, dropout: str, batch_size: int | None):
     )
     batch = next(experiment.train_iterator())
     arrays = jax.device_put({name: batch[name] for name in ("inputs", "present", "labels", "where")})
-    state = jax.device_put(experiment.init_state())
+    state = experiment.state_maker()()
     return jax.jit(step).lower(state, arrays).compile(), state, arrays
 
 

@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.dim = 16  # width of every representation; the instrument has (modalities - 1) * dim columns
     config.model.dtype = "float32"  # float32 | bfloat16 (parameters, risks and moments stay float32)
+    config.model.remat = False  # compute the blocks' activations again for the gradient: less memory, more work
     config.model.fusion = "mean"  # mean | concat | cross_attention
     config.model.fusion_heads = 4
     config.model.image = ConfigDict()
@@ -75,16 +76,27 @@ def get_config() -> ConfigDict:
     config.model.features.dropout = 0.0
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # adamw | adam | sgd
+    config.optimizer.name = "adamw"  # adamw | adam | sgd | adafactor | lion
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
-    config.optimizer.schedule = "cosine"  # cosine | constant
+    config.optimizer.schedule = "cosine"  # cosine | linear | constant | plateau, each after the warm-up
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
+    config.optimizer.plateau_window = 50  # steps whose mean training loss is one reading of schedule "plateau"
+    config.optimizer.plateau_patience = 2  # readings without a better one before the rate is lowered
+    config.optimizer.plateau_factor = 0.5  # by which it is lowered
+
+    config.parallel = ConfigDict()
+    config.parallel.strategy = "pmap"  # pmap: state on every device | mesh: state split over devices, by jit
+    config.parallel.fsdp = 1  # mesh: devices that share each large parameter
+    config.parallel.tensor = 1  # mesh: devices that share the matrices of transformer and mixer blocks
+    config.parallel.min_size = 65536  # mesh: parameters of fewer elements are copied to every device
 
     config.train = ConfigDict()
     config.train.steps = 400
     config.train.batch_size = 128  # over all devices
+    config.train.accumulation = 1  # chunks in which a device encodes its share; losses stay those of the whole batch
+    config.train.ema_decay = 0.0  # of averaged parameters, which are then those evaluated; 0: off
     config.train.label_smoothing = 0.0  # of every method's cross-entropies
     config.train.eval_every = 50  # steps between validations, each followed by a checkpoint
     config.train.log_every = 10  # steps

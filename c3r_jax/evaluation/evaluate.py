@@ -7,6 +7,7 @@ import pathlib
 import platform
 from typing import Any
 
+import jax
 import numpy as np
 
 from c3r_jax.core.instrument import Moments
@@ -16,7 +17,7 @@ from c3r_jax.evaluation.causal import first_stage_report, risk_report
 from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import Experiment, build_experiment, encode_split, variables_on_devices
+from c3r_jax.training.experiment import Experiment, build_experiment, encode_split, without_encoders
 from c3r_jax.training.workdir import RESULTS, read_config, write_text
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
@@ -43,14 +44,18 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     config = read_config(path)
     if split is not None:
         config.eval.split = split
+    shared = config.parallel.fsdp * config.parallel.tensor
+    if jax.device_count() % shared:  # trained on other machines: here all devices share what they hold
+        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
     tokenizer = path / "tokenizer.json"
     experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)
     checkpoints = Checkpoints(path, config.train.keep_last)
-    step, state, _ = checkpoints.restore(checkpoints.best_first, experiment.init_state())
+    template = experiment.devices.template(experiment.state_maker())
+    step, state, _ = checkpoints.restore(checkpoints.best_first, template)
     checkpoints.close()
     results = {
         "schema": 1,
-        **_score(experiment, state.params),
+        **_score(experiment, experiment.devices.put(state.evaluated)),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
         "versions": {
             "python": platform.python_version(),
@@ -76,10 +81,10 @@ def conditions_of(experiment: Experiment) -> list[Condition]:
 def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
     config, split = experiment.config, experiment.config.eval.split
     source = experiment.sources[split]
-    replicated = variables_on_devices(experiment, params)
-    train_h, train_present, train_labels, _ = encode_split(experiment, replicated, "train")
-    moments = experiment.branches.measure_moments(params, train_h, train_present)
-    run = _Runner(experiment, params, moments)
+    train_h, train_present, train_labels, _ = encode_split(experiment, params, "train")
+    after_encoders = experiment.devices.host(without_encoders(params))
+    moments = experiment.branches.measure_moments(after_encoders, train_h, train_present)
+    run = _Runner(experiment, after_encoders, moments)
     rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0, bool), np.zeros(0, np.int32)
     for condition in conditions_of(experiment):
         if condition.group == "modality_subset" and clean is not None:
@@ -87,7 +92,7 @@ def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
             kept = present & np.isin(experiment.model.modalities, condition.modalities)
             branches = run(clean_h, kept, labels)
         else:
-            h, kept, labels, _ = encode_split(experiment, replicated, split, condition)
+            h, kept, labels, _ = encode_split(experiment, params, split, condition)
             branches = run(h, kept, labels)
             if condition.group == "clean":
                 clean, clean_h, present = branches, h, kept

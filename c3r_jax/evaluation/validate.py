@@ -8,7 +8,7 @@ import numpy as np
 from c3r_jax.core.instrument import Moments
 from c3r_jax.evaluation.branches import measured_risk
 from c3r_jax.evaluation.metrics import classification_metrics
-from c3r_jax.training.experiment import encode_split, variables_on_devices
+from c3r_jax.training.experiment import encode_split, without_encoders
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -34,20 +34,20 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
 
     Args:
       experiment: the run.
-      state: on the host.
+      state: on the devices.
 
     Returns:
       accuracy, nll, ece; accuracy through the instrument; mean_accuracy over every modality subset; risks.
     """
     model = experiment.model
-    replicated = variables_on_devices(experiment, state.params)
-    h, present, labels, _ = encode_split(experiment, replicated, "validation")
-    moments = Moments(**state.instrument) if state.instrument else None
+    h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
+    params, instrument = experiment.devices.host((without_encoders(state.evaluated), state.instrument))
+    moments = Moments(**instrument) if instrument else None
     values: dict[str, float] = {}
     accuracies = []
     for mask in subsets(len(model.modalities)):
         kept = present & mask
-        branches = experiment.branches(state.params, moments, h, kept, labels, seed=experiment.config.seed)
+        branches = experiment.branches(params, moments, h, kept, labels, seed=experiment.config.seed)
         scores = classification_metrics(
             branches.logits["representation"], labels, num_bins=experiment.config.eval.num_bins
         )

@@ -60,6 +60,7 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: A
             mlp_ratio=image.mlp_ratio,
             dropout=image.dropout,
             token_dropout=image.token_dropout,
+            remat=config.remat,
             dtype=dtype,
         )
     if kind == "text":
@@ -74,6 +75,7 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: A
             num_heads=text.num_heads,
             mlp_ratio=text.mlp_ratio,
             dropout=text.dropout,
+            remat=config.remat,
             dtype=dtype,
         )
     if kind == "features":

@@ -1,65 +1,77 @@
-"""Data parallelism by ``jax.pmap``: the state on every local device, the batch split over them."""
+"""Data parallelism by ``jax.pmap``: the whole state on every device, the batch split over them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-
-from c3r_jax.errors import ConfigError
+from jax.experimental import multihost_utils
 
 AXIS = "batch"
 
 
 class Replicated:
-    """Runs a step on the local devices; the mean over :data:`AXIS` makes it one step on the global batch.
+    """Runs a step on all devices of all processes; the mean over :data:`AXIS` makes it one step on the global batch.
+
+    On the devices, every leaf has a leading axis over this process's devices.
 
     Args:
-      devices: local devices; None: all of them.
+      devices: of all processes; None: all there are.
+
+    Attributes:
+      axis_name: the mapped axis, for sums over the global batch.
+      num_devices: over which a batch is split.
     """
 
+    axis_name: str | None = AXIS
+
     def __init__(self, devices: Sequence[Any] | None = None):
-        self.devices = list(devices or jax.local_devices())
-        mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+        self._devices = list(devices or jax.devices())
+        self.num_devices = len(self._devices)
+        own = [device for device in self._devices if device.process_index == jax.process_index()]
+        self._count = len(own)
+        mesh = jax.sharding.Mesh(np.array(own), (AXIS,))
         self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
-    def check_batch(self, batch_size: int, name: str) -> None:
-        """Refuses a batch size that the devices cannot share equally.
+    def init(self, function: Callable[[], Any]) -> Any:
+        """The state that a pure function makes, one copy per device."""
+        return self.put(jax.device_get(jax.jit(function)()))
 
-        Raises:
-          ConfigError: naming the configuration leaf.
-        """
-        if batch_size < 1 or batch_size % len(self.devices):
-            raise ConfigError(
-                f"{name} is {batch_size}: expected a positive multiple of the {len(self.devices)} local devices."
-            )
-
-    def replicate(self, tree: Any) -> Any:
-        """Puts one copy of every leaf on each device (leading axis: devices)."""
-        count = len(self.devices)
+    def put(self, tree: Any) -> Any:
+        """Puts one copy of every leaf on each device."""
+        count = self._count
         return jax.tree.map(
             lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), self._sharding), tree
         )
 
-    def unreplicate(self, tree: Any) -> Any:
-        """Fetches the first device's copy of every leaf to the host."""
+    def host(self, tree: Any) -> Any:
+        """Fetches the first device's copy of every leaf."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
 
+    def saved(self, tree: Any) -> Any:
+        """The state as a checkpoint holds it: without the copies."""
+        return self.host(tree)
+
+    def template(self, function: Callable[[], Any]) -> Any:
+        """What a checkpoint is read into, from the function that makes a fresh state."""
+        return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(function))
+
     def split(self, batch: Any) -> Any:
-        """Splits the rows of every leaf over the devices."""
-        count = len(self.devices)
+        """Splits the rows of every leaf (this process's share of the batch) over its devices."""
+        count = self._count
         return jax.tree.map(
             lambda x: jax.device_put(x.reshape(count, x.shape[0] // count, *x.shape[1:]), self._sharding), batch
         )
 
     def gather(self, tree: Any) -> Any:
-        """Fetches per-row outputs to the host, rows in their order in the batch."""
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+        """Fetches per-row outputs of all processes, rows in their order in the global batch."""
+        own = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+        return own if jax.process_count() == 1 else multihost_utils.process_allgather(own, tiled=True)
 
     def compile_step(self, step: Callable) -> Callable:
         """Maps ``step(state, batch) -> (state, metrics)``, giving the state's memory back to its successor."""
-        return jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
+        return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
 
     def compile_rows(self, function: Callable) -> Callable:
-        """Maps ``function(variables, batch) -> per-row outputs``."""
-        return jax.pmap(function, axis_name=AXIS, devices=self.devices)
+        """Maps ``function(params, batch) -> per-row outputs``."""
+        return jax.pmap(function, axis_name=AXIS, devices=self._devices)

@@ -12,6 +12,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from c3r_jax.errors import CheckpointError, WorkdirError
+from c3r_jax.parallel.hosts import agreed, is_primary
 
 
 class Checkpoints:
@@ -30,10 +31,12 @@ class Checkpoints:
         self._seals = workdir / "checksums"
         self._seals.mkdir(parents=True, exist_ok=True)
         self._damaged: list[str] = []
-        for step in sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit()):
-            problem = self._damage(step)
-            if problem is not None:
-                self._set_aside(step, problem)
+        if is_primary():
+            for step in sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit()):
+                problem = self._damage(step)
+                if problem is not None:
+                    self._set_aside(step, problem)
+        self._any_damaged = bool(agreed(len(self._damaged)))
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep_last),
@@ -71,14 +74,14 @@ class Checkpoints:
         """Waits for writes in flight, writes the checksums of new checkpoints and drops those of deleted ones."""
         with self._writing():
             self._manager.wait_until_finished()
-        steps = set(self._manager.all_steps())
+        steps = set(self._manager.all_steps()) if is_primary() else set()
         for step in steps:
             seal = self._seals / f"{step}.json"
             if not seal.exists():
                 temporary = seal.with_suffix(".tmp")
                 temporary.write_text(json.dumps(_checksums(self.directory / str(step)), indent=1))
                 temporary.replace(seal)
-        for seal in self._seals.glob("*.json"):
+        for seal in self._seals.glob("*.json") if is_primary() else ():
             if int(seal.stem) not in steps:
                 seal.unlink()
 
@@ -100,7 +103,7 @@ class Checkpoints:
 
     def exist(self) -> bool:
         """Whether the run has ever written one (a damaged one counts: training must not quietly start afresh)."""
-        return bool(self._damaged or self.steps())
+        return self._any_damaged or bool(self.steps())
 
     def best_first(self) -> list[int]:
         """Steps from the best selection value down (of equals, the earlier first)."""
@@ -143,7 +146,7 @@ class Checkpoints:
 
         Args:
           order: gives steps by preference, e.g. :meth:`newest_first` or :meth:`best_first`.
-          like: a pytree with the state's shapes and dtypes.
+          like: what the state is read into, of :meth:`Strategy.template`; any number of devices may have written it.
 
         Returns:
           step, state and progress.

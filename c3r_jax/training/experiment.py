@@ -31,7 +31,7 @@ from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
-from c3r_jax.parallel.replicated import AXIS, Replicated
+from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
@@ -40,6 +40,9 @@ SOURCES: dict[str, tuple[Callable[..., EmojiSource], tuple[str, ...]]] = {  # na
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
 }
+
+
+COLUMNS = ("present", "labels", "where", "index")  # of a batch, besides its inputs
 
 
 class Experiment(NamedTuple):
@@ -54,7 +57,7 @@ class Experiment(NamedTuple):
       optimizer: of the training step.
       devices: how batches are spread over devices.
       step: compiled (state, batch) -> (state, metrics).
-      rows: compiled (variables, batch) -> per-modality representations.
+      rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
       branches: compiled (params, moments, representations, ...) -> everything after the encoders.
     """
 
@@ -64,41 +67,46 @@ class Experiment(NamedTuple):
     model: TwinNetwork
     method: Method
     optimizer: optax.GradientTransformation
-    devices: Replicated
+    devices: Strategy
     step: Callable[..., Any]
     rows: Callable[..., Any]
     branches: BranchRunner
 
     def train_iterator(self) -> TrainIterator:
-        """The endless batches of training."""
+        """The endless batches of training: this process's share of each."""
         data = self.config.data
         return train_batches(
             self.sources["train"],
             self.tokenizer,
-            batch_size=self.config.train.batch_size,
+            batch_size=self.config.train.batch_size // jax.process_count(),
             seed=self.config.seed,
             augment=AugmentConfig(**data.augment),
             num_workers=data.num_workers,
             text_length=data.text_length,
+            shard_index=jax.process_index(),
+            shard_count=jax.process_count(),
         )
 
     def eval_iterator(self, split: str, condition: Condition | None = None) -> Iterator[dict[str, Any]]:
-        """One pass over a split, in order, under a condition; the last batch is padded."""
+        """One pass over a split, in order, under a condition: this process's share of each, the last padded."""
         return iter(
             eval_batches(
                 self.sources[split],
                 self.tokenizer,
-                batch_size=self.config.eval.batch_size,
+                batch_size=self.config.eval.batch_size // jax.process_count(),
                 condition=condition,
                 seed=self.config.eval.noise_seed,
                 text_length=self.config.data.text_length,
+                shard_index=jax.process_index(),
+                shard_count=jax.process_count(),
             )
         )
 
-    def init_state(self) -> TrainState:
-        """The state before the first step, on the host."""
+    def state_maker(self) -> Callable[[], TrainState]:
+        """A pure function that makes the state before the first step, for :meth:`Strategy.init` and ``template``."""
         batch = next(self.eval_iterator("train"))
-        return jax.device_get(init_state(self.model, self.optimizer, batch, self.config.seed))
+        train = self.config.train
+        return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, ema=train.ema_decay > 0)
 
 
 def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> Experiment:
@@ -131,8 +139,8 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     compiled = _compiled(
         _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )
-    compiled.devices.check_batch(config.train.batch_size, "config.train.batch_size")
-    compiled.devices.check_batch(config.eval.batch_size, "config.eval.batch_size")
+    check_batch(compiled.devices, config.train.batch_size, "config.train.batch_size", config.train.accumulation)
+    check_batch(compiled.devices, config.eval.batch_size, "config.eval.batch_size")
     return Experiment(
         config,
         sources,
@@ -156,14 +164,14 @@ class _Settings:
 
     @classmethod
     def of(cls, config: ConfigDict) -> "_Settings":
-        parts = [config[name].to_dict() for name in ("model", "optimizer", "train")]
+        parts = [config[name].to_dict() for name in ("model", "optimizer", "train", "parallel")]
         return cls(json.dumps(parts, sort_keys=True), config)
 
 
 class _Compiled(NamedTuple):
     model: TwinNetwork
     optimizer: optax.GradientTransformation
-    devices: Replicated
+    devices: Strategy
     step: Callable[..., Any]
     rows: Callable[..., Any]
     branches: BranchRunner
@@ -175,18 +183,21 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     config = settings.config
     model = build_model(config.model, dict(kinds), num_classes, vocab_size, method.c3r)
     optimizer = build_optimizer(config.optimizer, config.train.steps)
-    devices = Replicated()
+    devices = build_strategy(config.parallel)
     step = functools.partial(
         train_step,
         model=model,
         method=method,
         optimizer=optimizer,
         moments_decay=config.train.moments_decay,
-        axis_name=AXIS,
+        axis_name=devices.axis_name,
+        accumulation=config.train.accumulation,
+        ema_decay=config.train.ema_decay,
     )
 
-    def rows(variables: dict[str, Any], batch: dict[str, Any]) -> dict[str, jax.Array]:
-        return apply(model, variables, model.encode, batch["inputs"], batch["present"])
+    def rows(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        h = apply(model, {"params": params}, model.encode, batch["inputs"], batch["present"])
+        return {"h": h, **{name: batch[name] for name in COLUMNS}}
 
     return _Compiled(
         model, optimizer, devices, devices.compile_step(step), devices.compile_rows(rows), BranchRunner(model)
@@ -213,6 +224,7 @@ def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
         ("train.log_every", train.log_every, 1),
         ("train.patience", train.patience, 0),
         ("train.keep_last", train.keep_last, 1),
+        ("train.accumulation", train.accumulation, 1),
         ("eval.num_bins", evaluation.num_bins, 1),
         ("eval.noise_seed", evaluation.noise_seed, 0),
     ):
@@ -220,38 +232,38 @@ def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
             raise ConfigError(f"config.{name} is {value}: expected a whole number of at least {least}.")
     if not 0 <= train.moments_decay < 1:
         raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
+    if not 0 <= train.ema_decay < 1:
+        raise ConfigError(f"config.train.ema_decay is {train.ema_decay}: expected 0 (off) <= decay < 1.")
     if train.select_by not in ("accuracy", "mean_accuracy"):
         raise ConfigError(f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy'.")
     if evaluation.split == "train" or evaluation.split not in splits:
         raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected one of {', '.join(splits[1:])}.")
 
 
-def variables_on_devices(experiment: Experiment, params: Any) -> Any:
-    """Encoder variables, one copy per device (encoding needs no moments)."""
-    return experiment.devices.replicate({"params": params})
+def without_encoders(params: Any) -> Any:
+    """The parameters that everything after the encoders needs: fusion and head, which are small."""
+    return {name: value for name, value in params.items() if not name.startswith("encoders_")}
 
 
 def encode_split(
-    experiment: Experiment, replicated: Any, split: str, condition: Condition | None = None
+    experiment: Experiment, params: Any, split: str, condition: Condition | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Encodes a whole split once; everything else (subsets, routes, counterfactuals) is cheap algebra on the result.
 
     Args:
       experiment: the run.
-      replicated: of :func:`variables_on_devices`.
+      params: on the devices.
       split: "train", "validation" or "test".
       condition: what is done to the inputs.
 
     Returns:
-      {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding.
+      {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding, of all processes.
     """
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]] = []
+    devices = experiment.devices
+    parts: list[dict[str, Any]] = []
     for batch in experiment.eval_iterator(split, condition):
-        on_devices = experiment.devices.split({"inputs": batch["inputs"], "present": batch["present"]})
-        h = experiment.devices.gather(experiment.rows(replicated, on_devices))
-        rows = batch["where"]
-        own = {name: h[name][rows] for name in experiment.model.modalities}
-        parts.append((own, batch["present"][rows], batch["labels"][rows], batch["index"][rows]))
-    h = {name: np.concatenate([part[0][name] for part in parts]) for name in experiment.model.modalities}
-    _, present, labels, index = (list(column) for column in zip(*parts, strict=True))
-    return h, np.concatenate(present), np.concatenate(labels), np.concatenate(index)
+        on_devices = devices.split({name: batch[name] for name in ("inputs", *COLUMNS)})
+        part = devices.gather(experiment.rows(params, on_devices))
+        parts.append(jax.tree.map(lambda column, rows=part["where"]: column[rows], part))
+    whole = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+    return whole["h"], whole["present"], whole["labels"], whole["index"]

@@ -5,19 +5,20 @@ import os
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import CheckpointError, DataError, NonFiniteError, WorkdirError
 from c3r_jax.evaluation.validate import validate
+from c3r_jax.parallel.hosts import is_primary
+from c3r_jax.parallel.strategy import Strategy
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import Experiment, build_experiment
 from c3r_jax.training.optimizer import build_schedule
 from c3r_jax.training.progress import TrainingProgress
 from c3r_jax.training.step import TrainState, first_non_finite
-from c3r_jax.training.workdir import MetricsLog, open_workdir, write_text
+from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
 
 
 @dataclasses.dataclass
@@ -71,7 +72,8 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     """
     experiment = build_experiment(config)
     path = open_workdir(workdir, config)
-    write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
+    if is_primary():
+        write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
     checkpoints = Checkpoints(path, config.train.keep_last)
     try:
         return _fit(experiment, path, checkpoints)
@@ -87,31 +89,30 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
 def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -> FitResult:
     train = experiment.config.train
     iterator = experiment.train_iterator()
-    host_state, start, selection = _resume(experiment, checkpoints, iterator)
-    state = experiment.devices.replicate(host_state)
-    log = MetricsLog(path, after=start)
+    state, start, selection = _resume(experiment, checkpoints, iterator)
+    log = MetricsLog(path, after=start) if is_primary() else NoLog()
     schedule = build_schedule(experiment.config.optimizer, train.steps)
     title = f"{experiment.method.name} seed {experiment.config.seed}"
     pending: tuple[int, Any] | None = None
     step, stopped_early = start, _is_over(selection, train.patience)
     try:
-        with TrainingProgress(train.steps, start, train.batch_size, title) as progress:
+        with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
             while step < train.steps and not stopped_early:
                 batch = next(iterator)
                 state, metrics = experiment.step(state, experiment.devices.split(_arrays(batch)))
                 step += 1
                 # The step before is looked at while this one runs, so that the devices never wait for the host.
-                _look_at(pending, log, schedule, train.log_every, checkpoints)
+                _look_at(pending, experiment.devices, log, schedule, train.log_every, checkpoints)
                 pending = (step, metrics)
                 progress.update(step)
                 if step % train.eval_every == 0 or step == train.steps:
-                    _look_at(pending, log, schedule, train.log_every, checkpoints)
+                    _look_at(pending, experiment.devices, log, schedule, train.log_every, checkpoints)
                     pending = None
-                    host_state = experiment.devices.unreplicate(state)
-                    values = validate(experiment, host_state)
+                    values = validate(experiment, state)
                     selection.update(values[train.select_by], step)
                     log.write(step, "validation", values)
-                    checkpoints.save(step, host_state, _progress(iterator, selection), values[train.select_by])
+                    saved = experiment.devices.saved(state)
+                    checkpoints.save(step, saved, _progress(iterator, selection), values[train.select_by])
                     progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
                     stopped_early = _is_over(selection, train.patience)
     finally:
@@ -134,27 +135,33 @@ def _progress(iterator: Any, selection: Selection) -> dict[str, Any]:
 
 
 def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Selection]:
-    """The newest whole checkpoint's state, or a fresh one; the data iterator goes to the same place."""
-    state = experiment.init_state()
+    """The newest whole checkpoint's state or a fresh one, on the devices; the data iterator goes to the same place."""
+    devices, make_state = experiment.devices, experiment.state_maker()
     if not checkpoints.exist():
-        return state, 0, Selection()
-    like = jax.tree.map(np.asarray, state)
-    step, restored, progress = checkpoints.restore(checkpoints.newest_first, like)
+        return devices.init(make_state), 0, Selection()
+    step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))
     try:
         iterator.set_state(progress["iterator"])
     except DataError as error:
         raise CheckpointError(f"checkpoint {step} in {checkpoints.directory} cannot be resumed: {error}") from error
     checkpoints.discard_after(step)
     logging.info("Going on from checkpoint %d in %s.", step, checkpoints.directory)
-    return restored, step, Selection(**progress["selection"])
+    return devices.put(restored), step, Selection(**progress["selection"])
 
 
-def _look_at(pending: tuple[int, Any] | None, log: MetricsLog, schedule: Any, every: int, checkpoints: Checkpoints):
+def _look_at(
+    pending: tuple[int, Any] | None,
+    devices: Strategy,
+    log: MetricsLog | NoLog,
+    schedule: Any,
+    every: int,
+    checkpoints: Checkpoints,
+) -> None:
     """Fetches a finished step's metrics, stops the run on a non-finite one, logs every so many."""
     if pending is None:
         return
     step, metrics = pending
-    values = {name: float(value.addressable_shards[0].data[0]) for name, value in metrics.items()}
+    values = {name: float(value) for name, value in devices.host(metrics).items()}
     broken = first_non_finite(values)
     if broken is not None:
         log.write(step, "train", {k: v for k, v in values.items() if np.isfinite(v)})
@@ -165,5 +172,6 @@ def _look_at(pending: tuple[int, Any] | None, log: MetricsLog, schedule: Any, ev
             f"in {checkpoints.directory} is the last good one."
         )
     if step % every == 0:
+        rate = float(schedule(step - 1)) * values.pop("plateau_scale", 1.0)
         finite = {name: value for name, value in values.items() if np.isfinite(value)}
-        log.write(step, "train", {**finite, "learning_rate": float(schedule(step - 1))})
+        log.write(step, "train", {**finite, "learning_rate": rate})

@@ -17,14 +17,17 @@ class TrainingProgress:
       batch_size: examples per step.
       title: what is being trained.
       unit: what the rate counts.
+      shown: False: nothing is written (one process of a job speaks for all).
     """
 
-    def __init__(self, total: int, start: int, batch_size: int, title: str, unit: str = "examples"):
-        self._unit = unit
+    def __init__(
+        self, total: int, start: int, batch_size: int, title: str, unit: str = "examples", *, shown: bool = True
+    ):
+        self._unit, self._shown = unit, shown
         self._total, self._start, self._batch_size, self._title = total, start, batch_size, title
         self._began = time.monotonic()
         self._bar: Progress | None = None
-        if sys.stdout.isatty():
+        if shown and sys.stdout.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -56,7 +59,7 @@ class TrainingProgress:
         """Shows what a validation found."""
         if self._bar is not None:
             self._bar.update(self._task, note=text)
-        else:
+        elif self._shown:
             rate = self._rate(step)
             left = (self._total - step) * self._batch_size / rate if rate > 0 else 0.0
             print(

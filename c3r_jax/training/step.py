@@ -1,5 +1,6 @@
 """The train step: one pure function from state and batch to state and metrics, whatever the method."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.risk import sufficiency_loss
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.training.method import Method, drop_modalities
+from c3r_jax.training.optimizer import plateau_scale
 
 Batch = dict[str, Any]
 TERMS = ("task", "sufficiency", "necessity", "relevance", "closeness")
@@ -30,6 +32,7 @@ class TrainState(NamedTuple):
       params: the model's parameters.
       opt_state: the optimiser's state.
       instrument: the running moments' collection, {} without an instrument.
+      ema: averaged parameters, {} if they are not kept.
     """
 
     step: Array
@@ -37,14 +40,22 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     instrument: dict[str, Array]
+    ema: Any
 
     @property
     def variables(self) -> dict[str, Any]:
         """What ``model.apply`` takes."""
         return {"params": self.params, **({"instrument": self.instrument} if self.instrument else {})}
 
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that are evaluated: the averaged ones, where they are kept."""
+        return self.ema or self.params
 
-def init_state(model: TwinNetwork, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
+
+def init_state(
+    model: TwinNetwork, optimizer: optax.GradientTransformation, batch: Batch, seed: int, *, ema: bool = False
+) -> TrainState:
     """Initialises parameters, optimiser and (empty) moments from a seed.
 
     Args:
@@ -52,6 +63,7 @@ def init_state(model: TwinNetwork, optimizer: optax.GradientTransformation, batc
       optimizer: of :func:`build_optimizer`.
       batch: any batch, for the shapes of its inputs.
       seed: of the parameters.
+      ema: whether averaged parameters are kept.
     """
     inputs = {name: jnp.asarray(value[:1]) for name, value in batch["inputs"].items()}
     present = jnp.ones((1, len(model.modalities)), bool)
@@ -66,6 +78,7 @@ def init_state(model: TwinNetwork, optimizer: optax.GradientTransformation, batc
             params=params,
             opt_state=optimizer.init(params),
             instrument=dict(variables.get("instrument", {})),
+            ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: the state is given back to its successor
         )
 
     return init(jax.random.key(seed))
@@ -86,6 +99,8 @@ def train_step(
     optimizer: optax.GradientTransformation,
     moments_decay: float,
     axis_name: str | None = None,
+    accumulation: int = 1,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of training on this device's share of the global batch.
 
@@ -100,6 +115,8 @@ def train_step(
       optimizer: of :func:`build_optimizer`.
       moments_decay: of the running moments.
       axis_name: mapped axis over which the batch is split.
+      accumulation: chunks in which this device's rows are encoded, see :func:`encode_in_chunks`.
+      ema_decay: of the averaged parameters, smaller in the first steps: min(decay, (1 + step) / (10 + step)).
 
     Returns:
       The next state and scalar metrics.
@@ -114,21 +131,56 @@ def train_step(
 
     def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
         variables = {**state.variables, "params": params}
-        h = apply(model, variables, model.encode, batch["inputs"], present, unit_keys)
+        encode = partial(apply, model, variables, model.encode)
+        h = encode_in_chunks(encode, (batch["inputs"], present, unit_keys), accumulation)
         loss, terms = _loss(model, variables, h, present, batch, method, pair_key, axis_name)
         return loss, terms
 
     (loss, (metrics, moments)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
         gradient = jax.lax.pmean(gradient, axis_name)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    update = optax.with_extra_args_support(optimizer).update  # "plateau" reads the loss
+    updates, opt_state = update(gradient, state.opt_state, state.params, value=loss)
     instrument = state.instrument
     if moments is not None:
         running = Moments(**instrument)
         instrument = merge_moments(running._replace(count=running.count * moments_decay), moments)._asdict()
     metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradient)}
+    scale = plateau_scale(opt_state)
+    if scale is not None:
+        metrics["plateau_scale"] = scale
     params = optax.apply_updates(state.params, updates)
-    return state._replace(step=state.step + 1, params=params, opt_state=opt_state, instrument=instrument), metrics
+    ema = state.ema
+    if ema:
+        done = state.step.astype(jnp.float32)
+        ema = optax.incremental_update(params, ema, 1 - jnp.minimum(ema_decay, (1 + done) / (10 + done)))
+    return TrainState(state.step + 1, state.seed, params, opt_state, instrument, ema), metrics
+
+
+def encode_in_chunks(encode: Callable[..., Any], rows: Any, chunks: int) -> Any:
+    """Encodes rows chunk by chunk; for the gradient each chunk is encoded again, so that one at a time is in memory.
+
+    This is gradient accumulation that is exact for losses of the whole batch (first stage, counterfactuals by
+    permutation, contrastive negatives): only the representations meet in the loss, and they are small. It costs one
+    more pass through the encoders.
+
+    Args:
+      encode: (*arrays with rows first) -> tree of arrays with rows first; a row's result depends on that row alone.
+      rows: its arguments.
+      chunks: 1: all at once.
+
+    Returns:
+      What ``encode(*rows)`` returns.
+
+    References:
+      L. Gao et al., Scaling deep contrastive learning batch size under memory limited setup, 2021.
+    """
+    if chunks == 1:
+        return encode(*rows)
+    # Chunk c has the rows c, c + chunks, ...: a batch that is split over devices stays where it is.
+    parts = jax.tree.map(lambda x: x.reshape(-1, chunks, *x.shape[1:]).swapaxes(0, 1), rows)
+    encoded = jax.lax.map(jax.checkpoint(lambda part: encode(*part)), parts)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), encoded)
 
 
 def _loss(model, variables, h, present, batch, method, key, axis_name):

@@ -8,8 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import WorkdirError
+from c3r_jax.parallel.hosts import barrier, is_primary
 
 RESULTS = "results.json"
+FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers")  # may change when a run goes on
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -37,7 +39,8 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
 
     Args:
       workdir: the directory.
-      config: the configuration; must equal the one the directory was made with.
+      config: the configuration; must equal the one the directory was made with, but for :data:`FREE`, which says how
+        the work is done and not what comes out.
 
     Returns:
       Its path.
@@ -51,6 +54,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
     except OSError as error:
         raise WorkdirError(f"workdir {path} cannot be made ({error.strerror}): choose another place.") from error
     saved = path / "config.json"
+    barrier("workdir made")  # no process looks for what another is about to write
     if saved.exists():
         differences = _differences(flatten(read_config(path).to_dict()), flatten(json.loads(config_text(config))))
         if differences:
@@ -58,7 +62,10 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
                 f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
                 "or the same values to go on with that run."
             )
-    write_text(saved, config_text(config))  # also the proof that the place can be written, before any long work
+    barrier("workdir compared")
+    if is_primary():
+        write_text(saved, config_text(config))  # also the proof that the place can be written, before any long work
+    barrier("workdir written")
     return path
 
 
@@ -93,7 +100,7 @@ def _differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     return [
         f"config.{name}: {saved.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} given"
         for name in sorted(saved.keys() | given.keys())
-        if saved.get(name, nothing) != given.get(name, nothing)
+        if saved.get(name, nothing) != given.get(name, nothing) and not name.startswith(FREE)
     ]
 
 
@@ -125,6 +132,16 @@ class MetricsLog:
         """Flushes both."""
         self._file.close()
         self._events.close()
+
+
+class NoLog:
+    """Stands in for :class:`MetricsLog` in all processes but one."""
+
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
 
 
 def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from c3r_jax.data import Condition
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation import evaluate as module
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.training.experiment import encode_split, variables_on_devices
+from c3r_jax.training.experiment import encode_split
 from c3r_jax.training.loop import fit
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -68,9 +68,9 @@ def test_a_subset_is_what_encoding_without_the_others_gives(finished, small_conf
     results = evaluate(finished)
     experiment = module.build_experiment(small_config)
     checkpoints = module.Checkpoints(finished)
-    _, state, _ = checkpoints.restore(checkpoints.best_first, experiment.init_state())
+    _, state, _ = checkpoints.restore(checkpoints.best_first, experiment.devices.template(experiment.state_maker()))
     checkpoints.close()
-    replicated = variables_on_devices(experiment, state.params)
+    replicated = experiment.devices.put(state.params)
     train_h, train_present, *_ = encode_split(experiment, replicated, "train")
     moments = experiment.branches.measure_moments(state.params, train_h, train_present)
     condition = Condition("text only", "modality_subset", 0, ("text",))

@@ -70,7 +70,7 @@ def test_every_leaf_is_read(name, small_config, tmp_path, monkeypatch):
     reads.data.tokenizer = "word_piece"  # the other tokeniser reads its own size
     made = module.build_experiment(reads)
     conditions_of(made)
-    reads.model.fusion = "cross_attention"
+    reads.model.fusion, reads.optimizer.schedule = "cross_attention", "plateau"
     module.build_experiment(reads)
     build_model(reads.model, {"a": "features", "b": "features"}, 2, 4, made.method.c3r)
     leaves = set(flatten(small_config.to_dict()))

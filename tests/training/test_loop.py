@@ -1,8 +1,6 @@
 """The training loop: exact resume, selection, and what stops it."""
 
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -18,45 +16,17 @@ from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import build_experiment
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history
-
-REPOSITORY = pathlib.Path(__file__).parents[2]
+from tests.commands import command_environment, train_command
 
 
 def last_state(config, workdir):
     """State of the newest checkpoint."""
     checkpoints = Checkpoints(workdir)
-    step, state, _ = checkpoints.restore(checkpoints.newest_first, build_experiment(config).init_state())
+    experiment = build_experiment(config)
+    template = experiment.devices.template(experiment.state_maker())
+    step, state, _ = checkpoints.restore(checkpoints.newest_first, template)
     checkpoints.close()
     return step, state
-
-
-def settings(config):
-    """Command-line flags that make configs/emoji.py equal to a small configuration."""
-    from c3r_jax.training.workdir import flatten
-    from configs.emoji import get_config
-
-    base, wanted = flatten(get_config().to_dict()), flatten(config.to_dict())
-    flags = []
-    for name, value in wanted.items():
-        if base[name] != value:
-            text = f"({','.join(map(str, value))},)" if isinstance(value, list) else value
-            flags.append(f"--config.{name}={text}")
-    return flags
-
-
-def train_command(config, workdir, *extra):
-    return [
-        sys.executable,
-        str(REPOSITORY / "train.py"),
-        f"--config={REPOSITORY / 'configs/emoji.py'}",
-        f"--workdir={workdir}",
-        *settings(config),
-        *extra,
-    ]
-
-
-def command_environment():
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
@@ -260,11 +230,15 @@ def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, me
         ("data.tokenizer", "words", "expected 'bytes' or 'word_piece'"),
         ("model.fusion", "sum", "expected 'mean', 'concat' or 'cross_attention'"),
         ("model.dtype", "float16", "expected one of float32, bfloat16"),
-        ("optimizer.name", "adamax", "expected 'adamw', 'adam' or 'sgd'"),
-        ("optimizer.schedule", "step", "expected 'cosine' or 'constant'"),
+        ("optimizer.name", "adamax", "expected one of adamw, adam, sgd, adafactor, lion"),
+        ("optimizer.schedule", "step", "expected one of cosine, linear, constant, plateau"),
         ("optimizer.warmup_steps", 12, "expected 0 to 11"),
         ("optimizer.weight_decay", -1.0, "expected a number >= 0"),
-        ("train.batch_size", 60, "expected a positive multiple of the 8 local devices"),
+        ("train.batch_size", 60, "expected a positive multiple of 8 (8 devices"),
+        ("train.accumulation", 0, "expected a whole number"),
+        ("train.ema_decay", 1.0, "expected 0 (off) <= decay < 1"),
+        ("parallel.strategy", "ddp", "expected one of pmap, mesh"),
+        ("parallel.fsdp", 2, "use config.parallel.strategy='mesh'"),
         ("train.steps", 0, "expected a whole number of at least 1"),
         ("train.select_by", "loss", "expected 'accuracy' or 'mean_accuracy'"),
         ("train.moments_decay", 1.0, "expected 0 <= decay < 1"),

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from c3r_jax.core.instrument import Moments, batch_moments
+from c3r_jax.evaluation.validate import validate
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.training.experiment import build_experiment
 from c3r_jax.training.step import train_step
 
-METHODS = {
+METHODS = {  # C3R with dropout and "permute": tests/parallel/test_strategies.py
     "plain": {"method": "plain"},
     "dropout": {"method": "modality_dropout"},
     "c3r": {"method": "c3r"},
-    "c3r+dropout": {"method": "c3r", "modality_dropout.switch": "on"},
-    "permute": {"method": "c3r", "c3r.counterfactual": "permute"},
     "attention": {"method": "c3r", "c3r.instrument": "attention"},
     "kl, cross-attention": {"method": "c3r", "c3r.necessity": "kl", "model.fusion": "cross_attention"},
 }
@@ -47,14 +46,14 @@ def run_steps(config, num_devices, num_steps=5):
     """Losses and final parameters of a few steps on some of the devices."""
     experiment = build_experiment(config)
     devices, step = compiled_step(experiment, num_devices)
-    state, iterator, history = devices.replicate(experiment.init_state()), experiment.train_iterator(), []
+    state, iterator, history = devices.init(experiment.state_maker()), experiment.train_iterator(), []
     for _ in range(num_steps):
         batch = next(iterator)
         arrays = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
         state, metrics = step(state, devices.split(arrays))
         history.append({name: float(value.addressable_shards[0].data[0]) for name, value in metrics.items()})
     iterator.close()
-    return history, devices.unreplicate(state)
+    return history, devices.host(state)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -115,11 +114,34 @@ def test_running_moments_weigh_recent_steps_more(small_config):
     chex.assert_trees_all_close(Moments(**state.instrument), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_averaged_parameters_follow_their_formula(small_config):
+    """ema <- a ema + (1 - a) params with a = min(decay, (1 + t) / (10 + t)), and evaluation reads them."""
+    small_config.train.ema_decay = 0.15
+    experiment = build_experiment(small_config)
+    iterator = experiment.train_iterator()
+    state = experiment.devices.init(experiment.state_maker())
+    expected = experiment.devices.host(state.params)
+    for t in range(3):
+        batch = next(iterator)
+        arrays = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+        state, _ = experiment.step(state, experiment.devices.split(arrays))
+        a = min(0.15, (1 + t) / (10 + t))
+        params = experiment.devices.host(state.params)
+        expected = jax.tree.map(lambda e, p, a=a: a * e + (1 - a) * p, expected, params)
+    iterator.close()
+    host = experiment.devices.host(state)
+    chex.assert_trees_all_close(host.ema, expected, rtol=1e-5, atol=1e-7)
+    assert host.evaluated is host.ema
+    values = validate(experiment, state)
+    assert values == validate(experiment, state._replace(params=state.ema, ema={}))
+    assert values["nll"] != validate(experiment, state._replace(ema={}))["nll"]
+
+
 def test_exact_moments_do_not_depend_on_blocks(small_config, monkeypatch):
     from c3r_jax.evaluation import branches
 
     experiment = build_experiment(small_config)
-    params = experiment.init_state().params
+    params = experiment.state_maker()().params
     h = {
         name: np.random.default_rng(m).normal(size=(50, 4)).astype(np.float32)
         for m, name in enumerate(("image", "text"))

@@ -1,0 +1,107 @@
+"""The processes of one job: how they find each other, and what only the first of them does."""
+
+import os
+import socket
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from c3r_jax.errors import ConfigError
+
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as dead, and the others end
+START_SECONDS = 120  # how long a process waits for the others to appear
+
+
+def cluster_of(environ: Mapping[str, str]) -> str | None:
+    """The cluster that started this process as one of several, as JAX names it; None for a process on its own.
+
+    Args:
+      environ: environment variables.
+
+    Examples:
+      >>> cluster_of({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"})
+      'slurm'
+      >>> cluster_of({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
+      True
+    """
+    several = {
+        "slurm": "SLURM_PROCID" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1,
+        "ompi": int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1,
+        "k8s": "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ,
+        "tpu": "MEGASCALE_COORDINATOR_ADDRESS" in environ
+        or any("," in environ.get(name, "") for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")),
+    }
+    return next((name for name, found in several.items() if found), None)
+
+
+def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins this process to its job; does nothing for a process on its own. Call it before anything uses a device.
+
+    What is given counts first, then the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID, then what TPU pods, SLURM, Kubernetes and Open MPI tell their processes.
+
+    Args:
+      coordinator: "host:port" of process 0.
+      num_processes: of the job.
+      process_id: of this process, from 0.
+
+    Raises:
+      ConfigError: if only some of the three are known, or the others do not appear.
+    """
+    given = {
+        ADDRESS: coordinator or os.environ.get(ADDRESS),
+        COUNT: os.environ.get(COUNT) if num_processes is None else num_processes,
+        INDEX: os.environ.get(INDEX) if process_id is None else process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    cluster = cluster_of(os.environ)
+    if len(missing) == 3 and cluster is None:
+        return
+    join = partial(
+        jax.distributed.initialize,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        initialization_timeout=START_SECONDS,
+    )
+    try:
+        if not missing:
+            count, index = int(given[COUNT]), int(given[INDEX])  # pyright: ignore[reportArgumentType]
+            if not 0 <= index < count:
+                raise ConfigError(f"process {index} of {count} processes: expected 0 <= process < number of processes.")
+            if count > 1:
+                join(str(given[ADDRESS]), count, index)
+        elif cluster is not None:
+            # On TPUs JAX asks the platform itself; the others are named, so that a wrong guess is an error.
+            join(cluster_detection_method=None if cluster == "tpu" else cluster)
+        else:
+            raise ConfigError(
+                f"{', '.join(missing)} is not known: give --coordinator, --num_processes and --process_id (or the "
+                "environment variables of these names) together, or none of them."
+            )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"process {given[INDEX] or '?'} on {socket.gethostname()} could not join its job ({reason}): check that "
+            f"every process runs and reaches the coordinator {given[ADDRESS] or f'that {cluster} names'}."
+        ) from error
+
+
+def is_primary() -> bool:
+    """Whether this process writes logs, metrics and reports (checkpoints are written by all)."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agreed(value: int) -> int:
+    """The first process's value, in every process; waits until every process is here."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -1,0 +1,151 @@
+"""Data, fully sharded and tensor parallelism by ``jax.jit`` over a mesh: no leaf is copied that can be split.
+
+The batch is split over the axes "data" and "fsdp" together; a large parameter over "fsdp", and the big matrices of
+transformer and mixer blocks over "tensor" too. Optimiser state and averaged parameters follow their parameters. What
+the program sums over the batch is a sum over the global batch by the meaning of ``jit``: no axis name is needed.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = PartitionSpec(("data", "fsdp"))
+# Which dimension of a block's matrix is split over "tensor": what goes into heads or hidden units by its output, what
+# comes out of them by its input, so that a block needs one sum over "tensor" after attention and one after its MLP.
+TENSOR_RULES = (
+    (re.compile(r"Block_\d+/.*/(query|key|value)/kernel$"), 1),
+    (re.compile(r"Block_\d+/.*/out/kernel$"), 0),
+    (re.compile(r"TransformerBlock_\d+/Dense_0/kernel$|MixerBlock_\d+/Dense_[02]/kernel$"), 1),
+    (re.compile(r"TransformerBlock_\d+/Dense_1/kernel$|MixerBlock_\d+/Dense_[13]/kernel$"), 0),
+)
+
+
+def partition(path: str, shape: Sequence[int], sizes: Mapping[Any, int], min_size: int) -> PartitionSpec:
+    """How one leaf is laid out: its tensor dimension by rule, its largest remaining dimension over "fsdp".
+
+    Args:
+      path: names on the way to the leaf, joined by "/"; an optimiser's moments end in their parameter's path.
+      shape: of the leaf.
+      sizes: {axis: devices}.
+      min_size: leaves of fewer elements are copied, which costs less than gathering them.
+
+    Returns:
+      A partition spec with one entry per dimension.
+
+    Examples:
+      >>> sizes = {"data": 2, "fsdp": 2, "tensor": 2}
+      >>> print(*partition("params/encoders_text/TransformerBlock_0/Dense_0/kernel", (64, 128), sizes, 0))
+      fsdp tensor
+      >>> print(*partition("params/head/bias", (9,), sizes, 0))
+      None
+    """
+    spec: list[str | None] = [None] * len(shape)
+    if math.prod(shape) < min_size or re.search(r"(^|/)instrument/", path):
+        return PartitionSpec(*spec)
+    for pattern, dimension in TENSOR_RULES:
+        if sizes["tensor"] > 1 and pattern.search(path) and shape[dimension] % sizes["tensor"] == 0:
+            spec[dimension] = "tensor"
+            break
+    if sizes["fsdp"] > 1:
+        free = [d for d in range(len(shape)) if spec[d] is None and shape[d] % sizes["fsdp"] == 0 and shape[d] > 1]
+        if free:
+            spec[max(free, key=lambda d: shape[d])] = "fsdp"
+    return PartitionSpec(*spec)
+
+
+class Sharded:
+    """Runs a step as one program over a mesh of devices.
+
+    Args:
+      fsdp: devices that share a parameter.
+      tensor: devices that share a block's matrices.
+      min_size: leaves of fewer elements are copied.
+      devices: of all processes; None: all there are.
+
+    Attributes:
+      axis_name: None: sums are over the global batch as they stand.
+      num_devices: over which a batch is split.
+      mesh: of data x fsdp x tensor.
+    """
+
+    axis_name: str | None = None
+
+    def __init__(self, fsdp: int, tensor: int, min_size: int, devices: Sequence[Any] | None = None):
+        devices = list(devices or jax.devices())
+        shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
+        self.mesh = jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+        self.num_devices = shape[0] * fsdp
+        self._sizes = dict(zip(AXES, shape, strict=True))
+        self._min_size = min_size
+        self._rows = NamedSharding(self.mesh, ROWS)
+        self._copied = NamedSharding(self.mesh, PartitionSpec())
+
+    def shardings(self, tree: Any) -> Any:
+        """The layout of every leaf of a state."""
+
+        def one(path: Any, leaf: Any) -> NamedSharding:
+            name = "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
+            return NamedSharding(self.mesh, partition(name, leaf.shape, self._sizes, self._min_size))
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def init(self, function: Callable[[], Any]) -> Any:
+        """The state that a pure function makes, never whole on any device."""
+        return jax.jit(function, out_shardings=self.shardings(jax.eval_shape(function)))()
+
+    def put(self, tree: Any) -> Any:
+        """Lays a state out over the devices: one from the host, or a restored one, which is so already."""
+        return jax.tree.map(jax.device_put, tree, self.shardings(tree))
+
+    def host(self, tree: Any) -> Any:
+        """Fetches every leaf whole."""
+        whole = tree
+        if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+            whole = jax.jit(lambda x: x, out_shardings=self._copied)(tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
+
+    def saved(self, tree: Any) -> Any:
+        """The state as a checkpoint holds it: each process writes what it has."""
+        return tree
+
+    def template(self, function: Callable[[], Any]) -> Any:
+        """What a checkpoint is read into, from the function that makes a fresh state: each device its part."""
+        shapes = jax.eval_shape(function)
+        return jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes,
+            self.shardings(shapes),
+        )
+
+    def split(self, batch: Any) -> Any:
+        """Splits the rows of every leaf (this process's share of the batch) over the devices."""
+        if jax.process_count() == 1:
+            return jax.tree.map(lambda x: jax.device_put(x, self._rows), batch)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._rows, x), batch)
+
+    def gather(self, tree: Any) -> Any:
+        """Fetches per-row outputs of all processes, rows in their order in the global batch."""
+        if jax.process_count() == 1:
+            return jax.tree.map(np.asarray, tree)
+        return multihost_utils.process_allgather(tree, tiled=True)
+
+    def compile_step(self, step: Callable) -> Callable:
+        """Compiles ``step(state, batch) -> (state, metrics)``, giving the state's memory back to its successor."""
+
+        def laid_out(state: Any, batch: Any) -> Any:
+            state, metrics = step(state, batch)
+            metrics = jax.lax.with_sharding_constraint(metrics, self._copied)
+            return jax.lax.with_sharding_constraint(state, self.shardings(state)), metrics
+
+        return jax.jit(laid_out, donate_argnums=0)
+
+    def compile_rows(self, function: Callable) -> Callable:
+        """Compiles ``function(params, batch) -> per-row outputs``."""
+        return jax.jit(function, out_shardings=self._rows)

@@ -1,0 +1,103 @@
+"""Two processes of four devices, joined through jax.distributed: the same run, its death, and going on elsewhere."""
+
+import signal
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from c3r_jax import launch
+from c3r_jax.parallel.replicated import Replicated
+from c3r_jax.training import experiment as module
+from c3r_jax.training import loop
+from c3r_jax.training.loop import fit
+from c3r_jax.training.workdir import read_history
+from tests.commands import REPOSITORY, command_environment, train_command
+
+STEPS, EVERY = 20, 5
+
+
+@pytest.fixture
+def config(small_config):
+    small_config.optimizer.name, small_config.optimizer.learning_rate = "sgd", 0.05
+    small_config.train.steps, small_config.train.eval_every = STEPS, EVERY
+    small_config.c3r.counterfactual = "permute"
+    return small_config
+
+
+def assert_same_run(one, other):
+    """Losses, terms and risks of every step and validation to 1e-5; F statistics and gradient norms are diagnostics."""
+    a, b = read_history(one), read_history(other)
+    assert [(line["step"], line["split"]) for line in a] == [(line["step"], line["split"]) for line in b]
+    assert a[-1]["step"] == STEPS
+    for left, right in zip(a, b, strict=True):
+        assert left["values"].keys() == right["values"].keys()
+        for key, value in left["values"].items():
+            tolerance = {"f": 1e-3, "gradient_norm": 1e-4}.get(key.split("/")[0], 1e-5)
+            np.testing.assert_allclose(value, right["values"][key], rtol=tolerance, atol=2e-6, err_msg=key)
+
+
+@pytest.mark.slow
+def test_a_dead_process_ends_the_job_and_one_device_goes_on(config, tmp_path, monkeypatch, capfd):
+    """A mesh of 4 x 2 devices over two processes; process 1 is killed; one device alone finishes the run."""
+    fit(config, tmp_path / "whole")
+    config.parallel.strategy, config.parallel.fsdp, config.parallel.min_size = "mesh", 2, 0
+    workdir, started, result = tmp_path / "run", [], []
+    original = subprocess.Popen
+
+    def remembered(*arguments, **keywords):
+        started.append(original(*arguments, **keywords))
+        return started[-1]
+
+    monkeypatch.setattr(launch.subprocess, "Popen", remembered)
+    monkeypatch.chdir(REPOSITORY)
+    command = train_command(config, workdir)[1:]
+    job = threading.Thread(target=lambda: result.append(launch.launch(command, 2, 4)))
+    job.start()
+    deadline = time.monotonic() + 300
+    while not (workdir / "checkpoints" / str(EVERY)).exists():
+        assert job.is_alive() and time.monotonic() < deadline, capfd.readouterr()
+        time.sleep(0.02)
+    killed = time.monotonic()
+    started[1].send_signal(signal.SIGKILL)
+    job.join(timeout=60)
+    assert not job.is_alive() and time.monotonic() - killed < 60
+    assert result == [137] and "process 1 of 2 ended with signal 9" in capfd.readouterr().err
+    assert all(process.poll() is not None for process in started)
+
+    config.parallel.strategy, config.parallel.fsdp = "pmap", 1
+    monkeypatch.setattr(module, "build_strategy", lambda _: Replicated(module.jax.devices()[:1]))
+    module._compiled.cache_clear()
+    done = fit(config, workdir)
+    module._compiled.cache_clear()
+    assert done.steps == STEPS
+    assert_same_run(tmp_path / "whole", workdir)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_a_run_of_one(config, tmp_path, monkeypatch):
+    """One process stops at step 7, after its checkpoint of step 5; two processes under pmap do the other 15 steps."""
+
+    class Stopped(Exception):
+        pass
+
+    fit(config, tmp_path / "whole")
+    looked = []
+
+    def stop_at_seven(values):
+        looked.append(values)
+        if len(looked) == 7:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "first_non_finite", stop_at_seven)
+        with pytest.raises(Stopped):
+            fit(config, tmp_path / "run")
+    command = [*train_command(config, tmp_path / "run")]
+    command[1:1] = ["-m", "c3r_jax.launch", "--processes=2", "--devices-per-process=4"]
+    done = subprocess.run(command, capture_output=True, text=True, env=command_environment(), cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"[0] finished after {STEPS} steps" in done.stdout and "[1] finished" not in done.stdout
+    assert_same_run(tmp_path / "whole", tmp_path / "run")

@@ -1,0 +1,200 @@
+"""One step, two strategies: the same numbers on one device, by pmap, over meshes, and in chunks."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from c3r_jax.errors import ConfigError
+from c3r_jax.parallel.replicated import Replicated
+from c3r_jax.parallel.sharded import Sharded, partition
+from c3r_jax.parallel.strategy import build_strategy, check_batch
+from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.step import encode_in_chunks, train_step
+
+STEPS = 20
+WAYS = {  # strategy, chunks, model.remat
+    "one device": (lambda: Replicated(jax.devices()[:1]), 1, False),
+    "pmap 8": (Replicated, 1, False),
+    "pmap 8, four chunks": (Replicated, 4, False),
+    "mesh 4 x 2": (lambda: Sharded(2, 1, 0), 1, False),
+    "mesh 2 x 2 x 2, two chunks, remat": (lambda: Sharded(2, 2, 0), 2, True),
+}
+
+
+def arrays(batch):
+    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+
+
+def run(config, devices, chunks, remat, num_steps=STEPS, guarded=False):
+    """Metrics of every step and the final state on the host; the step is traced once."""
+    config.model.remat = remat
+    experiment = build_experiment(config)
+    chex.clear_trace_counter()  # it counts by function, whatever compiled it
+    traced = chex.assert_max_traces(train_step, n=1)
+    step = devices.compile_step(
+        functools.partial(
+            traced,
+            model=experiment.model,
+            method=experiment.method,
+            optimizer=experiment.optimizer,
+            moments_decay=experiment.config.train.moments_decay,
+            axis_name=devices.axis_name,
+            accumulation=chunks,
+            ema_decay=0.9,
+        )
+    )
+    iterator, history = experiment.train_iterator(), []
+    state = devices.init(experiment.state_maker())
+    for number in range(num_steps):
+        batch = devices.split(arrays(next(iterator)))
+        with jax.transfer_guard("disallow" if guarded and number else "allow"):
+            state, metrics = step(state, batch)
+        history.append({name: float(value) for name, value in devices.host(metrics).items()})
+    iterator.close()
+    return history, devices.host(state), state
+
+
+@pytest.fixture
+def plain_descent(small_config):
+    """Plain gradient descent shows the gradients as they are; Adam would blow up the rounding of those near zero."""
+    small_config.optimizer.name, small_config.optimizer.learning_rate = "sgd", 0.05
+    small_config.train.steps, small_config.train.ema_decay = STEPS, 0.9
+    small_config.modality_dropout.switch = "on"
+    small_config.c3r.counterfactual = "permute"  # pairs of examples from different devices
+    small_config.model.image.block = "transformer"
+    small_config.model.image.num_heads = 2
+    return small_config
+
+
+def test_every_way_trains_the_same(plain_descent):
+    expected, state, _ = run(plain_descent, *(make() if callable(make) else make for make in WAYS["one device"]))
+    assert len(expected) == STEPS and expected[0]["loss"] > 0
+    for name, (make, chunks, remat) in WAYS.items():
+        if name == "one device":
+            continue
+        history, other, _ = run(plain_descent, make(), chunks, remat, guarded=True)
+        for a, b in zip(expected, history, strict=True):
+            assert a.keys() == b.keys()
+            for key in a:
+                # F statistics (which divide by 1 - R^2) and the gradient's norm are diagnostics.
+                tolerance = {"f": 1e-3, "gradient_norm": 1e-4}.get(key.split("/")[0], 1e-5)
+                np.testing.assert_allclose(a[key], b[key], rtol=tolerance, atol=2e-6, err_msg=f"{name}: {key}")
+        chex.assert_trees_all_close(state.params, other.params, rtol=1e-5, atol=2e-6)
+        chex.assert_trees_all_close(state.ema, other.ema, rtol=1e-5, atol=2e-6)
+        chex.assert_trees_all_close(state.instrument, other.instrument, rtol=1e-5, atol=2e-6)
+
+
+def test_nothing_is_copied_that_can_be_split(small_config):
+    """Every device holds a share of each parameter with a dimension to split, and of what the optimiser keeps of it."""
+    small_config.model.image.block = "transformer"
+    small_config.model.image.num_heads = 2
+    experiment = build_experiment(small_config)
+    devices = Sharded(2, 2, 64)
+    state = devices.init(experiment.state_maker())
+
+    def share(leaf):
+        return leaf.addressable_shards[0].data.size / leaf.size
+
+    block = state.params["encoders_image"]["TransformerBlock_0"]
+    assert share(block["Dense_0"]["kernel"]) == share(block["Dense_1"]["kernel"]) == 1 / 4
+    assert share(block["MultiHeadDotProductAttention_0"]["query"]["kernel"]) == 1 / 4
+    assert share(state.params["encoders_text"]["embed_2"]["embedding"]) == 1 / 2
+    assert share(state.params["head"]["bias"]) == share(state.instrument["cov"]) == 1
+    adam = next(s for s in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(s, "mu"))
+    for moment in (adam.mu, adam.nu):
+        jax.tree.map(lambda p, m: chex.assert_equal(p.sharding, m.sharding), state.params, moment)
+    # Where the state lives does not change what it is.
+    chex.assert_trees_all_close(
+        devices.host(state), jax.device_get(jax.jit(experiment.state_maker())()), rtol=1e-6, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "expected"),
+    [
+        ("params/encoders_image/MixerBlock_0/Dense_3/kernel", (64, 32), ("tensor", "fsdp")),
+        ("params/encoders_image/MixerBlock_1/Dense_0/kernel", (64, 32), ("fsdp", "tensor")),
+        ("opt_state/1/0/mu/encoders_text/TransformerBlock_0/Dense_1/kernel", (64, 32), ("tensor", "fsdp")),
+        ("params/t/TransformerBlock_0/MultiHeadDotProductAttention_0/out/kernel", (2, 8, 16), ("tensor", None, "fsdp")),
+        ("params/t/TransformerBlock_0/MultiHeadDotProductAttention_0/key/kernel", (16, 3, 8), ("fsdp", None, None)),
+        ("params/encoders_text/embed/embedding", (257, 64), (None, "fsdp")),
+        ("params/odd/kernel", (9, 7), (None, None)),
+        ("instrument/cov", (64, 64), (None, None)),
+        ("step", (), ()),
+    ],
+)
+def test_layout_by_name_and_shape(path, shape, expected):
+    assert partition(path, shape, {"data": 2, "fsdp": 2, "tensor": 2}, 0) == PartitionSpec(*expected)
+    assert partition(path, shape, {"data": 2, "fsdp": 2, "tensor": 2}, 1 << 20) == PartitionSpec(*[None] * len(shape))
+
+
+def test_chunks_give_the_gradient_of_a_loss_of_the_whole_batch():
+    """A loss that couples all rows, differentiated through chunks: the same as at once, keys and trees included."""
+    w = jax.random.normal(jax.random.key(0), (4, 3))
+    x = jax.random.normal(jax.random.key(1), (12, 4))
+    keys = jax.random.split(jax.random.key(2), 12)
+
+    def loss(w, chunks):
+        def encode(x, keys):
+            noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+            return {"h": jnp.tanh(x @ w) + noise}
+
+        h = encode_in_chunks(encode, (x, keys), chunks)["h"]
+        return jax.nn.logsumexp(h @ h.T) + h[0].sum()
+
+    expected = jax.value_and_grad(loss)(w, 1)
+    for chunks in (2, 4, 12):
+        chex.assert_trees_all_close(jax.value_and_grad(loss)(w, chunks), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ({"strategy": "mesh", "fsdp": 3}, "3 x 1, which does not divide the 8 devices"),
+        ({"strategy": "mesh", "tensor": 0}, "config.parallel.tensor is 0"),
+        ({"strategy": "mesh", "min_size": -1}, "config.parallel.min_size is -1"),
+        ({"tensor": 2}, "pmap copies"),
+    ],
+)
+def test_unusable_layouts_are_refused(small_config, leaves, message):
+    small_config.parallel.update(leaves)
+    with pytest.raises(ConfigError, match=message):
+        build_strategy(small_config.parallel)
+
+
+def test_a_batch_must_be_shared_equally():
+    check_batch(Sharded(2, 2, 0), 16, "config.train.batch_size", 4)
+    with pytest.raises(
+        ConfigError, match=r"config\.train\.batch_size is 24: .* multiple of 16 \(4 devices .* x 4 chunks"
+    ):
+        check_batch(Sharded(2, 2, 0), 24, "config.train.batch_size", 4)
+
+
+def test_bfloat16_computes_and_float32_remembers(small_config):
+    """Traced only: representations are bfloat16; state, losses, risks and diagnostics float32."""
+    small_config.model.dtype = "bfloat16"
+    experiment = build_experiment(small_config)
+    state = jax.eval_shape(experiment.state_maker())
+    batch = arrays(next(experiment.eval_iterator("train")))
+    step = functools.partial(
+        train_step,
+        model=experiment.model,
+        method=experiment.method,
+        optimizer=experiment.optimizer,
+        moments_decay=0.9,
+    )
+    after, metrics = jax.eval_shape(step, state, batch)
+    floats = [leaf.dtype for leaf in jax.tree.leaves((after, metrics)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert set(floats) == {jnp.dtype("float32")} and "risk_total" in metrics
+    h = jax.eval_shape(
+        lambda params: experiment.model.apply(
+            {"params": params}, batch["inputs"], batch["present"], method=experiment.model.encode
+        ),
+        state.params,
+    )
+    assert {value.dtype for value in h.values()} == {jnp.dtype("bfloat16")}
