@@ -1,5 +1,6 @@
 """Evaluates one run: python eval.py --workdir=DIR writes results.json, results.md, report.html and figures there."""
 
+import pathlib
 import shlex
 import sys
 
@@ -7,8 +8,9 @@ from absl import app, flags, logging
 
 from c3r_jax.errors import C3RError
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.pretrained import pretrained_table
 from c3r_jax.report.write import write_report
-from c3r_jax.training.workdir import read_history
+from c3r_jax.training.workdir import read_history, write_text
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run made by train.py.")
 SPLIT = flags.DEFINE_string("split", None, "Another split than config.eval.split; written to DIR/SPLIT.")
@@ -27,6 +29,12 @@ def main(argv: list[str]) -> None:
         history = read_history(workdir)
     except C3RError as error:
         sys.exit(f"eval.py: {error}")
+    if "retrieval" in results:  # of contrastive pretraining: no classes were trained
+        table = pretrained_table(results)
+        path = pathlib.Path(workdir) / (SPLIT.value or "") / "results.md"
+        write_text(path, table)
+        print(f"{table}\nwrote {path}")
+        return
     out = workdir if SPLIT.value is None else f"{workdir}/{SPLIT.value}"
     written = write_report([results], out, histories={results["method"]: [history]}, command=command)
     for route, summary in results["summary"].items():

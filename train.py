@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from c3r_jax.errors import C3RError
 from c3r_jax.parallel import hosts
+from c3r_jax.parallel.dry_run import dry_run
 from c3r_jax.training.loop import fit
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
@@ -18,6 +19,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoint
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Compile the step, print what it needs, and train nothing.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -29,6 +31,9 @@ def main(argv: list[str]) -> None:
     workdir = str(WORKDIR.value)
     try:
         hosts.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        if DRY_RUN.value:
+            print(dry_run(CONFIG.value))
+            return
         result = fit(CONFIG.value, workdir)
     except C3RError as error:
         sys.exit(f"train.py: {error}")

@@ -7,6 +7,7 @@ def get_config() -> ConfigDict:
     """Returns the base configuration; every leaf is read by the code and can be set as ``--config.any.leaf=value``."""
     config = ConfigDict()
     config.seed = 0
+    config.task = "classification"  # classification | softmax (contrastive, CLIP) | sigmoid (contrastive, SigLIP)
     config.method = "c3r"  # plain | modality_dropout | c3r
 
     config.modality_dropout = ConfigDict()

@@ -14,6 +14,18 @@ from PIL import Image
 from c3r_jax.data.source import ArraySource, DatasetInfo
 from c3r_jax.errors import DataError
 
+# What a person would say who has seen neither the pictures nor their names: for classification without labels.
+CLASS_PHRASES = {
+    "smileys & emotion": ("smiling face", "crying face", "angry face", "face with tongue", "heart", "skull", "ghost"),
+    "people & body": ("man", "woman", "person walking", "hand", "family", "woman doctor", "man cook", "girl", "boy"),
+    "animals & nature": ("dog", "cat", "bird", "fish", "insect", "flower", "tree", "horse", "leaf"),
+    "food & drink": ("bread", "fruit", "cake", "meat", "glass of wine", "vegetable", "bowl of rice", "cup of coffee"),
+    "travel & places": ("house", "building", "car", "train", "airplane", "moon", "rain cloud", "clock", "sun", "ship"),
+    "activities": ("ball", "game", "sports medal", "party", "ticket", "tennis", "fishing", "playing card"),
+    "objects": ("tool", "book", "telephone", "camera", "shirt", "guitar", "box", "lamp", "scissors", "envelope"),
+    "symbols": ("arrow", "sign", "button", "circle", "square", "cross mark", "star sign", "number", "question mark"),
+    "flags": ("flag", "France", "Japan", "Brazil", "Kenya", "Australia", "Islands", "Republic", "South"),
+}
 SPLITS = ("train", "validation", "test")
 ASSET = pathlib.Path(__file__).parent / "assets" / "emoji.zip"
 REPAIR = "restore it with git or reinstall the package, or build it with tools/build_emoji.py"

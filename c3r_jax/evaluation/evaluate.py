@@ -15,6 +15,7 @@ from c3r_jax.data import Condition, noise_conditions, standard_conditions
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report, risk_report
 from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
+from c3r_jax.evaluation.pretrained import pretrained_scores
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import Experiment, build_experiment, encode_split, without_encoders
@@ -53,9 +54,10 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     template = experiment.devices.template(experiment.state_maker())
     step, state, _ = checkpoints.restore(checkpoints.best_first, template)
     checkpoints.close()
+    score = pretrained_scores if experiment.method.contrastive else _score
     results = {
         "schema": 1,
-        **_score(experiment, experiment.devices.put(state.evaluated)),
+        **score(experiment, experiment.devices.put(state.evaluated)),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
         "versions": {
             "python": platform.python_version(),

@@ -1,14 +1,20 @@
 """The validation pass of the training loop: selection values and both branches' risks, never on test data."""
 
+import functools
 import itertools
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from c3r_jax.core.contrastive import contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments
 from c3r_jax.evaluation.branches import measured_risk
 from c3r_jax.evaluation.metrics import classification_metrics
+from c3r_jax.models.contrastive import match
 from c3r_jax.training.experiment import encode_split, without_encoders
+from c3r_jax.training.step import contrastive_metrics
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -37,8 +43,11 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
       state: on the devices.
 
     Returns:
-      accuracy, nll, ece; accuracy through the instrument; mean_accuracy over every modality subset; risks.
+      accuracy, nll, ece; accuracy through the instrument; mean_accuracy over every modality subset; risks. For a
+      contrastive task: the share of examples whose own key is the best match in the whole split, loss terms and risks.
     """
+    if experiment.method.contrastive:
+        return _validate_pairs(experiment, state)
     model = experiment.model
     h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
     params, instrument = experiment.devices.host((without_encoders(state.evaluated), state.instrument))
@@ -65,3 +74,21 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
             values[f"accuracy/{names}"] = scores["accuracy"]
     values["mean_accuracy"] = float(np.mean(accuracies))
     return values
+
+
+def _validate_pairs(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
+    """The contrastive loss of the split as one batch."""
+    h, present, _, _ = encode_split(experiment, state.evaluated, "validation")
+    params = experiment.devices.host(without_encoders(state.evaluated))
+    method = experiment.method
+    _, terms = contrastive_c3r_loss(
+        functools.partial(match, experiment.model, {"params": params}),
+        {name: jnp.asarray(value) for name, value in h.items()},
+        kind=method.task,
+        config=method.c3r,
+        regularised=method.regularised,
+        present=jnp.asarray(present),
+        key=jax.random.key(experiment.config.seed),
+    )
+    values = {name: float(value) for name, value in contrastive_metrics(terms).items()}
+    return {**values, "mean_accuracy": values["accuracy"]}

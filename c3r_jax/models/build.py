@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.errors import ConfigError
+from c3r_jax.models.contrastive import PairHead
 from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
 from c3r_jax.models.fusion import ConcatAbsent, CrossAttention, MaskedMean
 from c3r_jax.models.twin import TwinNetwork
@@ -17,7 +18,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_model(
-    config: ConfigDict, kinds: Mapping[str, str], num_classes: int, vocab_size: int, c3r: C3RConfig
+    config: ConfigDict,
+    kinds: Mapping[str, str],
+    num_classes: int,
+    vocab_size: int,
+    c3r: C3RConfig,
+    task: str = "classification",
 ) -> TwinNetwork:
     """Builds the twin network of ``config.model`` for any modalities, each encoded by its kind.
 
@@ -27,6 +33,7 @@ def build_model(
       num_classes: K.
       vocab_size: token ids of the text modalities.
       c3r: the instrument's settings.
+      task: "classification", or a contrastive one, whose head compares instead of classifying.
 
     Returns:
       An unbound :class:`TwinNetwork`.
@@ -41,10 +48,16 @@ def build_model(
     return TwinNetwork(
         encoders=encoders,
         fusion=_fusion(config, dtype),
-        head=nn.Dense(num_classes, dtype=dtype),
+        head=_head(task, num_classes, dtype),
         c3r=c3r,
         feature_dim=config.dim,
     )
+
+
+def _head(task: str, num_classes: int, dtype: Any) -> nn.Module:
+    if task == "classification":
+        return nn.Dense(num_classes, dtype=dtype)
+    return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
 
 
 def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: Any) -> nn.Module:

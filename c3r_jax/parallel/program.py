@@ -3,9 +3,6 @@
 import re
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(KINDS)})(?P<phase>-start|-done)?\(")
 _SHAPE = re.compile(r"\b(?P<dtype>[a-z]+[0-9]*[a-z0-9]*)\[(?P<sizes>[0-9,]*)\]")
@@ -78,6 +75,7 @@ def inspect(compiled: Any) -> Program:
     """Reads a compiled program (``jitted.lower(...).compile()``).
 
     Examples:
+      >>> import jax, jax.numpy as jnp
       >>> f = jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
       >>> inspect(f).flops, inspect(f).argument_bytes, inspect(f).collectives
       (1024.0, 256, {})
@@ -89,8 +87,3 @@ def inspect(compiled: Any) -> Program:
         memory.temp_size_in_bytes,
         collectives(compiled.as_text()),
     )
-
-
-def abstract(tree: Any) -> Any:
-    """Shapes, dtypes and layouts of a tree, enough to compile for it without its values."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=x.sharding), tree)

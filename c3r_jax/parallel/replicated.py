@@ -56,6 +56,16 @@ class Replicated:
         """What a checkpoint is read into, from the function that makes a fresh state."""
         return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(function))
 
+    def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
+        """Shapes of a state and of a (global) batch on the devices, enough to compile a step for them."""
+        count = self._count
+
+        def own(x: Any, *shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((count, *shape), x.dtype, sharding=self._sharding)
+
+        state = jax.tree.map(lambda x: own(x, *x.shape), jax.eval_shape(function))
+        return state, jax.tree.map(lambda x: own(x, x.shape[0] // self.num_devices, *x.shape[1:]), batch)
+
     def split(self, batch: Any) -> Any:
         """Splits the rows of every leaf (this process's share of the batch) over its devices."""
         count = self._count

@@ -124,6 +124,13 @@ class Sharded:
             self.shardings(shapes),
         )
 
+    def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
+        """Shapes of a state and of a (global) batch on the devices, enough to compile a step for them."""
+        rows = self._rows
+        return self.template(function), jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch
+        )
+
     def split(self, batch: Any) -> Any:
         """Splits the rows of every leaf (this process's share of the batch) over the devices."""
         if jax.process_count() == 1:

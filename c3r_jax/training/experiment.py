@@ -181,7 +181,7 @@ class _Compiled(NamedTuple):
 def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: int, method: Method) -> _Compiled:
     """Model and mapped functions, once per distinct setting: JAX then compiles each of them once per process."""
     config = settings.config
-    model = build_model(config.model, dict(kinds), num_classes, vocab_size, method.c3r)
+    model = build_model(config.model, dict(kinds), num_classes, vocab_size, method.c3r, method.task)
     optimizer = build_optimizer(config.optimizer, config.train.steps)
     devices = build_strategy(config.parallel)
     step = functools.partial(

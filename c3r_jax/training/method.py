@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 from ml_collections import ConfigDict
 
+from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.errors import ConfigError
 
 METHODS = ("plain", "modality_dropout", "c3r")
+TASKS = ("classification", *CONTRASTIVE_KINDS)
 
 
 class Method(NamedTuple):
@@ -23,16 +25,23 @@ class Method(NamedTuple):
       regularised: whether C3R terms are trained on.
       c3r: weights and modes; the instrument is also measured by methods that do not train on it.
       dropout_rate: share of training examples that lose some of their modalities.
+      task: one of :data:`TASKS`; all but the first are contrastive, and need no labels.
     """
 
     name: str
     regularised: bool
     c3r: C3RConfig
     dropout_rate: float
+    task: str = TASKS[0]
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether examples are matched with themselves instead of classified."""
+        return self.task != TASKS[0]
 
 
 def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Method:
-    """Reads ``config.method``, ``config.modality_dropout`` and ``config.c3r``.
+    """Reads ``config.task``, ``config.method``, ``config.modality_dropout`` and ``config.c3r``.
 
     Args:
       config: the whole configuration.
@@ -43,10 +52,12 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
       :class:`Method`.
 
     Raises:
-      ConfigError: on an unknown method, a contradicting dropout switch or a bad C3R field.
+      ConfigError: on an unknown task or method, a contradicting dropout switch or a bad C3R field.
     """
     if config.method not in METHODS:
         raise ConfigError(f"config.method is {config.method!r}: expected one of {', '.join(METHODS)}.")
+    if config.task not in TASKS:
+        raise ConfigError(f"config.task is {config.task!r}: expected one of {', '.join(TASKS)}.")
     switch, rate = config.modality_dropout.switch, config.modality_dropout.rate
     if switch not in ("auto", "on", "off"):
         raise ConfigError(f"config.modality_dropout.switch is {switch!r}: expected 'auto', 'on' or 'off'.")
@@ -56,6 +67,16 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
     if config.method == "modality_dropout" and not dropped:
         raise ConfigError(
             "config.modality_dropout.switch is 'off', but config.method is 'modality_dropout': use method 'plain'."
+        )
+    contrastive = config.task != TASKS[0]
+    if contrastive and dropped:
+        raise ConfigError(
+            f"config.task is {config.task!r}, which matches an example's modalities with each other, but "
+            "modality_dropout would take them away: use method 'plain' or 'c3r' with modality_dropout.switch='off'."
+        )
+    if contrastive and config.c3r.necessity == "kl":
+        raise ConfigError(
+            "config.c3r.necessity is 'kl', which needs classes: use 'hinge' or 'log' for contrastive tasks."
         )
     regularised = config.method == "c3r"
     prior = tuple((np.bincount(labels, minlength=num_classes) / len(labels)).tolist())
@@ -70,7 +91,7 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
     name = "c3r" if regularised else "plain"
     if dropped:
         name = "c3r+dropout" if regularised else "dropout"
-    return Method(name, regularised, c3r, float(rate) if dropped else 0.0)
+    return Method(name, regularised, c3r, float(rate) if dropped else 0.0, config.task)
 
 
 def drop_modalities(

@@ -11,10 +11,12 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from c3r_jax.core._batch import global_mean
+from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments, merge_moments
 from c3r_jax.core.real_world import instrument_moments
 from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.risk import sufficiency_loss
+from c3r_jax.models.contrastive import match
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.training.method import Method, drop_modalities
 from c3r_jax.training.optimizer import plateau_scale
@@ -187,6 +189,19 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
     """Loss, metrics and the batch's moments; methods without C3R terms pay for none of them."""
     predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
     labels, where = batch["labels"], batch["where"]
+    if method.contrastive:
+        loss, found = contrastive_c3r_loss(
+            partial(match, model, variables),
+            h,
+            kind=method.task,
+            config=method.c3r,
+            regularised=method.regularised,
+            present=present,
+            where=where,
+            axis_name=axis_name,
+            key=key,
+        )
+        return loss, (contrastive_metrics(found), found.moments)
     if method.regularised:
         loss, terms = c3r_loss(
             predict,
@@ -225,6 +240,19 @@ def _metrics(terms: C3RTerms, labels: Array, where: Array, axis_name: str | None
     for name, stage in (terms.first_stage or {}).items():
         metrics[f"r2/{name}"] = stage.r2.mean()
         metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    return metrics
+
+
+def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
+    """Task and accuracy, and C3R's terms and 0/1 risks as means over the modalities that are matched."""
+    metrics = {"task": terms.task, "accuracy": terms.accuracy}
+    if terms.c3r:
+        each = [
+            {name: getattr(own, name) for name in TERMS[1:]}
+            | {f"risk_{name}": value for name, value in own.risk._asdict().items()}
+            for own in terms.c3r.values()
+        ]
+        metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *each)
     return metrics
 
 

@@ -18,6 +18,7 @@ METHODS = {  # C3R with dropout and "permute": tests/parallel/test_strategies.py
     "dropout": {"method": "modality_dropout"},
     "c3r": {"method": "c3r"},
     "attention": {"method": "c3r", "c3r.instrument": "attention"},
+    "contrastive": {"task": "softmax", "method": "c3r", "c3r.necessity": "hinge"},
     "kl, cross-attention": {"method": "c3r", "c3r.necessity": "kl", "model.fusion": "cross_attention"},
 }
 

@@ -1,0 +1,199 @@
+"""C3R for contrastive pretraining: the label of an example is the example itself, seen through its other modalities."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from c3r_jax.core._batch import check_where, global_mean, keep, promote
+from c3r_jax.core.instrument import Moments
+from c3r_jax.core.real_world import Features
+from c3r_jax.core.regularizer import C3RConfig, C3RTerms, c3r_loss
+from c3r_jax.core.risk import sufficiency_loss
+
+DEFAULT = C3RConfig()
+CONTRASTIVE_KINDS = ("softmax", "sigmoid")
+Match = Callable[[Float[Array, "batch d"], Float[Array, "keys d"]], Float[Array, "batch keys"]]
+
+
+class ContrastiveTerms(NamedTuple):
+    """What :func:`contrastive_c3r_loss` measured (scalars of the global batch, means over the modalities).
+
+    Attributes:
+      task: the contrastive loss, in nats.
+      accuracy: share of examples whose own key is the best match among the batch's.
+      c3r: {modality: :class:`C3RTerms`} of matching that modality; {} where C3R is off.
+      moments: :class:`Moments` of the batch's unit representations; None without an instrument.
+    """
+
+    task: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    c3r: dict[str, C3RTerms]
+    moments: Moments | None
+
+
+def unit(h: Float[Array, "batch d"]) -> Float[Array, "batch d"]:
+    """Scales rows to length 1, in float32 or wider; a zero row stays zero, with gradient zero.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+      [[0.6 0.8]
+       [0.  0. ]]
+    """
+    h = promote(h)
+    square = jnp.square(h).sum(-1, keepdims=True)
+    return jnp.where(square > 0, h * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def others_mean(
+    features: Features, present: Bool[Array, "batch modalities"], name: str
+) -> tuple[Float[Array, "batch d"], Bool[Array, " batch"]]:
+    """The key of an example for matching one modality: the unit mean of its others that are present.
+
+    Args:
+      features: {name: (B, d)} unit representations, all of one width.
+      present: (B, M) bool, columns in sorted order of the names.
+      name: the modality that is matched.
+
+    Returns:
+      (B, d) keys, and which rows have one (B,).
+    """
+    others = [(m, other) for m, other in enumerate(sorted(features)) if other != name]
+    total = sum((keep(present[:, m], features[other]) for m, other in others), jnp.zeros_like(features[name]))
+    return unit(total), present[:, jnp.array([m for m, _ in others])].any(1)
+
+
+def contrastive_c3r_loss(
+    match: Match,
+    features: Features,
+    *,
+    kind: str = "softmax",
+    config: C3RConfig = DEFAULT,
+    regularised: bool = True,
+    present: Bool[Array, "batch modalities"] | None = None,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+    key: Array | None = None,
+) -> tuple[Float[Array, ""], ContrastiveTerms]:
+    r"""Contrastive loss of one global batch with C3R's terms, for any encoders and any number of modalities.
+
+    Each modality m of example i is matched against the keys k of all examples of the batch (the unit mean of the other
+    modalities; with image and text, a CLIP model):
+
+    .. math::
+       softmax: -\log \frac{e^{\ell_{ii}}}{\sum_j e^{\ell_{ij}}}, \quad
+       sigmoid: -\sum_j \log \sigma(\pm \ell_{ij}), \quad \ell_{ij} = \text{match}(h^m_i, k_j)
+
+    z = h^m, so the instrument for an image is its text: z_c is what of the image the text explains, and must find the
+    text; z_bar is the image without it, and must not. The softmax losses of C3R use the same logits. The mean over
+    modalities is returned.
+
+    Args:
+      match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``.
+      features: {name: (B, d)} representations of one width; they are scaled to length 1 here.
+      kind: "softmax" (CLIP) or "sigmoid" (SigLIP).
+      config: weights and modes; ``w_task`` weighs the contrastive loss.
+      regularised: False: the contrastive loss alone, at no further cost.
+      present: (B, M) bool, columns in sorted order of the names.
+      where: (B,) bool, rows that count; the others are nobody's key (but necessity "hinge" and counterfactual "minimal"
+        take chance as one in all B rows of the global batch).
+      axis_name: mapped axis over which the batch is split; keys are then gathered over it.
+      key: PRNG key of counterfactual "permute".
+
+    Returns:
+      The loss and :class:`ContrastiveTerms`.
+
+    Raises:
+      ValueError: on an unknown kind, necessity "kl", modalities of different widths, or fewer than two.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> image = jax.random.normal(jax.random.key(0), (64, 8))
+      >>> text = image + 0.1 * jax.random.normal(jax.random.key(1), (64, 8))
+      >>> loss, terms = contrastive_c3r_loss(lambda q, k: 20 * q @ k.T, {"image": image, "text": text})
+      >>> bool(terms.accuracy > 0.9), bool(terms.c3r["image"].risk.sufficiency < 0.1)
+      (True, True)
+
+    References:
+      A. Radford et al., Learning transferable visual models from natural language supervision, 2021.
+      X. Zhai et al., Sigmoid loss for language image pre-training, 2023.
+    """
+    if kind not in CONTRASTIVE_KINDS:
+        raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE_KINDS)}.")
+    widths = {name: h.shape[1] for name, h in features.items()}
+    if len(widths) < 2 or len(set(widths.values())) != 1:
+        raise ValueError(f"features have widths {widths}, but at least two modalities of one width were expected.")
+    if config.necessity == "kl":
+        raise ValueError("config.necessity is 'kl', which needs classes with a prior: use 'hinge' or 'log' here.")
+    num_examples = next(iter(features.values())).shape[0]
+    present = jnp.ones((num_examples, len(features)), bool) if present is None else present
+    where = check_where(where, num_examples)
+    h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
+    config = dataclasses.replace(config, label_smoothing=0.0)
+    losses, tasks, accuracies, c3r = [], [], [], {}
+    for m, name in enumerate(h):
+        own, exists = others_mean(h, present, name)
+        rows = where & exists & present[:, m]
+        keys, usable, labels = _all_keys(own, rows, axis_name)
+        predict = partial(_logits, match, keys, usable)
+        if regularised and kind == "softmax":
+            loss, terms = _c3r(predict, h, name, labels, config, present, rows, axis_name, key)
+            task, logits = terms.task, terms.logits
+        else:
+            logits = predict(h[name])
+            task = global_mean(_pair_loss(kind, logits, labels, usable), rows, axis_name)
+            loss, terms = config.w_task * task, None
+            if regularised:
+                without = dataclasses.replace(config, w_task=0.0)
+                rest, terms = _c3r(predict, h, name, labels, without, present, rows, axis_name, key)
+                loss = loss + rest
+        right = (logits.argmax(-1) == labels).astype(logits.dtype)
+        losses.append(loss)
+        tasks.append(task)
+        accuracies.append(global_mean(right, rows, axis_name))
+        if terms is not None:
+            c3r[name] = terms
+    means = [jnp.stack(values).mean() for values in (losses, tasks, accuracies)]
+    moments = next(iter(c3r.values())).moments if c3r else None
+    return means[0], ContrastiveTerms(means[1], means[2], c3r, moments)
+
+
+def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
+    """Keys of the global batch, which of them exist, and where this device's examples find their own."""
+    labels = jnp.arange(own.shape[0])
+    if axis_name is None:
+        return own, rows, labels
+    gather = partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
+    return gather(own), gather(rows), labels + jax.lax.axis_index(axis_name) * own.shape[0]
+
+
+def _logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:
+    """Logits against every key; one that does not exist cannot be found."""
+    logits = promote(match(z, keys))
+    return jnp.where(usable[None, :], logits, -1e9)
+
+
+def _pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
+    if kind == "softmax":
+        return sufficiency_loss(logits, labels)
+    own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
+    return jnp.where(usable[None, :], jax.nn.softplus(jnp.where(own, -logits, logits)), 0).sum(1)
+
+
+def _c3r(predict, h, name, labels, config, present, rows, axis_name, key):
+    return c3r_loss(
+        predict,
+        lambda features, _: features[name],
+        h,
+        labels,
+        config=config,
+        present=present,
+        where=rows,
+        axis_name=axis_name,
+        key=key,
+    )

@@ -1,0 +1,162 @@
+"""What contrastive pretraining is worth: retrieval, zero-shot classification from phrases, and linear probes."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from c3r_jax.core.contrastive import unit
+from c3r_jax.data import Condition, noise_conditions, standard_conditions
+from c3r_jax.data.emoji import CLASS_PHRASES
+from c3r_jax.evaluation.validate import subsets
+from c3r_jax.models.contrastive import match
+from c3r_jax.training.experiment import encode_split, without_encoders
+
+if TYPE_CHECKING:
+    from c3r_jax.training.experiment import Experiment
+
+PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse of the probe's penalty; chosen on validation
+
+
+def class_keys(experiment: "Experiment", params: Any) -> np.ndarray:
+    """One unit key (d,) per class: the mean of the unit representations of its phrases, which no training example gave.
+
+    Args:
+      experiment: a contrastive run.
+      params: on the devices.
+
+    Returns:
+      (K, d), in the order of the class names.
+    """
+    devices, size = experiment.devices, experiment.config.eval.batch_size
+    example = next(experiment.eval_iterator("train"))
+    names = experiment.sources["train"].info.class_names
+    phrases = [(k, phrase) for k, name in enumerate(names) for phrase in CLASS_PHRASES[name]]
+    length, text = experiment.config.data.text_length, experiment.model.modalities.index("text")
+    ids = np.stack([experiment.tokenizer.encode(phrase, length) for _, phrase in phrases])
+    found = []
+    for begin in range(0, len(ids), size):
+        part = np.zeros((size, length), ids.dtype)
+        part[: len(ids) - begin] = ids[begin : begin + size]
+        inputs = {name: np.zeros((size, *value.shape[1:]), value.dtype) for name, value in example["inputs"].items()}
+        present = np.tile(np.arange(len(experiment.model.modalities)) == text, (size, 1))
+        columns = {name: np.zeros(size, example[name].dtype) for name in ("labels", "where", "index")}
+        batch = {"inputs": {**inputs, "text": part}, "present": present, **columns}
+        found.append(devices.gather(experiment.rows(params, devices.split(batch)))["h"]["text"])
+    rows = np.asarray(unit(jnp.asarray(np.concatenate(found)[: len(ids)])))
+    owners = np.array([k for k, _ in phrases])
+    return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(len(names))])))
+
+
+def pooled(h: dict[str, np.ndarray], kept: np.ndarray) -> np.ndarray:
+    """Unit mean (n, d) of the unit representations of the kept modalities, which are in sorted order."""
+    rows = [np.asarray(unit(jnp.asarray(h[name]))) for name, on in zip(sorted(h), kept, strict=True) if on]
+    return np.asarray(unit(jnp.asarray(np.mean(rows, axis=0))))
+
+
+def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
+    """Scores of a contrastive run on its evaluation split.
+
+    Args:
+      experiment: the run.
+      params: on the devices.
+
+    Returns:
+      "retrieval": {direction: share of examples whose own partner in the split is the best match};
+      "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
+      regression on the frozen representations, fitted on the training split as it is, its penalty chosen on
+      validation; "chance": the share of the commonest class.
+    """
+    config = experiment.config
+    train_h, _, train_labels, _ = encode_split(experiment, params, "train")
+    validation_h, _, validation_labels, _ = encode_split(experiment, params, "validation")
+    after = {"params": experiment.devices.host(without_encoders(params))}
+    compare = functools.partial(match, experiment.model, after)
+    keys = class_keys(experiment, params)
+    masks = {_name(experiment, mask): mask for mask in subsets(len(experiment.model.modalities))}
+    probes = {
+        name: _probe(pooled(train_h, mask), train_labels, pooled(validation_h, mask), validation_labels)
+        for name, mask in masks.items()
+    }
+    rows, retrieval, labels = [], {}, np.zeros(0, np.int32)
+    for condition in _conditions(experiment):
+        h, _, labels, _ = encode_split(experiment, params, config.eval.split, condition)
+        for name, mask in masks.items():
+            z = pooled(h, mask)
+            zero_shot = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
+            rows.append(
+                {
+                    "condition": condition.name,
+                    "modalities": name,
+                    "zero_shot": float((zero_shot == labels).mean()),
+                    "linear_probe": float((probes[name].predict(z) == labels).mean()),
+                }
+            )
+        if condition.group == "clean":
+            retrieval = _retrieval(h, compare)
+    return {
+        "dataset": experiment.sources["train"].info.name,
+        "split": config.eval.split,
+        "task": config.task,
+        "method": experiment.method.name,
+        "seed": config.seed,
+        "num_examples": len(labels),
+        "chance": float(np.bincount(labels).max() / len(labels)),
+        "retrieval": retrieval,
+        "conditions": rows,
+        "probe_strength": {name: probe.C for name, probe in probes.items()},
+    }
+
+
+def pretrained_table(results: dict[str, Any]) -> str:
+    """The scores as a Markdown table."""
+    lines = [
+        f"# {results['method']} ({results['task']}), {results['dataset']} {results['split']}, "
+        f"{results['num_examples']} examples",
+        "",
+        "Accuracy in percent: classes named by phrases (zero-shot) and logistic regression on frozen representations; "
+        f"the commonest class has {100 * results['chance']:.1f}.",
+        "",
+        "| condition | modalities | zero-shot | linear probe |",
+        "|---|---|---|---|",
+        *(
+            f"| {row['condition']} | {row['modalities']} | {100 * row['zero_shot']:.1f} "
+            f"| {100 * row['linear_probe']:.1f} |"
+            for row in results["conditions"]
+        ),
+        "",
+        f"Retrieval among {results['num_examples']} examples (chance {100 / results['num_examples']:.1f}): "
+        + ", ".join(f"{name} {100 * value:.1f}" for name, value in results["retrieval"].items())
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _name(experiment: "Experiment", mask: np.ndarray) -> str:
+    return "+".join(name for name, on in zip(experiment.model.modalities, mask, strict=True) if on)
+
+
+def _conditions(experiment: "Experiment") -> list[Condition]:
+    modalities = experiment.model.modalities
+    clean = [condition for condition in standard_conditions(modalities) if condition.group == "clean"]
+    return clean + [c for name in experiment.config.eval.protocols for c in noise_conditions(name, modalities)]
+
+
+def _probe(x: np.ndarray, labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray) -> LogisticRegression:
+    """Logistic regression with the penalty that is best on validation (of equals, the strongest)."""
+    probes = [LogisticRegression(C=strength, max_iter=2000).fit(x, labels) for strength in PROBE_STRENGTHS]
+    scores = [probe.score(held_out, held_out_labels) for probe in probes]
+    return probes[int(np.argmax(scores))]
+
+
+def _retrieval(h: dict[str, np.ndarray], compare: Any) -> dict[str, float]:
+    rows = {name: unit(jnp.asarray(value)) for name, value in h.items()}
+    found = {}
+    for query in rows:
+        for key in rows:
+            if key != query:
+                best = np.asarray(compare(rows[query], rows[key])).argmax(1)
+                found[f"{query} to {key}"] = float((best == np.arange(len(best))).mean())
+    return found

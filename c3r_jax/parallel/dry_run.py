@@ -1,0 +1,98 @@
+"""A run on paper: its step compiled ahead of time for any number of (fake) devices, nothing initialised or trained."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from c3r_jax.parallel.program import Program, inspect
+from c3r_jax.training.experiment import Experiment, build_experiment
+
+
+class Chip(NamedTuple):
+    """What a chip's maker publishes.
+
+    Attributes:
+      flops: bfloat16 operations per second.
+      memory: bytes.
+      bandwidth: of memory, bytes per second.
+      links: bytes per second that a chip can send to its neighbours, all links together.
+    """
+
+    flops: float
+    memory: float
+    bandwidth: float
+    links: float
+
+
+# From the makers' data sheets; dense bfloat16.
+CHIPS = {
+    "TPU v4": Chip(275e12, 32e9, 1.2e12, 300e9),
+    "TPU v5e": Chip(197e12, 16e9, 0.82e12, 200e9),
+    "TPU v5p": Chip(459e12, 95e9, 2.77e12, 600e9),
+    "A100 80GB": Chip(312e12, 80e9, 2.0e12, 300e9),
+    "H100 SXM": Chip(989e12, 80e9, 3.35e12, 450e9),
+}
+UTILISATION = 0.4  # of the peak, which well-kept large models reach; an assumption, not a measurement
+
+
+def dry_run(config: ConfigDict) -> str:
+    """Compiles the train step of a configuration without making its state, and describes it.
+
+    Args:
+      config: the whole configuration.
+
+    Returns:
+      Parameters, operations and memory per device, collectives, and the step time to expect on named chips.
+
+    Raises:
+      ConfigError, DataError: as training would.
+    """
+    experiment = build_experiment(config)
+    shapes = jax.eval_shape(experiment.state_maker())
+    program = compile_step(experiment)
+    if config.train.accumulation > 1:
+        # A program's operations in a loop are counted once, so they are taken from the step without one.
+        whole = config.copy_and_resolve_references()
+        whole.train.accumulation = 1
+        program = program._replace(flops=compile_step(build_experiment(whole)).flops)
+    return describe(experiment, shapes.params, program)
+
+
+def compile_step(experiment: Experiment) -> Program:
+    """The compiled step's figures; the state exists only as shapes and layouts."""
+    devices = experiment.devices
+    batch = next(experiment.eval_iterator("train"))
+    size = experiment.config.train.batch_size
+    columns = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), columns)
+    state, split = devices.abstract(experiment.state_maker(), shapes)
+    return inspect(experiment.step.lower(state, split).compile())
+
+
+def _size(params: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def describe(experiment: Experiment, params: Any, program: Program) -> str:
+    """The figures in words; times assume :data:`UTILISATION` and are the larger of computing and memory, plus links."""
+    method = experiment.method
+    each = ", ".join(f"{name} {_size(part) / 1e6:.2f} M" for name, part in params.items())
+    examples = experiment.config.train.batch_size
+    flops, sent = program.flops, sum(kind.bytes for kind in program.collectives.values())
+    lines = [
+        f"method {method.name}, task {method.task}, batch {examples}, {jax.device_count()} devices",
+        f"parameters: {_size(params) / 1e6:.2f} M ({each})",
+        f"a step, per device: {flops / 1e9:.2f} GFLOP, {program.argument_bytes / 1e6:.1f} MB of state and batch, "
+        f"{program.temporary_bytes / 1e6:.1f} MB of activations and other temporaries",
+        f"collectives, per device: {sent / 1e6:.2f} MB",
+        *(f"  {kind}: {own.count}, {own.bytes / 1e6:.2f} MB" for kind, own in program.collectives.items()),
+        f"step time to expect (an estimate: {UTILISATION:.0%} of peak, collectives not overlapped, loop bodies once):",
+    ]
+    need = program.argument_bytes + program.temporary_bytes
+    for name, chip in CHIPS.items():
+        seconds = max(flops / (UTILISATION * chip.flops), need / chip.bandwidth) + sent / chip.links
+        fits = "" if need < chip.memory else f"  (does not fit {chip.memory / 1e9:.0f} GB)"
+        lines.append(f"  {name}: {1e3 * seconds:.1f} ms, {examples / seconds:,.0f} examples/s{fits}")
+    return "\n".join(lines)

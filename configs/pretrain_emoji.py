@@ -1,0 +1,24 @@
+"""Contrastive pretraining on emoji: each picture is matched with its own name; no label is used.
+
+python train.py --config=configs/pretrain_emoji.py --workdir=runs/pretrain_emoji
+python eval.py --workdir=runs/pretrain_emoji
+
+Evaluation: retrieval, classes named by phrases (zero-shot), and logistic regression on the frozen representations.
+docs/results.md has the table.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import emoji
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration of contrastive pretraining on the embedded emoji set."""
+    config = emoji.get_config()
+    config.task = "softmax"
+    config.c3r.necessity = "hinge"
+    config.c3r.lambda_n = 0.1
+    config.model.dim = 64
+    config.train.batch_size = 256
+    config.train.label_smoothing = 0.0
+    return config

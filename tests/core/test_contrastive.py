@@ -1,0 +1,160 @@
+"""Contrastive C3R: NumPy oracles in float64, masks, and the global batch over eight devices."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c3r_jax.core.contrastive import contrastive_c3r_loss, unit
+from c3r_jax.core.regularizer import C3RConfig
+
+NAMES = ("audio", "image", "text")
+
+
+def problem(num_modalities=2, batch=48, dim=5, seed=0):
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(batch, dim))
+    return {name: (shared + 0.7 * rng.normal(size=(batch, dim))).astype(np.float32) for name in NAMES[-num_modalities:]}
+
+
+def match(queries, keys):
+    return 6.0 * queries @ keys.T - 1.5
+
+
+def normal(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def oracle(features, kind, present, where):
+    """Mean over modalities of the loss and accuracy, from the formulas, example by example."""
+    h = {name: normal(value.astype(np.float64)) for name, value in features.items()}
+    losses, accuracies = [], []
+    for m, name in enumerate(h):
+        pairs = []
+        for i in range(len(where)):
+            others = [h[other][i] for o, other in enumerate(h) if o != m and present[i, o]]
+            if where[i] and present[i, m] and others:
+                key = np.sum(others, axis=0)
+                pairs.append((h[name][i], key / np.linalg.norm(key)))
+        logits = np.array([[6.0 * q @ k - 1.5 for _, k in pairs] for q, _ in pairs])
+        own = np.eye(len(pairs), dtype=bool)
+        if kind == "softmax":
+            losses.append(np.mean(np.log(np.exp(logits).sum(1)) - logits[own]))
+        else:
+            losses.append(np.mean(np.log1p(np.exp(np.where(own, -logits, logits))).sum(1)))
+        accuracies.append(np.mean(logits.argmax(1) == np.arange(len(pairs))))
+    return np.mean(losses), np.mean(accuracies)
+
+
+def masks(num_modalities, batch=48):
+    rng = np.random.default_rng(1)
+    present = rng.random((batch, num_modalities)) < 0.8
+    return present, rng.random(batch) < 0.9
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("num_modalities", [2, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_loss_and_accuracy_by_the_formulas(kind, num_modalities, masked):
+    features = problem(num_modalities)
+    present, where = masks(num_modalities)
+    if not masked:
+        present, where = np.ones_like(present), np.ones_like(where)
+    expected = oracle(features, kind, present, where)
+    arrays = {name: jnp.asarray(value) for name, value in features.items()}
+    loss, terms = contrastive_c3r_loss(
+        match, arrays, kind=kind, regularised=False, present=jnp.asarray(present), where=jnp.asarray(where)
+    )
+    np.testing.assert_allclose([terms.task, terms.accuracy], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, terms.task)
+    assert terms.c3r == {} and terms.moments is None
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_c3r_terms_are_those_of_each_modality(kind):
+    """z_c of an image is what ridge regression on its text gives; the loss is the weighted sum of what is reported."""
+    features, config = problem(), C3RConfig(lambda_n=0.7, lambda_v=0.4, ridge=0.1)
+    loss, terms = contrastive_c3r_loss(match, jax.tree.map(jnp.asarray, features), kind=kind, config=config)
+    h = {name: normal(value.astype(np.float64)) for name, value in features.items()}
+    for name, other in (("image", "text"), ("text", "image")):
+        v, x = h[other] - h[other].mean(0), h[name] - h[name].mean(0)
+        a = v.T @ v / len(v)
+        coef = np.linalg.solve(a + 0.1 * np.trace(a) / len(a) * np.eye(len(a)), v.T @ x / len(v))
+        z_c = h[name].mean(0) + v @ coef
+        np.testing.assert_allclose(terms.c3r[name].z_c, z_c, rtol=1e-4, atol=1e-5)
+        logits = match(z_c, h[other])
+        sufficiency = np.mean(np.log(np.exp(logits).sum(1)) - np.diag(logits))
+        np.testing.assert_allclose(terms.c3r[name].sufficiency, sufficiency, rtol=1e-4)
+        np.testing.assert_allclose(
+            terms.c3r[name].risk.sufficiency, np.mean(logits.argmax(1) != np.arange(len(v))), rtol=1e-6
+        )
+    mean = {
+        key: np.mean([getattr(own, key) for own in terms.c3r.values()])
+        for key in ("sufficiency", "necessity", "relevance")
+    }
+    expected = terms.task + 0.3 * mean["sufficiency"] + 0.7 * mean["necessity"] + 0.4 * mean["relevance"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(terms.task, oracle(features, kind, *map(np.ones_like, masks(2)))[0], rtol=1e-5)
+    np.testing.assert_allclose(terms.moments.count, 48)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_eight_devices_are_one(kind):
+    features = problem(3)
+    present, where = masks(3)
+    config = C3RConfig(counterfactual="gradient", lambda_n=0.5)
+
+    def loss(scale, features, present, where, axis_name=None):
+        own = functools.partial(lambda q, k: scale * q @ k.T)
+        value, terms = contrastive_c3r_loss(
+            own, features, kind=kind, config=config, present=present, where=where, axis_name=axis_name
+        )
+        return value, (terms.task, terms.accuracy, [t.risk for t in terms.c3r.values()])
+
+    arguments = (jax.tree.map(jnp.asarray, features), jnp.asarray(present), jnp.asarray(where))
+    one = jax.jit(jax.value_and_grad(loss, has_aux=True))(6.0, *arguments)
+
+    def mapped(features, present, where):
+        value, gradient = jax.value_and_grad(functools.partial(loss, axis_name="batch"), has_aux=True)(
+            6.0, features, present, where
+        )
+        return value, jax.lax.pmean(gradient, "batch")
+
+    split = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), arguments)
+    eight = jax.tree.map(lambda x: x[0], jax.pmap(mapped, axis_name="batch")(*split))
+    chex.assert_trees_all_close(eight, one, rtol=1e-5, atol=1e-6)
+
+
+def test_excluded_rows_and_zero_rows_reach_nothing():
+    """Whatever an excluded row holds, loss and gradients are those without it; a zero row has a finite gradient."""
+    features = jax.tree.map(jnp.asarray, problem(batch=40))
+    where = jnp.arange(40) != 7
+    worse = {name: value.at[7].set(jnp.nan) for name, value in features.items()}
+    without = {name: jnp.delete(value, 7, axis=0) for name, value in features.items()}
+
+    def loss(features, where=None):
+        return contrastive_c3r_loss(match, features, config=C3RConfig(necessity="log"), where=where)[0]
+
+    value, gradient = jax.value_and_grad(loss)(worse, where)
+    np.testing.assert_allclose(value, loss(without), rtol=1e-5)
+    chex.assert_tree_all_finite(gradient)
+    assert all(not g[7].any() for g in gradient.values())
+    chex.assert_tree_all_finite(jax.grad(loss)({name: value.at[3].set(0.0) for name, value in features.items()}))
+    np.testing.assert_allclose(unit(jnp.full((1, 4), 1e-10)), np.full((1, 4), 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("features", "keywords", "message"),
+    [
+        (problem(), {"kind": "triplet"}, "'triplet' is unknown: expected one of softmax, sigmoid"),
+        ({"image": np.ones((4, 2), np.float32)}, {}, "at least two modalities of one width"),
+        ({"image": np.ones((4, 2), np.float32), "text": np.ones((4, 3), np.float32)}, {}, r"\{'image': 2, 'text': 3\}"),
+        (problem(), {"config": C3RConfig(necessity="kl", prior=(0.5, 0.5))}, "necessity is 'kl'"),
+    ],
+)
+def test_unusable_arguments(features, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        contrastive_c3r_loss(match, features, **keywords)
