@@ -7,11 +7,14 @@ Run ``python benchmarks/emoji_baselines.py --json OUT.json`` (about three minute
 import argparse
 import json
 import pathlib
+import sys
 
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.data.emoji import SPLITS, EmojiSource, load_emoji
 

@@ -8,6 +8,7 @@ once, the next one the validation split, on which both sides make all their choi
 import argparse
 import json
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from emoji_baselines import IMAGE_PENALTIES, TEXT_PENALTIES, VECTORIZERS, best, image_features, text_features
 from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.data.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.demo import METHODS, configured

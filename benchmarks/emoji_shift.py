@@ -7,10 +7,13 @@ configs/emoji_shift.py; nothing is chosen on shifted data.
 import argparse
 import json
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.data.planted import SHIFT_SPLITS
 from c3r_jax.demo import METHODS, configured

@@ -8,10 +8,13 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
 import warnings
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax import C3RClassifier
 from c3r_jax.core.regularizer import C3RConfig

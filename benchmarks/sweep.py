@@ -9,6 +9,7 @@ import argparse
 import functools
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.estimator.compiled import train_run
 from c3r_jax.sweep.engine import compiled_chunk, evaluate_run, make_data
