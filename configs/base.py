@@ -33,8 +33,8 @@ def get_config() -> ConfigDict:
     config.c3r.shuffled = False
 
     config.data = ConfigDict()
-    config.data.name = "emoji"  # emoji | emoji_shift (with planted cues)
-    config.data.path = ""  # another file of the same layout; empty: the embedded one
+    config.data.name = "emoji"  # emoji | emoji_shift (with planted cues) | records (shards in data.path)
+    config.data.path = ""  # another file of the same layout, or the directory of "records"; empty: the embedded file
     config.data.image_size = 32  # pixels
     config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
     config.data.vocab_size = 1000  # of word_piece

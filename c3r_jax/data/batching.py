@@ -49,8 +49,9 @@ class Assembler:
         texts = [name for name, kind in self.kinds.items() if kind == "text"]
         if texts and tokenizer is None:
             raise DataError(f"{source.info.name!r} has texts {texts} but tokenizer is None: train or restore one.")
-        # Ids and word numbers of every text, filled in as texts are met.
-        shape = (self.num_examples, text_length)
+        # Ids and word numbers of every text, filled in as texts are met; of none where a source is larger than memory.
+        self._cached = not getattr(source, "streamed", False)
+        shape = (self.num_examples if self._cached else 0, text_length)
         self._ids = {name: np.zeros(shape, np.int32) for name in texts}
         self._words = {name: np.zeros(shape, np.int32) for name in texts}
         self._known = {name: np.zeros(self.num_examples, bool) for name in texts}
@@ -115,6 +116,10 @@ class Assembler:
 
     def _encode(self, name: str, texts: list[str], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._tokenizer is not None
+        if not self._cached:
+            coded = [self._tokenizer.encode_words(text, self._length) for text in texts]
+            ids, words = (np.stack(column) for column in zip(*coded, strict=True))
+            return ids.astype(np.int32), words.astype(np.int32)
         known = self._known[name]
         for i in np.flatnonzero(~known[positions]):
             position = positions[i]

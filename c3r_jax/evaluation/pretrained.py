@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse of the probe's penalty; chosen on validation
 
 
-def class_keys(experiment: "Experiment", params: Any) -> np.ndarray:
+def class_keys(experiment: "Experiment", params: Any) -> np.ndarray | None:
     """One unit key (d,) per class: the mean of the unit representations of its phrases, which no training example gave.
 
     Args:
@@ -28,11 +28,13 @@ def class_keys(experiment: "Experiment", params: Any) -> np.ndarray:
       params: on the devices.
 
     Returns:
-      (K, d), in the order of the class names.
+      (K, d), in the order of the class names; None where a class has no phrases or there is no text.
     """
     devices, size = experiment.devices, experiment.config.eval.batch_size
     example = next(experiment.eval_iterator("train"))
     names = experiment.sources["train"].info.class_names
+    if not set(names) <= CLASS_PHRASES.keys() or "text" not in experiment.model.modalities:
+        return None
     phrases = [(k, phrase) for k, name in enumerate(names) for phrase in CLASS_PHRASES[name]]
     length, text = experiment.config.data.text_length, experiment.model.modalities.index("text")
     ids = np.stack([experiment.tokenizer.encode(phrase, length) for _, phrase in phrases])
@@ -67,7 +69,7 @@ def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
       "retrieval": {direction: share of examples whose own partner in the split is the best match};
       "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
       regression on the frozen representations, fitted on the training split as it is, its penalty chosen on
-      validation; "chance": the share of the commonest class.
+      validation, each where it can be had (phrases for every class; two classes); "chance": the commonest class's share.
     """
     config = experiment.config
     train_h, _, train_labels, _ = encode_split(experiment, params, "train")
@@ -79,21 +81,20 @@ def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
     probes = {
         name: _probe(pooled(train_h, mask), train_labels, pooled(validation_h, mask), validation_labels)
         for name, mask in masks.items()
+        if len(np.unique(train_labels)) > 1
     }
     rows, retrieval, labels = [], {}, np.zeros(0, np.int32)
     for condition in _conditions(experiment):
         h, _, labels, _ = encode_split(experiment, params, config.eval.split, condition)
         for name, mask in masks.items():
             z = pooled(h, mask)
-            zero_shot = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
-            rows.append(
-                {
-                    "condition": condition.name,
-                    "modalities": name,
-                    "zero_shot": float((zero_shot == labels).mean()),
-                    "linear_probe": float((probes[name].predict(z) == labels).mean()),
-                }
-            )
+            scores = {}
+            if keys is not None:
+                found = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
+                scores["zero_shot"] = float((found == labels).mean())
+            if name in probes:
+                scores["linear_probe"] = float((probes[name].predict(z) == labels).mean())
+            rows.append({"condition": condition.name, "modalities": name, **scores})
         if condition.group == "clean":
             retrieval = _retrieval(h, compare)
     return {
@@ -122,8 +123,8 @@ def pretrained_table(results: dict[str, Any]) -> str:
         "| condition | modalities | zero-shot | linear probe |",
         "|---|---|---|---|",
         *(
-            f"| {row['condition']} | {row['modalities']} | {100 * row['zero_shot']:.1f} "
-            f"| {100 * row['linear_probe']:.1f} |"
+            f"| {row['condition']} | {row['modalities']} "
+            f"| {_percent(row, 'zero_shot')} | {_percent(row, 'linear_probe')} |"
             for row in results["conditions"]
         ),
         "",
@@ -132,6 +133,10 @@ def pretrained_table(results: dict[str, Any]) -> str:
         + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _percent(row: dict[str, Any], kind: str) -> str:
+    return f"{100 * row[kind]:.1f}" if kind in row else ""
 
 
 def _name(experiment: "Experiment", mask: np.ndarray) -> str:

@@ -26,6 +26,7 @@ from c3r_jax.data import (
 )
 from c3r_jax.data.emoji import SPLITS
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
+from c3r_jax.data.records import RecordSource, load_records
 from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
@@ -36,9 +37,12 @@ from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
-SOURCES: dict[str, tuple[Callable[..., EmojiSource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
+SOURCES: dict[
+    str, tuple[Callable[..., EmojiSource | RecordSource], tuple[str, ...]]
+] = {  # name: how a split is loaded, and which
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
+    "records": (load_records, SPLITS),
 }
 
 
@@ -62,7 +66,7 @@ class Experiment(NamedTuple):
     """
 
     config: ConfigDict
-    sources: dict[str, EmojiSource]
+    sources: dict[str, EmojiSource | RecordSource]
     tokenizer: Tokenizer
     model: TwinNetwork
     method: Method
@@ -130,7 +134,7 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     _check(config, splits)
     sources = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
     train = sources["train"]
-    tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train.texts)
+    tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     method = build_method(config, train.labels, train.info.num_classes)
     example = train[0]
     if list(train.info.modalities) != sorted(train.info.modalities):
@@ -204,11 +208,11 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     )
 
 
-def _tokenizer(data: ConfigDict, texts: list[str]) -> Tokenizer:
+def _tokenizer(data: ConfigDict, train: EmojiSource | RecordSource) -> Tokenizer:
     if data.tokenizer == "bytes":
         return ByteTokenizer()
     if data.tokenizer == "word_piece":
-        return train_word_piece(texts, vocab_size=data.vocab_size)
+        return train_word_piece(train.texts, vocab_size=data.vocab_size)
     raise ConfigError(f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes' or 'word_piece'.")
 
 

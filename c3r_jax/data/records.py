@@ -1,0 +1,245 @@
+"""Image-text sets in files, larger than memory: ArrayRecord shards or WebDataset tar files, read at random.
+
+A directory holds ``dataset.json`` ({"name", "class_names"}) and the shards of each split, ``SPLIT-*.arrayrecord`` or
+``SPLIT-*.tar``. Random access is what makes shuffling over the whole set, exact resume in the middle of an epoch and
+sharding by process work as they do in memory; only places and labels are held, 20 to 60 bytes an example.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import tarfile
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from c3r_jax.data.emoji import on_white
+from c3r_jax.data.source import DatasetInfo, Example, check_labels
+from c3r_jax.errors import DataError
+
+DESCRIPTION = "dataset.json"
+IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
+
+
+def write_records(
+    examples: Sequence[Example], directory: str | os.PathLike[str], split: str, *, shard_size: int
+) -> None:
+    """Writes a split of {"image", "text", "label"} examples as ArrayRecord shards.
+
+    Args:
+      examples: anything with ``len`` and ``[i]``, e.g. ``load_emoji("train", image_size=64)``.
+      directory: of the set.
+      split: name of the split.
+      shard_size: examples per file.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    count = -(-len(examples) // shard_size)
+    for shard in range(count):
+        path = directory / f"{split}-{shard:05d}-of-{count:05d}.arrayrecord"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for i in range(shard * shard_size, min((shard + 1) * shard_size, len(examples))):
+            writer.write(_pack(examples[i]))
+        writer.close()
+
+
+def _pack(example: Example) -> bytes:
+    image = io.BytesIO()
+    Image.fromarray(example["image"]).save(image, format="png")
+    return msgpack.packb({"image": image.getvalue(), "text": example["text"], "label": int(example["label"])})
+
+
+class _ArrayRecords:
+    """Reads {"image": bytes, "text": str, "label": int} by position from ArrayRecord shards."""
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self.paths = paths
+        self._reader: ArrayRecordDataSource | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_reader": None}  # each process opens the files itself
+
+    def _open(self) -> ArrayRecordDataSource:
+        if self._reader is None:
+            self._reader = ArrayRecordDataSource([str(path) for path in self.paths])
+        return self._reader
+
+    def __len__(self) -> int:
+        return len(self._open())
+
+    def read(self, position: int) -> dict[str, Any]:
+        """One example as it was written."""
+        return msgpack.unpackb(self._open()[position])
+
+    def labels(self) -> np.ndarray:
+        """The labels of all examples, read once."""
+        return np.array([self.read(i)["label"] for i in range(len(self))])
+
+    def where(self, position: int) -> str:
+        """A place for messages."""
+        return f"record {position} of {self.paths[0].parent}"
+
+
+class _TarFiles:
+    """Reads WebDataset samples (KEY.png, KEY.txt, KEY.cls, next to each other) by position from tar files."""
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self.paths = paths
+        places: list[list[int]] = []  # shard, then offset and size of image, text and label
+        keys: list[str] = []
+        for shard, path in enumerate(paths):
+            try:
+                with tarfile.open(path) as file:
+                    for member in file:
+                        if member.isfile():
+                            _add(places, keys, shard, member)
+            except tarfile.TarError as error:
+                raise DataError(f"{path} is no whole tar file ({error}): fetch or write it again.") from error
+        self._places = np.array(places, np.int64).reshape(-1, 7)
+        incomplete = np.flatnonzero((self._places[:, (1, 3)] < 0).any(1))
+        if incomplete.size:
+            shard = paths[self._places[incomplete[0], 0]]
+            raise DataError(
+                f"Sample {keys[incomplete[0]]!r} in {shard} has no image or no text ({len(incomplete)} such samples): "
+                "every sample needs KEY.png (or jpg, webp) and KEY.txt, next to each other."
+            )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _part(self, position: int, part: int) -> bytes:
+        shard, offset, size = self._places[position, [0, 1 + 2 * part, 2 + 2 * part]]
+        with open(self.paths[shard], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def read(self, position: int) -> dict[str, Any]:
+        """One sample."""
+        return {
+            "image": self._part(position, 0),
+            "text": self._part(position, 1).decode(),
+            "label": self._label(position),
+        }
+
+    def _label(self, position: int) -> int:
+        return int(self._part(position, 2)) if self._places[position, 5] >= 0 else 0
+
+    def labels(self) -> np.ndarray:
+        """The labels of all samples; 0 where there is none."""
+        return np.array([self._label(i) for i in range(len(self))])
+
+    def where(self, position: int) -> str:
+        """A place for messages."""
+        return f"sample {position} in {self.paths[self._places[position, 0]]}"
+
+
+def _add(places: list[list[int]], keys: list[str], shard: int, member: tarfile.TarInfo) -> None:
+    """Puts a member of a tar file to its sample: names share everything up to the first dot of the last part."""
+    folder, _, name = member.name.rpartition("/")
+    stem, _, ending = name.partition(".")
+    key = f"{folder}/{stem}"
+    part = {"txt": 1, "cls": 2, **dict.fromkeys(IMAGE_ENDINGS, 0)}.get(ending.lower())
+    if part is None:
+        return
+    if not keys or keys[-1] != key or places[-1][0] != shard:
+        keys.append(key)
+        places.append([shard, -1, 0, -1, 0, -1, 0])
+    places[-1][1 + 2 * part : 3 + 2 * part] = [member.offset_data, member.size]
+
+
+class RecordSource:
+    """A split in files; ``source[i]`` is {"image": uint8 (S, S, 3), "text", "label", "index"}.
+
+    Attributes:
+      info: the set's description.
+      labels: (n,) int32.
+      streamed: True: nothing about its examples should be kept in memory.
+    """
+
+    streamed = True
+
+    def __init__(self, files: _ArrayRecords | _TarFiles, info: DatasetInfo, image_size: int):
+        self.info = info
+        self._files, self._size = files, image_size
+        self.labels = check_labels(files.labels(), info.num_classes, info.name)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of up to :data:`SAMPLE` examples, evenly spread."""
+        positions = np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(int))
+        return [self._files.read(int(i))["text"] for i in positions]
+
+    def __getitem__(self, position: int, /) -> Example:
+        try:
+            found = self._files.read(int(position))
+            image = on_white(found["image"], self._size)
+        except (OSError, ValueError, KeyError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{self._files.where(int(position))} cannot be read ({type(error).__name__}: {error}): write it again, "
+                "or leave it out."
+            ) from error
+        return {"image": image, "text": found["text"], "label": int(self.labels[position]), "index": int(position)}
+
+
+def load_records(split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32) -> RecordSource:
+    """Opens one split of a directory of shards.
+
+    Args:
+      split: "train", "validation" or "test".
+      path: the directory.
+      image_size: height and width S to which images are scaled.
+
+    Returns:
+      :class:`RecordSource`.
+
+    Raises:
+      DataError: the directory, its description or the split's shards are missing or damaged.
+    """
+    if not path:
+        raise DataError(
+            "config.data.name is 'records', but config.data.path is empty: give the directory of the shards."
+        )
+    directory = pathlib.Path(path)
+    description = directory / DESCRIPTION
+    try:
+        written = json.loads(description.read_text(encoding="utf-8"))
+        name, class_names = str(written["name"]), tuple(written["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{description} cannot be used ({type(error).__name__}: {error}): write "
+            '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels."
+        ) from error
+    shards = {ending: sorted(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
+    both = [ending for ending, paths in shards.items() if paths]
+    if len(both) != 1:
+        raise DataError(
+            f"{directory} has {'both kinds of' if both else 'no'} shards of split {split!r}: expected "
+            f"{split}-*.arrayrecord or {split}-*.tar."
+        )
+    files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else _TarFiles(shards["tar"])
+    sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
+    info = DatasetInfo(
+        name=name,
+        modalities=("image", "text"),
+        class_names=class_names,
+        split_sizes={split: len(files)},
+        sha256=_fingerprint(sizes),
+        image_size=image_size,
+    )
+    return RecordSource(files, info, image_size)
+
+
+def _fingerprint(sizes: dict[str, int]) -> str:
+    """Names and sizes of the shards: reading terabytes for a checksum would take longer than many runs."""
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""Sets larger than memory: shards read at random give the batches that the same examples give in memory."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import chex
+import numpy as np
+import pytest
+from PIL import Image
+
+from c3r_jax.data import AugmentConfig, ByteTokenizer, train_batches
+from c3r_jax.data.emoji import load_emoji
+from c3r_jax.data.records import load_records, write_records
+from c3r_jax.errors import DataError
+from c3r_jax.training.loop import fit
+from c3r_jax.training.workdir import read_history
+
+SIZE = 16
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def write_tar(examples, path, *, skip=()):
+    """A WebDataset file with image, text and class of each example."""
+    with tarfile.open(path, "w") as file:
+        for i in range(len(examples)):
+            example = examples[i]
+            parts = {
+                "png": png(example["image"]),
+                "txt": example["text"].encode(),
+                "cls": str(example["label"]).encode(),
+            }
+            for ending, content in parts.items():
+                if (i, ending) not in skip:
+                    member = tarfile.TarInfo(f"./part/{i:06d}.{ending}")
+                    member.size = len(content)
+                    file.addfile(member, io.BytesIO(content))
+
+
+class Some:
+    """A stretch of a source."""
+
+    def __init__(self, source, begin, end):
+        self.source, self.begin, self.end = source, begin, end
+
+    def __len__(self):
+        return self.end - self.begin
+
+    def __getitem__(self, i):
+        return self.source[self.begin + i]
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return {split: load_emoji(split, image_size=SIZE) for split in ("train", "validation", "test")}
+
+
+@pytest.fixture(scope="module", params=["arrayrecord", "tar"])
+def directory(request, tmp_path_factory, memory):
+    """The emoji set in shards of one kind, several a split."""
+    path = tmp_path_factory.mktemp(request.param)
+    for split, source in memory.items():
+        if request.param == "arrayrecord":
+            write_records(source, path, split, shard_size=200)
+        else:
+            for shard, begin in enumerate(range(0, len(source), 500)):
+                write_tar(Some(source, begin, min(begin + 500, len(source))), path / f"{split}-{shard:04d}.tar")
+    names = memory["train"].info.class_names
+    (path / "dataset.json").write_text(json.dumps({"name": "emoji in shards", "class_names": names}))
+    return path
+
+
+def test_examples_are_those_in_memory(directory, memory):
+    for split, source in memory.items():
+        found = load_records(split, path=directory, image_size=SIZE)
+        assert len(found) == len(source) and found.info.class_names == source.info.class_names
+        np.testing.assert_array_equal(found.labels, source.labels)
+        for i in (0, 199, 200, len(source) - 1):
+            one, other = found[i], source[i]
+            np.testing.assert_array_equal(one["image"], other["image"])
+            assert (one["text"], one["label"]) == (other["text"], other["label"])
+    assert set(found.texts) == set(source.texts)
+    again = pickle.loads(pickle.dumps(found))  # as workers get it
+    np.testing.assert_array_equal(again[3]["image"], found[3]["image"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_shuffled_stream_goes_on_in_the_middle_of_an_epoch(directory, memory, num_workers):
+    """Over two epochs every example comes twice; a stream restored from its state continues with the same batches."""
+
+    def stream(source):
+        return train_batches(
+            source,
+            ByteTokenizer(),
+            batch_size=127,
+            seed=3,
+            augment=AugmentConfig(shift=1, flip=True, word_drop=0.2),
+            num_workers=num_workers,
+            text_length=16,
+        )
+
+    found = load_records("train", path=directory, image_size=SIZE)
+    iterator = stream(found)
+    batches, states = [], []
+    for _ in range(18):
+        batches.append(next(iterator))
+        states.append(iterator.get_state())
+    iterator.close()
+    seen = np.concatenate([batch["index"] for batch in batches])
+    assert len(seen) == 2 * len(found) and (np.bincount(seen) == 2).all()
+    resumed = stream(found)
+    resumed.set_state(json.loads(json.dumps(states[6])))
+    for k in (7, 8):
+        chex.assert_trees_all_equal(next(resumed), batches[k])
+    resumed.close()
+    # The order comes from seed and position alone: in memory it is the same.
+    reference = stream(memory["train"])
+    labels = memory["train"].labels
+    for k in (0, 1):
+        batch = next(reference)
+        np.testing.assert_array_equal(batch["labels"], batches[k]["labels"])
+        np.testing.assert_array_equal(batches[k]["labels"], labels[batches[k]["index"]])
+    reference.close()
+
+
+def test_nothing_of_the_examples_is_kept(directory):
+    from c3r_jax.data.batching import Assembler
+
+    source = load_records("train", path=directory, image_size=SIZE)
+    assembler = Assembler(source, ByteTokenizer(), 16)
+    first, _ = assembler.batch(np.arange(64))
+    assert all(cache.size == 0 for cache in (*assembler._ids.values(), *assembler._words.values()))
+    again, _ = assembler.batch(np.arange(64))
+    chex.assert_trees_all_equal(first, again)
+
+
+def test_a_run_trains_on_shards(directory, small_config, tmp_path):
+    if (directory / "train-0000.tar").exists():
+        small_config.task, small_config.c3r.necessity = "softmax", "hinge"  # contrastive, on WebDataset files
+    small_config.data.name, small_config.data.path = "records", str(directory)
+    small_config.train.steps, small_config.train.eval_every = 4, 4
+    assert fit(small_config, tmp_path).steps == 4
+    assert np.isfinite(read_history(tmp_path)[-1]["values"]["mean_accuracy"])
+
+
+@pytest.fixture
+def pair(tmp_path, memory):
+    """A directory with one small tar file, and its examples."""
+    (tmp_path / "dataset.json").write_text('{"name": "pair", "class_names": ["one", "two"]}')
+    image = memory["test"][0]["image"]
+    return tmp_path, [{"image": image, "text": f"number {i}", "label": i % 2} for i in range(4)]
+
+
+def test_unusable_directories_are_named(tmp_path, pair):
+    directory, examples = pair
+    with pytest.raises(DataError, match=r"config\.data\.path is empty"):
+        load_records("train")
+    with pytest.raises(DataError, match="no shards of split 'train'"):
+        load_records("train", path=directory)
+    write_tar(examples, directory / "train-0.tar")
+    write_records(examples, directory, "train", shard_size=4)
+    with pytest.raises(DataError, match="both kinds of shards of split 'train'"):
+        load_records("train", path=directory)
+    (directory / "dataset.json").write_text('{"name": "pair"}')
+    with pytest.raises(DataError, match=r"dataset\.json cannot be used \(KeyError: 'class_names'\): write"):
+        load_records("train", path=directory)
+
+
+def test_damaged_and_incomplete_shards_are_named(pair):
+    directory, examples = pair
+    write_tar(examples, directory / "train-0.tar", skip={(2, "txt"), (3, "png")})
+    with pytest.raises(
+        DataError, match=r"'\./part/000002' in .*train-0\.tar has no image or no text \(2 such samples\)"
+    ):
+        load_records("train", path=directory)
+    write_tar(examples, directory / "train-0.tar", skip={(1, "cls")})  # a class may be absent
+    source = load_records("train", path=directory)
+    assert source.labels.tolist() == [0, 0, 0, 1]
+    content = bytearray((directory / "train-0.tar").read_bytes())
+    begin = content.find(b"IHDR")
+    content[begin : begin + 4] = b"XXXX"
+    (directory / "train-0.tar").write_bytes(content)
+    with pytest.raises(DataError, match=r"sample 0 in .*train-0\.tar cannot be read"):
+        load_records("train", path=directory)[0]
+    (directory / "train-0.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(DataError, match=r"train-0\.tar is no whole tar file"):
+        load_records("train", path=directory)
+    write_tar([{**examples[0], "label": 7}], directory / "train-0.tar")
+    with pytest.raises(DataError, match="label 7, expected 0 to 1"):
+        load_records("train", path=directory)
