@@ -218,7 +218,7 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{description} cannot be used ({type(error).__name__}: {error}): write "
-            '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels."
+            '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels.'
         ) from error
     shards = {ending: sorted(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
     both = [ending for ending, paths in shards.items() if paths]

@@ -69,7 +69,7 @@ def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
       "retrieval": {direction: share of examples whose own partner in the split is the best match};
       "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
       regression on the frozen representations, fitted on the training split as it is, its penalty chosen on
-      validation, each where it can be had (phrases for every class; two classes); "chance": the commonest class's share.
+      validation, each where it can be had (phrases for every class; two classes); "chance": the commonest class.
     """
     config = experiment.config
     train_h, _, train_labels, _ = encode_split(experiment, params, "train")
