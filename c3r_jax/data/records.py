@@ -11,8 +11,7 @@ import json
 import os
 import pathlib
 import tarfile
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack
 import numpy as np
@@ -29,13 +28,19 @@ IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
 SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
 
 
-def write_records(
-    examples: Sequence[Example], directory: str | os.PathLike[str], split: str, *, shard_size: int
-) -> None:
+class Examples(Protocol):
+    """Anything with a length and examples by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Example: ...
+
+
+def write_records(examples: Examples, directory: str | os.PathLike[str], split: str, *, shard_size: int) -> None:
     """Writes a split of {"image", "text", "label"} examples as ArrayRecord shards.
 
     Args:
-      examples: anything with ``len`` and ``[i]``, e.g. ``load_emoji("train", image_size=64)``.
+      examples: e.g. ``load_emoji("train", image_size=64)``.
       directory: of the set.
       split: name of the split.
       shard_size: examples per file.
