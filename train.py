@@ -5,6 +5,7 @@ Kubernetes are recognised; elsewhere give --coordinator, --num_processes and --p
 """
 
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
             return
         result = fit(CONFIG.value, workdir)
     except C3RError as error:
-        sys.exit(f"train.py: {error}")
+        hosts.leave(f"train.py: {error}")
+    except Exception:
+        hosts.leave(traceback.format_exc())
     if not hosts.is_primary():
         return
     ending = "stopped early" if result.stopped_early else "finished"

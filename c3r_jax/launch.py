@@ -9,6 +9,7 @@ import argparse
 import collections
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def launch(command: Sequence[str], processes: int, devices_per_process: int) -> 
         tails.append(tail)
         threads.append(thread)
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a scheduler's end ends the processes too
         failed = _wait(running)
     finally:
         _end(running)

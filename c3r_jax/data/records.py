@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import tarfile
 from typing import Any, Protocol
 
@@ -47,6 +48,8 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    for old in (*directory.glob(f"{split}-*.arrayrecord"), directory / f"{split}-labels.npy"):
+        old.unlink(missing_ok=True)
     count = -(-len(examples) // shard_size)
     for shard in range(count):
         path = directory / f"{split}-{shard:05d}-of-{count:05d}.arrayrecord"
@@ -54,6 +57,8 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
         for i in range(shard * shard_size, min((shard + 1) * shard_size, len(examples))):
             writer.write(_pack(examples[i]))
         writer.close()
+    # Beside the shards, so that opening a set need not read all of it.
+    np.save(directory / f"{split}-labels.npy", np.array([examples[i]["label"] for i in range(len(examples))], np.int32))
 
 
 def _pack(example: Example) -> bytes:
@@ -78,14 +83,30 @@ class _ArrayRecords:
         return self._reader
 
     def __len__(self) -> int:
-        return len(self._open())
+        try:
+            return len(self._open())
+        except (RuntimeError, OSError) as error:
+            names = ", ".join(path.name for path in self.paths[:4])
+            raise DataError(
+                f"{names} in {self.paths[0].parent} cannot be opened ({error or type(error).__name__}): one is damaged "
+                "or cut short; fetch or write them again."
+            ) from error
 
     def read(self, position: int) -> dict[str, Any]:
         """One example as it was written."""
         return msgpack.unpackb(self._open()[position])
 
     def labels(self) -> np.ndarray:
-        """The labels of all examples, read once."""
+        """The labels of all examples: from the file beside the shards, or read one by one."""
+        split = self.paths[0].name.rsplit("-", 3)[0]
+        written = self.paths[0].with_name(f"{split}-labels.npy")
+        if written.exists():
+            labels = np.load(written, allow_pickle=False)
+            if len(labels) == len(self):
+                return labels
+            raise DataError(
+                f"{written} has {len(labels)} labels for {len(self)} examples: delete it, or write the split again."
+            )
         return np.array([self.read(i)["label"] for i in range(len(self))])
 
     def where(self, position: int) -> str:
@@ -106,7 +127,7 @@ class _TarFiles:
                     for member in file:
                         if member.isfile():
                             _add(places, keys, shard, member)
-            except tarfile.TarError as error:
+            except (tarfile.TarError, OSError) as error:
                 raise DataError(f"{path} is no whole tar file ({error}): fetch or write it again.") from error
         self._places = np.array(places, np.int64).reshape(-1, 7)
         incomplete = np.flatnonzero((self._places[:, (1, 3)] < 0).any(1))
@@ -135,10 +156,22 @@ class _TarFiles:
         }
 
     def _label(self, position: int) -> int:
-        return int(self._part(position, 2)) if self._places[position, 5] >= 0 else 0
+        if self._places[position, 5] < 0:
+            return 0
+        content = self._part(position, 2)
+        try:
+            return int(content)
+        except ValueError as error:
+            raise DataError(f"{self.where(position)} has class {content[:20]!r}: expected a whole number.") from error
 
     def labels(self) -> np.ndarray:
-        """The labels of all samples; 0 where there is none."""
+        """The labels of all samples; 0 where no sample has one."""
+        without = np.flatnonzero(self._places[:, 5] < 0)
+        if 0 < without.size < len(self):
+            raise DataError(
+                f"{self.where(int(without[0]))} has no class, but others have ({without.size} such samples): give "
+                "every sample KEY.cls, or none."
+            )
         return np.array([self._label(i) for i in range(len(self))])
 
     def where(self, position: int) -> str:
@@ -189,7 +222,7 @@ class RecordSource:
         try:
             found = self._files.read(int(position))
             image = on_white(found["image"], self._size)
-        except (OSError, ValueError, KeyError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{self._files.where(int(position))} cannot be read ({type(error).__name__}: {error}): write it again, "
                 "or leave it out."
@@ -232,6 +265,7 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
             f"{directory} has {'both kinds of' if both else 'no'} shards of split {split!r}: expected "
             f"{split}-*.arrayrecord or {split}-*.tar."
         )
+    _check_complete(shards[both[0]])
     files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else _TarFiles(shards["tar"])
     sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
     info = DatasetInfo(
@@ -243,6 +277,17 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
         image_size=image_size,
     )
     return RecordSource(files, info, image_size)
+
+
+def _check_complete(paths: list[pathlib.Path]) -> None:
+    """Refuses shards called NUMBER-of-COUNT unless each number of one count is there."""
+    named = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
+    found = [(int(name[1]), int(name[2])) for name in named if name is not None]
+    if found and (len(found) != len(paths) or sorted(found) != [(i, found[0][1]) for i in range(found[0][1])]):
+        raise DataError(
+            f"{paths[0].parent} has shards {', '.join(path.name for path in paths[:4])}, ...: expected every number "
+            "below one count; fetch what is missing, and delete what is of another writing."
+        )
 
 
 def _fingerprint(sizes: dict[str, int]) -> str:

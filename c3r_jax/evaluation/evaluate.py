@@ -46,7 +46,10 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     if split is not None:
         config.eval.split = split
     shared = config.parallel.fsdp * config.parallel.tensor
-    if jax.device_count() % shared:  # trained on other machines: here all devices share what they hold
+    config.train.accumulation = 1  # of training alone
+    if (
+        jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor
+    ):  # trained on other machines: here all devices share what they hold
         config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
     tokenizer = path / "tokenizer.json"
     experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from functools import partial
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -61,32 +63,43 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
     cluster = cluster_of(os.environ)
     if len(missing) == 3 and cluster is None:
         return
+    if 0 < len(missing) < 3:
+        raise ConfigError(
+            f"{', '.join(missing)} is not known: give --coordinator, --num_processes and --process_id (or the "
+            "environment variables of these names) together, or none of them."
+        )
+    if not missing and not 0 <= int(str(given[INDEX])) < int(str(given[COUNT])):
+        raise ConfigError(
+            f"process {given[INDEX]} of {given[COUNT]} processes: expected 0 <= process < number of processes."
+        )
     join = partial(
         jax.distributed.initialize,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         initialization_timeout=START_SECONDS,
     )
     try:
-        if not missing:
-            count, index = int(given[COUNT]), int(given[INDEX])  # pyright: ignore[reportArgumentType]
-            if not 0 <= index < count:
-                raise ConfigError(f"process {index} of {count} processes: expected 0 <= process < number of processes.")
-            if count > 1:
-                join(str(given[ADDRESS]), count, index)
-        elif cluster is not None:
+        if missing:
             # On TPUs JAX asks the platform itself; the others are named, so that a wrong guess is an error.
             join(cluster_detection_method=None if cluster == "tpu" else cluster)
-        else:
-            raise ConfigError(
-                f"{', '.join(missing)} is not known: give --coordinator, --num_processes and --process_id (or the "
-                "environment variables of these names) together, or none of them."
-            )
+        elif int(str(given[COUNT])) > 1:
+            join(str(given[ADDRESS]), int(str(given[COUNT])), int(str(given[INDEX])))
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"process {given[INDEX] or '?'} on {socket.gethostname()} could not join its job ({reason}): check that "
             f"every process runs and reaches the coordinator {given[ADDRESS] or f'that {cluster} names'}."
         ) from error
+
+
+def leave(reason: str) -> NoReturn:
+    """Ends this process with exit status 1 and a reason; in a job of several, at once.
+
+    An orderly exit would first wait for the others to end too, while they wait for this one in a sum over devices.
+    """
+    if jax.process_count() == 1:
+        sys.exit(reason)
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def is_primary() -> bool:

@@ -40,8 +40,9 @@ def collectives(program: str) -> dict[str, Collectives]:
         if match["phase"] == "-done":  # its start has been counted
             continue
         shapes = [_size(shape["dtype"], shape["sizes"]) for shape in _SHAPE.finditer(match["shapes"])]
-        # An asynchronous start returns its operands beside its results.
-        size = sum(shapes) // 2 if match["phase"] == "-start" and len(shapes) > 1 else sum(shapes)
+        size = sum(shapes)
+        if match["phase"] == "-start" and match["kind"] != "all-reduce" and len(shapes) > 1:
+            size = shapes[1]  # the start of all but sums returns its operand, its result and perhaps more
         before = found.get(match["kind"], Collectives(0, 0))
         found[match["kind"]] = Collectives(before.count + 1, before.bytes + size)
     return dict(sorted(found.items()))

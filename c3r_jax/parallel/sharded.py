@@ -50,7 +50,10 @@ def partition(path: str, shape: Sequence[int], sizes: Mapping[Any, int], min_siz
     if math.prod(shape) < min_size or re.search(r"(^|/)instrument/", path):
         return PartitionSpec(*spec)
     for pattern, dimension in TENSOR_RULES:
-        if sizes["tensor"] > 1 and pattern.search(path) and shape[dimension] % sizes["tensor"] == 0:
+        fits = (
+            dimension < len(shape) and shape[dimension] % sizes["tensor"] == 0
+        )  # Adafactor keeps vectors by this name
+        if sizes["tensor"] > 1 and pattern.search(path) and fits:
             spec[dimension] = "tensor"
             break
     if sizes["fsdp"] > 1:
@@ -86,6 +89,7 @@ class Sharded:
         self._min_size = min_size
         self._rows = NamedSharding(self.mesh, ROWS)
         self._copied = NamedSharding(self.mesh, PartitionSpec())
+        self._whole = jax.jit(lambda tree: tree, out_shardings=self._copied)
 
     def shardings(self, tree: Any) -> Any:
         """The layout of every leaf of a state."""
@@ -108,7 +112,7 @@ class Sharded:
         """Fetches every leaf whole."""
         whole = tree
         if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
-            whole = jax.jit(lambda x: x, out_shardings=self._copied)(tree)
+            whole = self._whole(tree)
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
 
     def saved(self, tree: Any) -> Any:

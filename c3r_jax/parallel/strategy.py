@@ -40,6 +40,11 @@ def build_strategy(config: ConfigDict) -> Strategy:
             f"config.parallel.fsdp x tensor is {config.fsdp} x {config.tensor}, which does not divide the "
             f"{jax.device_count()} devices: choose factors of {jax.device_count()}."
         )
+    if jax.local_device_count() % config.tensor:
+        raise ConfigError(
+            f"config.parallel.tensor is {config.tensor}, but a process has {jax.local_device_count()} devices: rows "
+            "are split by process, so choose a factor of that."
+        )
     return Sharded(config.fsdp, config.tensor, config.min_size)
 
 

@@ -67,7 +67,8 @@ def init_state(
       seed: of the parameters.
       ema: whether averaged parameters are kept.
     """
-    inputs = {name: jnp.asarray(value[:1]) for name, value in batch["inputs"].items()}
+    # Zeros: the program must not differ between processes, which read different rows.
+    inputs = {name: jnp.zeros((1, *value.shape[1:]), value.dtype) for name, value in batch["inputs"].items()}
     present = jnp.ones((1, len(model.modalities)), bool)
 
     @jax.jit

@@ -172,6 +172,20 @@ def test_unusable_directories_are_named(tmp_path, pair):
         load_records("train", path=directory)
 
 
+def test_labels_are_kept_beside_the_shards(pair):
+    """They are read from there, found again without them, and refused where they do not belong to the shards."""
+    directory, examples = pair
+    write_records(examples, directory, "my-train", shard_size=3)
+    kept = directory / "my-train-labels.npy"
+    np.save(kept, np.array([1, 1, 1, 0]))
+    assert load_records("my-train", path=directory).labels.tolist() == [1, 1, 1, 0]
+    kept.unlink()
+    assert load_records("my-train", path=directory).labels.tolist() == [0, 1, 0, 1]
+    np.save(kept, np.array([1, 1]))
+    with pytest.raises(DataError, match="has 2 labels for 4 examples: delete it"):
+        load_records("my-train", path=directory)
+
+
 def test_damaged_and_incomplete_shards_are_named(pair):
     directory, examples = pair
     write_tar(examples, directory / "train-0.tar", skip={(2, "txt"), (3, "png")})
@@ -179,9 +193,15 @@ def test_damaged_and_incomplete_shards_are_named(pair):
         DataError, match=r"'\./part/000002' in .*train-0\.tar has no image or no text \(2 such samples\)"
     ):
         load_records("train", path=directory)
-    write_tar(examples, directory / "train-0.tar", skip={(1, "cls")})  # a class may be absent
+    write_tar(examples, directory / "train-0.tar", skip={(1, "cls")})
+    with pytest.raises(DataError, match=r"sample 1 in .* has no class, but others have \(1 such samples\)"):
+        load_records("train", path=directory)
+    write_tar([{**examples[0], "label": "cat"}], directory / "train-0.tar")
+    with pytest.raises(DataError, match=r"sample 0 in .* has class b'cat': expected a whole number"):
+        load_records("train", path=directory)
+    write_tar(examples, directory / "train-0.tar", skip={(i, "cls") for i in range(4)})
     source = load_records("train", path=directory)
-    assert source.labels.tolist() == [0, 0, 0, 1]
+    assert source.labels.tolist() == [0, 0, 0, 0]
     content = bytearray((directory / "train-0.tar").read_bytes())
     begin = content.find(b"IHDR")
     content[begin : begin + 4] = b"XXXX"
@@ -193,4 +213,19 @@ def test_damaged_and_incomplete_shards_are_named(pair):
         load_records("train", path=directory)
     write_tar([{**examples[0], "label": 7}], directory / "train-0.tar")
     with pytest.raises(DataError, match="label 7, expected 0 to 1"):
+        load_records("train", path=directory)
+
+
+def test_a_split_is_its_last_writing_and_whole(pair):
+    """Written again with other shards it is not doubled; one missing or damaged is an error."""
+    directory, examples = pair
+    write_records(examples, directory, "train", shard_size=4)
+    write_records(examples, directory, "train", shard_size=2)
+    assert len(load_records("train", path=directory)) == 4
+    second = directory / "train-00001-of-00002.arrayrecord"
+    second.write_bytes(second.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.arrayrecord in .* cannot be opened"):
+        load_records("train", path=directory)
+    second.unlink()
+    with pytest.raises(DataError, match="expected every number below one count"):
         load_records("train", path=directory)

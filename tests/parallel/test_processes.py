@@ -101,3 +101,27 @@ def test_two_processes_go_on_with_a_run_of_one(config, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"[0] finished after {STEPS} steps" in done.stdout and "[1] finished" not in done.stdout
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+SCRIPT = """
+import sys
+from c3r_jax.parallel import hosts
+
+hosts.initialize()
+import jax
+if jax.process_index() == 1:
+    hosts.leave("no more data here")
+hosts.barrier("never reached by all")
+"""
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_the_job(tmp_path, monkeypatch, capfd):
+    """The process says why and ends at once, instead of waiting for others that wait for it."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    began = time.monotonic()
+    assert launch.launch([str(tmp_path / "script.py")], 2, 1) == 1
+    assert time.monotonic() - began < 60
+    error = capfd.readouterr().err
+    assert "process 1 of 2 ended with exit status 1" in error and "no more data here" in error

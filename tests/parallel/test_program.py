@@ -15,9 +15,9 @@ from c3r_jax.training.experiment import build_experiment
 
 def test_asynchronous_collectives_count_once():
     program = """
-      %s = (f32[8,4]{1,0}, f32[8,4]{1,0}) all-reduce-start(f32[8,4]{1,0} %x), to_apply=%add
-      %d = f32[8,4]{1,0} all-reduce-done((f32[8,4]{1,0}, f32[8,4]{1,0}) %s)
-      %g = bf16[16]{0} all-gather(bf16[2]{0} %y), dimensions={0}
+      %s = f32[8,4]{1,0} all-reduce-start(f32[8,4]{1,0} %x), to_apply=%add
+      %d = f32[8,4]{1,0} all-reduce-done(f32[8,4]{1,0} %s)
+      %g = (bf16[2]{0}, bf16[16]{0}) all-gather-start(bf16[2]{0} %y), dimensions={0}
       %p = pred[3]{0} collective-permute(pred[3]{0} %z)
       %all-reduce-like = f32[100]{0} add(f32[100]{0} %a, f32[100]{0} %b)
     """

@@ -123,6 +123,7 @@ def test_nothing_is_copied_that_can_be_split(small_config):
         ("params/t/TransformerBlock_0/MultiHeadDotProductAttention_0/out/kernel", (2, 8, 16), ("tensor", None, "fsdp")),
         ("params/t/TransformerBlock_0/MultiHeadDotProductAttention_0/key/kernel", (16, 3, 8), ("fsdp", None, None)),
         ("params/encoders_text/embed/embedding", (257, 64), (None, "fsdp")),
+        ("opt_state/0/v_row/t/TransformerBlock_0/Dense_0/kernel", (128,), ("fsdp",)),
         ("params/odd/kernel", (9, 7), (None, None)),
         ("instrument/cov", (64, 64), (None, None)),
         ("step", (), ()),
@@ -164,6 +165,13 @@ def test_chunks_give_the_gradient_of_a_loss_of_the_whole_batch():
 def test_unusable_layouts_are_refused(small_config, leaves, message):
     small_config.parallel.update(leaves)
     with pytest.raises(ConfigError, match=message):
+        build_strategy(small_config.parallel)
+
+
+def test_a_process_must_hold_whole_rows(small_config, monkeypatch):
+    small_config.parallel.update({"strategy": "mesh", "tensor": 4})
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="tensor is 4, but a process has 2 devices"):
         build_strategy(small_config.parallel)
 
 

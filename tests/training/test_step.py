@@ -13,10 +13,8 @@ from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.training.experiment import build_experiment
 from c3r_jax.training.step import train_step
 
-METHODS = {  # C3R with dropout and "permute": tests/parallel/test_strategies.py
+METHODS = {  # C3R with dropout, and "permute": tests/parallel/test_strategies.py
     "plain": {"method": "plain"},
-    "dropout": {"method": "modality_dropout"},
-    "c3r": {"method": "c3r"},
     "attention": {"method": "c3r", "c3r.instrument": "attention"},
     "contrastive": {"task": "softmax", "method": "c3r", "c3r.necessity": "hinge"},
     "kl, cross-attention": {"method": "c3r", "c3r.necessity": "kl", "model.fusion": "cross_attention"},
