@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from c3r_jax.errors import C3RError
 from c3r_jax.parallel import hosts
-from c3r_jax.parallel.dry_run import dry_run
+from c3r_jax.training.dry_run import dry_run
 from c3r_jax.training.loop import fit
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)

@@ -78,8 +78,7 @@ def main() -> None:
                 c3r, _ = program(strategy, "c3r", modalities, batch_size)
                 total = {
                     name: {
-                        "count": sum(kind.count for kind in made.collectives.values()),
-                        "bytes": sum(kind.bytes for kind in made.collectives.values()),
+                        **made.sent._asdict(),
                         "kinds": {kind: value._asdict() for kind, value in made.collectives.items()},
                     }
                     for name, made in (("plain", plain), ("c3r", c3r))

@@ -24,12 +24,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from c3r_jax.data.emoji import load_emoji
 from c3r_jax.data.records import write_records
 from c3r_jax.training.experiment import Experiment, build_experiment
+from c3r_jax.training.step import step_columns
 from configs.emoji import get_config
-
-
-def arrays(batch):
-    """What a step takes."""
-    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
 
 
 def resident_mb() -> float:
@@ -43,7 +39,7 @@ def rates(experiment: Experiment, repeats: int, steps: int) -> tuple[list[float]
     size = experiment.config.train.batch_size
     iterator = experiment.train_iterator()
     state = experiment.devices.init(experiment.state_maker())
-    batch = experiment.devices.split(arrays(next(iterator)))
+    batch = experiment.devices.split(step_columns(next(iterator)))
     state, _ = experiment.step(state, batch)
     jax.block_until_ready(state)
     delivered, consumed = [], []
@@ -73,14 +69,14 @@ def wait_share(experiment: Experiment, steps: int) -> float:
     for _ in range(len(experiment.sources["train"]) // experiment.config.train.batch_size + 1):
         next(iterator)
     state = experiment.devices.init(experiment.state_maker())
-    state, metrics = experiment.step(state, experiment.devices.split(arrays(next(iterator))))
+    state, metrics = experiment.step(state, experiment.devices.split(step_columns(next(iterator))))
     jax.block_until_ready(metrics)
     waited, begin, pending = 0.0, time.perf_counter(), metrics
     for _ in range(steps):
         before = time.perf_counter()
         batch = next(iterator)
         waited += time.perf_counter() - before
-        state, metrics = experiment.step(state, experiment.devices.split(arrays(batch)))
+        state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
         jax.block_until_ready(pending)  # as the loop does: the step before is looked at while this one runs
         pending = metrics
     jax.block_until_ready(pending)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 
-from c3r_jax.parallel.dry_run import compile_step
+from c3r_jax.training.dry_run import compile_step
 from c3r_jax.training.experiment import build_experiment
 from configs.pretrain_vitb_bertb import get_config
 
@@ -39,9 +39,9 @@ def main() -> None:
         program = compile_step(build_experiment(config))
         found[method] = {
             "flops": program.flops,
-            "peak_bytes": program.argument_bytes + program.temporary_bytes,
-            "collective_bytes": sum(kind.bytes for kind in program.collectives.values()),
-            "collectives": sum(kind.count for kind in program.collectives.values()),
+            "peak_bytes": program.peak_bytes,
+            "collective_bytes": program.sent.bytes,
+            "collectives": program.sent.count,
         }
     figures = {
         "devices": jax.device_count(),

@@ -19,7 +19,7 @@ import jax
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import train_step
+from c3r_jax.training.step import step_columns, train_step
 from configs.emoji import get_config
 
 
@@ -40,7 +40,7 @@ def compile_step(method: str, dropout: str, batch_size: int | None):
         moments_decay=config.train.moments_decay,
     )
     batch = next(experiment.train_iterator())
-    arrays = jax.device_put({name: batch[name] for name in ("inputs", "present", "labels", "where")})
+    arrays = jax.device_put(step_columns(batch))
     state = experiment.state_maker()()
     return jax.jit(step).lower(state, arrays).compile(), state, arrays
 

@@ -70,8 +70,6 @@ def launch(command: Sequence[str], processes: int, devices_per_process: int) -> 
         tails.append(tail)
         threads.append(thread)
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a scheduler's end ends the processes too
         failed = _wait(running)
     finally:
         _end(running)
@@ -143,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: expected at least 1.")
     if not arguments.command:
         parser.error("no program was given: put the script and its arguments last, e.g. train.py --workdir=DIR.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a scheduler's end ends the processes too
     return launch(arguments.command, arguments.processes, arguments.devices_per_process)
 
 

@@ -134,33 +134,35 @@ def contrastive_c3r_loss(
     present = jnp.ones((num_examples, len(features)), bool) if present is None else present
     where = check_where(where, num_examples)
     h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
-    config = dataclasses.replace(config, label_smoothing=0.0)
-    losses, tasks, accuracies, c3r = [], [], [], {}
+    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0)
+    measured, c3r = [], {}
     for m, name in enumerate(h):
         own, exists = others_mean(h, present, name)
         rows = where & exists & present[:, m]
         keys, usable, labels = _all_keys(own, rows, axis_name)
         predict = partial(_logits, match, keys, usable)
-        if regularised and kind == "softmax":
-            loss, terms = _c3r(predict, h, name, labels, config, present, rows, axis_name, key)
-            task, logits = terms.task, terms.logits
-        else:
-            logits = predict(h[name])
-            task = global_mean(_pair_loss(kind, logits, labels, usable), rows, axis_name)
-            loss, terms = config.w_task * task, None
-            if regularised:
-                without = dataclasses.replace(config, w_task=0.0)
-                rest, terms = _c3r(predict, h, name, labels, without, present, rows, axis_name, key)
-                loss = loss + rest
+        logits = predict(h[name])
         right = (logits.argmax(-1) == labels).astype(logits.dtype)
-        losses.append(loss)
-        tasks.append(task)
-        accuracies.append(global_mean(right, rows, axis_name))
-        if terms is not None:
-            c3r[name] = terms
-    means = [jnp.stack(values).mean() for values in (losses, tasks, accuracies)]
+        both = jnp.stack([_pair_loss(kind, logits, labels, usable), right], axis=1)
+        task, accuracy = global_mean(both, rows, axis_name)
+        loss = config.w_task * task
+        if regularised:
+            regularisation, c3r[name] = c3r_loss(
+                predict,
+                lambda features, _, name=name: features[name],
+                h,
+                labels,
+                config=without_task,
+                present=present,
+                where=rows,
+                axis_name=axis_name,
+                key=key,
+            )
+            loss = loss + regularisation
+        measured.append(jnp.stack([loss, task, accuracy]))
+    loss, task, accuracy = jnp.stack(measured).mean(0)
     moments = next(iter(c3r.values())).moments if c3r else None
-    return means[0], ContrastiveTerms(means[1], means[2], c3r, moments)
+    return loss, ContrastiveTerms(task, accuracy, c3r, moments)
 
 
 def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
@@ -183,17 +185,3 @@ def _pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
         return sufficiency_loss(logits, labels)
     own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
     return jnp.where(usable[None, :], jax.nn.softplus(jnp.where(own, -logits, logits)), 0).sum(1)
-
-
-def _c3r(predict, h, name, labels, config, present, rows, axis_name, key):
-    return c3r_loss(
-        predict,
-        lambda features, _: features[name],
-        h,
-        labels,
-        config=config,
-        present=present,
-        where=rows,
-        axis_name=axis_name,
-        key=key,
-    )

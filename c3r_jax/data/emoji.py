@@ -71,6 +71,13 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[bytes, str]:
     return content, found
 
 
+def encode_png(image: np.ndarray) -> bytes:
+    """Returns an image (H, W, 3) as PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    return buffer.getvalue()
+
+
 def on_white(png: bytes, size: int) -> np.ndarray:
     """Decodes a PNG, puts it on white and scales it.
 

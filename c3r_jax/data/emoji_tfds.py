@@ -3,26 +3,17 @@
 Not imported by ``c3r_jax.data``: TensorFlow Datasets is slow to import and only some need it.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from c3r_jax.data.emoji import SPLITS, load_emoji, read_index
+from c3r_jax.data.emoji import SPLITS, encode_png, load_emoji, read_index
 from c3r_jax.data.source import DatasetInfo, Example
 
 IMAGE_SIZE = 64
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """Returns an image as PNG bytes; arrays as they are would need TensorFlow to be encoded."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
@@ -66,6 +57,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         source = load_emoji(split, path=self._path, image_size=IMAGE_SIZE)
         for position in range(len(source)):
             example = source[position]
+            # An array as it is would need TensorFlow to be encoded.
             yield example["index"], {**example, "image": encode_png(example["image"])}
 
 

@@ -6,7 +6,6 @@ sharding by process work as they do in memory; only places and labels are held, 
 """
 
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from c3r_jax.data.emoji import on_white
+from c3r_jax.data.emoji import encode_png, on_white
 from c3r_jax.data.source import DatasetInfo, Example, check_labels
 from c3r_jax.errors import DataError
 
@@ -50,21 +49,18 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
     directory.mkdir(parents=True, exist_ok=True)
     for old in (*directory.glob(f"{split}-*.arrayrecord"), directory / f"{split}-labels.npy"):
         old.unlink(missing_ok=True)
-    count = -(-len(examples) // shard_size)
+    count, labels = -(-len(examples) // shard_size), []
     for shard in range(count):
         path = directory / f"{split}-{shard:05d}-of-{count:05d}.arrayrecord"
         writer = ArrayRecordWriter(str(path), "group_size:1")
         for i in range(shard * shard_size, min((shard + 1) * shard_size, len(examples))):
-            writer.write(_pack(examples[i]))
+            example = examples[i]
+            labels.append(int(example["label"]))
+            record = {"image": encode_png(example["image"]), "text": example["text"], "label": labels[-1]}
+            writer.write(msgpack.packb(record))
         writer.close()
     # Beside the shards, so that opening a set need not read all of it.
-    np.save(directory / f"{split}-labels.npy", np.array([examples[i]["label"] for i in range(len(examples))], np.int32))
-
-
-def _pack(example: Example) -> bytes:
-    image = io.BytesIO()
-    Image.fromarray(example["image"]).save(image, format="png")
-    return msgpack.packb({"image": image.getvalue(), "text": example["text"], "label": int(example["label"])})
+    np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
 
 
 class _ArrayRecords:

@@ -47,9 +47,8 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
         config.eval.split = split
     shared = config.parallel.fsdp * config.parallel.tensor
     config.train.accumulation = 1  # of training alone
-    if (
-        jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor
-    ):  # trained on other machines: here all devices share what they hold
+    if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
+        # Trained on other machines: here all devices share what they hold.
         config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
     tokenizer = path / "tokenizer.json"
     experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)
@@ -60,7 +59,7 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     score = pretrained_scores if experiment.method.contrastive else _score
     results = {
         "schema": 1,
-        **score(experiment, experiment.devices.put(state.evaluated)),
+        **score(experiment, experiment.devices.put(state.evaluated), conditions_of(experiment)),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
         "versions": {
             "python": platform.python_version(),
@@ -83,7 +82,7 @@ def conditions_of(experiment: Experiment) -> list[Condition]:
     return base + [condition for name in protocols for condition in noise_conditions(name, modalities)]
 
 
-def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
+def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:
     config, split = experiment.config, experiment.config.eval.split
     source = experiment.sources[split]
     train_h, train_present, train_labels, _ = encode_split(experiment, params, "train")
@@ -91,7 +90,7 @@ def _score(experiment: Experiment, params: Any) -> dict[str, Any]:
     moments = experiment.branches.measure_moments(after_encoders, train_h, train_present)
     run = _Runner(experiment, after_encoders, moments)
     rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0, bool), np.zeros(0, np.int32)
-    for condition in conditions_of(experiment):
+    for condition in conditions:
         if condition.group == "modality_subset" and clean is not None:
             # Encoders see one modality each: with some absent, the others' representations are the clean ones.
             kept = present & np.isin(experiment.model.modalities, condition.modalities)

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from c3r_jax.core.contrastive import unit
-from c3r_jax.data import Condition, noise_conditions, standard_conditions
+from c3r_jax.data import ArraySource, Condition
 from c3r_jax.data.emoji import CLASS_PHRASES
-from c3r_jax.evaluation.validate import subsets
+from c3r_jax.evaluation.validate import subset_name, subsets
 from c3r_jax.models.contrastive import match
 from c3r_jax.training.experiment import encode_split, without_encoders
 
@@ -30,26 +30,20 @@ def class_keys(experiment: "Experiment", params: Any) -> np.ndarray | None:
     Returns:
       (K, d), in the order of the class names; None where a class has no phrases or there is no text.
     """
-    devices, size = experiment.devices, experiment.config.eval.batch_size
-    example = next(experiment.eval_iterator("train"))
-    names = experiment.sources["train"].info.class_names
-    if not set(names) <= CLASS_PHRASES.keys() or "text" not in experiment.model.modalities:
+    info, modalities = experiment.sources["train"].info, experiment.model.modalities
+    if not set(info.class_names) <= CLASS_PHRASES.keys() or "text" not in modalities:
         return None
-    phrases = [(k, phrase) for k, name in enumerate(names) for phrase in CLASS_PHRASES[name]]
-    length, text = experiment.config.data.text_length, experiment.model.modalities.index("text")
-    ids = np.stack([experiment.tokenizer.encode(phrase, length) for _, phrase in phrases])
-    found = []
-    for begin in range(0, len(ids), size):
-        part = np.zeros((size, length), ids.dtype)
-        part[: len(ids) - begin] = ids[begin : begin + size]
-        inputs = {name: np.zeros((size, *value.shape[1:]), value.dtype) for name, value in example["inputs"].items()}
-        present = np.tile(np.arange(len(experiment.model.modalities)) == text, (size, 1))
-        columns = {name: np.zeros(size, example[name].dtype) for name in ("labels", "where", "index")}
-        batch = {"inputs": {**inputs, "text": part}, "present": present, **columns}
-        found.append(devices.gather(experiment.rows(params, devices.split(batch)))["h"]["text"])
-    rows = np.asarray(unit(jnp.asarray(np.concatenate(found)[: len(ids)])))
-    owners = np.array([k for k, _ in phrases])
-    return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(len(names))])))
+    phrases = [phrase for name in info.class_names for phrase in CLASS_PHRASES[name]]
+    owners = np.repeat(np.arange(info.num_classes), [len(CLASS_PHRASES[name]) for name in info.class_names])
+    inputs = experiment.example_batch()["inputs"]
+    columns: dict[str, Any] = {
+        name: phrases if name == "text" else np.zeros((len(phrases), *inputs[name].shape[1:]), inputs[name].dtype)
+        for name in modalities
+    }
+    alone = np.tile([name == "text" for name in modalities], (len(phrases), 1))
+    source = ArraySource(columns, owners, info=info, present=alone)
+    rows = unit(jnp.asarray(encode_split(experiment, params, source)[0]["text"]))
+    return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(info.num_classes)])))
 
 
 def pooled(h: dict[str, np.ndarray], kept: np.ndarray) -> np.ndarray:
@@ -58,12 +52,13 @@ def pooled(h: dict[str, np.ndarray], kept: np.ndarray) -> np.ndarray:
     return np.asarray(unit(jnp.asarray(np.mean(rows, axis=0))))
 
 
-def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
+def pretrained_scores(experiment: "Experiment", params: Any, conditions: list[Condition]) -> dict[str, Any]:
     """Scores of a contrastive run on its evaluation split.
 
     Args:
       experiment: the run.
       params: on the devices.
+      conditions: what is done to the inputs; modality subsets are scored under each of the others.
 
     Returns:
       "retrieval": {direction: share of examples whose own partner in the split is the best match};
@@ -77,14 +72,17 @@ def pretrained_scores(experiment: "Experiment", params: Any) -> dict[str, Any]:
     after = {"params": experiment.devices.host(without_encoders(params))}
     compare = functools.partial(match, experiment.model, after)
     keys = class_keys(experiment, params)
-    masks = {_name(experiment, mask): mask for mask in subsets(len(experiment.model.modalities))}
+    modalities = experiment.model.modalities
+    masks = {subset_name(modalities, mask): mask for mask in subsets(len(modalities))}
     probes = {
         name: _probe(pooled(train_h, mask), train_labels, pooled(validation_h, mask), validation_labels)
         for name, mask in masks.items()
         if len(np.unique(train_labels)) > 1
     }
     rows, retrieval, labels = [], {}, np.zeros(0, np.int32)
-    for condition in _conditions(experiment):
+    for condition in conditions:
+        if condition.group == "modality_subset":
+            continue
         h, _, labels, _ = encode_split(experiment, params, config.eval.split, condition)
         for name, mask in masks.items():
             z = pooled(h, mask)
@@ -137,16 +135,6 @@ def pretrained_table(results: dict[str, Any]) -> str:
 
 def _percent(row: dict[str, Any], kind: str) -> str:
     return f"{100 * row[kind]:.1f}" if kind in row else ""
-
-
-def _name(experiment: "Experiment", mask: np.ndarray) -> str:
-    return "+".join(name for name, on in zip(experiment.model.modalities, mask, strict=True) if on)
-
-
-def _conditions(experiment: "Experiment") -> list[Condition]:
-    modalities = experiment.model.modalities
-    clean = [condition for condition in standard_conditions(modalities) if condition.group == "clean"]
-    return clean + [c for name in experiment.config.eval.protocols for c in noise_conditions(name, modalities)]
 
 
 def _probe(x: np.ndarray, labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray) -> LogisticRegression:

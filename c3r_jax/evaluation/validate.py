@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -33,6 +34,16 @@ def subsets(num_modalities: int) -> list[np.ndarray]:
         for kept in itertools.combinations(range(num_modalities), size):
             masks.append(np.isin(np.arange(num_modalities), kept))
     return masks
+
+
+def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
+    """The modalities that a mask (M,) keeps, in words.
+
+    Examples:
+      >>> subset_name(("audio", "image", "text"), np.array([True, False, True]))
+      'audio+text'
+    """
+    return "+".join(name for name, on in zip(modalities, mask, strict=True) if on)
 
 
 def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
@@ -70,8 +81,7 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
             risk = measured_risk(branches, labels)
             values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
         else:
-            names = "+".join(name for name, on in zip(model.modalities, mask, strict=True) if on)
-            values[f"accuracy/{names}"] = scores["accuracy"]
+            values[f"accuracy/{subset_name(model.modalities, mask)}"] = scores["accuracy"]
     values["mean_accuracy"] = float(np.mean(accuracies))
     return values
 

@@ -68,10 +68,9 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
             f"{', '.join(missing)} is not known: give --coordinator, --num_processes and --process_id (or the "
             "environment variables of these names) together, or none of them."
         )
-    if not missing and not 0 <= int(str(given[INDEX])) < int(str(given[COUNT])):
-        raise ConfigError(
-            f"process {given[INDEX]} of {given[COUNT]} processes: expected 0 <= process < number of processes."
-        )
+    count, index = int(given[COUNT] or 0), int(given[INDEX] or 0)
+    if not missing and not 0 <= index < count:
+        raise ConfigError(f"process {index} of {count} processes: expected 0 <= process < number of processes.")
     join = partial(
         jax.distributed.initialize,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -81,8 +80,8 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
         if missing:
             # On TPUs JAX asks the platform itself; the others are named, so that a wrong guess is an error.
             join(cluster_detection_method=None if cluster == "tpu" else cluster)
-        elif int(str(given[COUNT])) > 1:
-            join(str(given[ADDRESS]), int(str(given[COUNT])), int(str(given[INDEX])))
+        elif count > 1:
+            join(str(given[ADDRESS]), count, index)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

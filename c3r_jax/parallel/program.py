@@ -71,6 +71,17 @@ class Program(NamedTuple):
     temporary_bytes: int
     collectives: dict[str, Collectives]
 
+    @property
+    def peak_bytes(self) -> int:
+        """State, batch and temporaries together."""
+        return self.argument_bytes + self.temporary_bytes
+
+    @property
+    def sent(self) -> Collectives:
+        """All collectives together."""
+        kinds = self.collectives.values()
+        return Collectives(sum(kind.count for kind in kinds), sum(kind.bytes for kind in kinds))
+
 
 def inspect(compiled: Any) -> Program:
     """Reads a compiled program (``jitted.lower(...).compile()``).

@@ -27,7 +27,7 @@ from c3r_jax.data import (
 from c3r_jax.data.emoji import SPLITS
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.records import RecordSource, load_records
-from c3r_jax.data.source import kind_of
+from c3r_jax.data.source import Source, kind_of
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
@@ -91,11 +91,11 @@ class Experiment(NamedTuple):
             shard_count=jax.process_count(),
         )
 
-    def eval_iterator(self, split: str, condition: Condition | None = None) -> Iterator[dict[str, Any]]:
-        """One pass over a split, in order, under a condition: this process's share of each, the last padded."""
+    def eval_iterator(self, split: str | Source, condition: Condition | None = None) -> Iterator[dict[str, Any]]:
+        """One pass over a split (or any source), in order: this process's share of each batch, the last padded."""
         return iter(
             eval_batches(
-                self.sources[split],
+                self.sources[split] if isinstance(split, str) else split,
                 self.tokenizer,
                 batch_size=self.config.eval.batch_size // jax.process_count(),
                 condition=condition,
@@ -106,9 +106,13 @@ class Experiment(NamedTuple):
             )
         )
 
+    def example_batch(self) -> dict[str, Any]:
+        """A batch of training examples, for its shapes and dtypes."""
+        return next(self.eval_iterator("train"))
+
     def state_maker(self) -> Callable[[], TrainState]:
         """A pure function that makes the state before the first step, for :meth:`Strategy.init` and ``template``."""
-        batch = next(self.eval_iterator("train"))
+        batch = self.example_batch()
         train = self.config.train
         return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, ema=train.ema_decay > 0)
 
@@ -250,14 +254,14 @@ def without_encoders(params: Any) -> Any:
 
 
 def encode_split(
-    experiment: Experiment, params: Any, split: str, condition: Condition | None = None
+    experiment: Experiment, params: Any, split: str | Source, condition: Condition | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Encodes a whole split once; everything else (subsets, routes, counterfactuals) is cheap algebra on the result.
 
     Args:
       experiment: the run.
       params: on the devices.
-      split: "train", "validation" or "test".
+      split: "train", "validation" or "test"; or any source of the same modalities.
       condition: what is done to the inputs.
 
     Returns:

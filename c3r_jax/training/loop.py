@@ -1,6 +1,7 @@
 """The one training loop: every method, every data set, resumable at any step."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -17,7 +18,7 @@ from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import Experiment, build_experiment
 from c3r_jax.training.optimizer import build_schedule
 from c3r_jax.training.progress import TrainingProgress
-from c3r_jax.training.step import TrainState, first_non_finite
+from c3r_jax.training.step import TrainState, first_non_finite, step_columns
 from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
 
 
@@ -92,6 +93,14 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
     state, start, selection = _resume(experiment, checkpoints, iterator)
     log = MetricsLog(path, after=start) if is_primary() else NoLog()
     schedule = build_schedule(experiment.config.optimizer, train.steps)
+    look_at = functools.partial(
+        _look_at,
+        devices=experiment.devices,
+        log=log,
+        schedule=schedule,
+        every=train.log_every,
+        checkpoints=checkpoints,
+    )
     title = f"{experiment.method.name} seed {experiment.config.seed}"
     pending: tuple[int, Any] | None = None
     step, stopped_early = start, _is_over(selection, train.patience)
@@ -99,14 +108,14 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
         with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
             while step < train.steps and not stopped_early:
                 batch = next(iterator)
-                state, metrics = experiment.step(state, experiment.devices.split(_arrays(batch)))
+                state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
                 step += 1
                 # The step before is looked at while this one runs, so that the devices never wait for the host.
-                _look_at(pending, experiment.devices, log, schedule, train.log_every, checkpoints)
+                look_at(pending)
                 pending = (step, metrics)
                 progress.update(step)
                 if step % train.eval_every == 0 or step == train.steps:
-                    _look_at(pending, experiment.devices, log, schedule, train.log_every, checkpoints)
+                    look_at(pending)
                     pending = None
                     values = validate(experiment, state)
                     selection.update(values[train.select_by], step)
@@ -120,10 +129,6 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
         log.close()
     checkpoints.close()
     return FitResult(path, step, selection.best_step, selection.best, stopped_early)
-
-
-def _arrays(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
 
 
 def _is_over(selection: Selection, patience: int) -> bool:
@@ -151,6 +156,7 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> 
 
 def _look_at(
     pending: tuple[int, Any] | None,
+    *,
     devices: Strategy,
     log: MetricsLog | NoLog,
     schedule: Any,

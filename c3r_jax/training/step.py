@@ -87,6 +87,11 @@ def init_state(
     return init(jax.random.key(seed))
 
 
+def step_columns(batch: Batch) -> Batch:
+    """The part of a pipeline's batch that a step takes."""
+    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+
+
 def example_keys(key: PRNGKeyArray, num_examples: int, axis_name: str | None) -> PRNGKeyArray:
     """One key per example of the global batch: the same draws however many devices share it."""
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_examples

@@ -8,10 +8,9 @@ import tarfile
 import chex
 import numpy as np
 import pytest
-from PIL import Image
 
 from c3r_jax.data import AugmentConfig, ByteTokenizer, train_batches
-from c3r_jax.data.emoji import load_emoji
+from c3r_jax.data.emoji import encode_png, load_emoji
 from c3r_jax.data.records import load_records, write_records
 from c3r_jax.errors import DataError
 from c3r_jax.training.loop import fit
@@ -20,19 +19,13 @@ from c3r_jax.training.workdir import read_history
 SIZE = 16
 
 
-def png(image):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()
-
-
 def write_tar(examples, path, *, skip=()):
     """A WebDataset file with image, text and class of each example."""
     with tarfile.open(path, "w") as file:
         for i in range(len(examples)):
             example = examples[i]
             parts = {
-                "png": png(example["image"]),
+                "png": encode_png(example["image"]),
                 "txt": example["text"].encode(),
                 "cls": str(example["label"]).encode(),
             }

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from c3r_jax.parallel.dry_run import compile_step, dry_run
 from c3r_jax.parallel.program import Collectives, collectives, inspect
+from c3r_jax.training.dry_run import compile_step, dry_run
 from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.step import step_columns
 
 
 def test_asynchronous_collectives_count_once():
@@ -48,7 +49,7 @@ def test_dry_run_describes_the_step_that_trains(small_config, strategy):
     assert f"parameters: {count / 1e6:.2f} M" in text and "8 devices" in text and "all-reduce" in text
     # The real call uses the very program that was described: same inputs, same layouts.
     batch = next(experiment.train_iterator())
-    arrays = experiment.devices.split({name: batch[name] for name in ("inputs", "present", "labels", "where")})
+    arrays = experiment.devices.split(step_columns(batch))
     real = inspect(experiment.step.lower(experiment.devices.put(jax.device_get(state)), arrays).compile())
     assert real == compile_step(experiment)
     times = [float(ms) for ms in re.findall(r": ([0-9.]+) ms", text)]

@@ -11,7 +11,7 @@ from c3r_jax.core.instrument import Moments, batch_moments
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import train_step
+from c3r_jax.training.step import step_columns, train_step
 
 METHODS = {  # C3R with dropout, and "permute": tests/parallel/test_strategies.py
     "plain": {"method": "plain"},
@@ -48,8 +48,7 @@ def run_steps(config, num_devices, num_steps=5):
     state, iterator, history = devices.init(experiment.state_maker()), experiment.train_iterator(), []
     for _ in range(num_steps):
         batch = next(iterator)
-        arrays = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
-        state, metrics = step(state, devices.split(arrays))
+        state, metrics = step(state, devices.split(step_columns(batch)))
         history.append({name: float(value.addressable_shards[0].data[0]) for name, value in metrics.items()})
     iterator.close()
     return history, devices.host(state)
@@ -122,8 +121,7 @@ def test_averaged_parameters_follow_their_formula(small_config):
     expected = experiment.devices.host(state.params)
     for t in range(3):
         batch = next(iterator)
-        arrays = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
-        state, _ = experiment.step(state, experiment.devices.split(arrays))
+        state, _ = experiment.step(state, experiment.devices.split(step_columns(batch)))
         a = min(0.15, (1 + t) / (10 + t))
         params = experiment.devices.host(state.params)
         expected = jax.tree.map(lambda e, p, a=a: a * e + (1 - a) * p, expected, params)

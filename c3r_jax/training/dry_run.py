@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from c3r_jax.parallel.program import Program, inspect
 from c3r_jax.training.experiment import Experiment, build_experiment
+from c3r_jax.training.step import step_columns
 
 
 class Chip(NamedTuple):
@@ -63,9 +64,8 @@ def dry_run(config: ConfigDict) -> str:
 def compile_step(experiment: Experiment) -> Program:
     """The compiled step's figures; the state exists only as shapes and layouts."""
     devices = experiment.devices
-    batch = next(experiment.eval_iterator("train"))
     size = experiment.config.train.batch_size
-    columns = {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+    columns = step_columns(experiment.example_batch())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), columns)
     state, split = devices.abstract(experiment.state_maker(), shapes)
     return inspect(experiment.step.lower(state, split).compile())
@@ -80,7 +80,7 @@ def describe(experiment: Experiment, params: Any, program: Program) -> str:
     method = experiment.method
     each = ", ".join(f"{name} {_size(part) / 1e6:.2f} M" for name, part in params.items())
     examples = experiment.config.train.batch_size
-    flops, sent = program.flops, sum(kind.bytes for kind in program.collectives.values())
+    flops, sent = program.flops, program.sent.bytes
     lines = [
         f"method {method.name}, task {method.task}, batch {examples}, {jax.device_count()} devices",
         f"parameters: {_size(params) / 1e6:.2f} M ({each})",
@@ -90,9 +90,8 @@ def describe(experiment: Experiment, params: Any, program: Program) -> str:
         *(f"  {kind}: {own.count}, {own.bytes / 1e6:.2f} MB" for kind, own in program.collectives.items()),
         f"step time to expect (an estimate: {UTILISATION:.0%} of peak, collectives not overlapped, loop bodies once):",
     ]
-    need = program.argument_bytes + program.temporary_bytes
     for name, chip in CHIPS.items():
-        seconds = max(flops / (UTILISATION * chip.flops), need / chip.bandwidth) + sent / chip.links
-        fits = "" if need < chip.memory else f"  (does not fit {chip.memory / 1e9:.0f} GB)"
+        seconds = max(flops / (UTILISATION * chip.flops), program.peak_bytes / chip.bandwidth) + sent / chip.links
+        fits = "" if program.peak_bytes < chip.memory else f"  (does not fit {chip.memory / 1e9:.0f} GB)"
         lines.append(f"  {name}: {1e3 * seconds:.1f} ms, {examples / seconds:,.0f} examples/s{fits}")
     return "\n".join(lines)
