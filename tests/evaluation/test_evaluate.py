@@ -147,3 +147,18 @@ def test_a_shifted_split_goes_to_its_own_folder(small_config, tmp_path):
     assert json.loads((tmp_path / "shift" / "results.json").read_text())["split"] == "shift"
     assert json.loads((tmp_path / "results.json").read_text())["split"] == "test"
     assert test["conditions"][0]["routes"] != shift["conditions"][0]["routes"]
+
+
+def test_a_run_of_other_machines_is_evaluated_here(finished):
+    """Its layout (three devices to a parameter, 64 chunks a batch) fits no eight devices; the scores are the same."""
+    expected = evaluate(finished)
+    path = finished / "config.json"
+    config = json.loads(path.read_text())
+    config["parallel"] |= {"strategy": "mesh", "fsdp": 3, "min_size": 0}
+    config["train"]["accumulation"] = 64
+    path.write_text(json.dumps(config))
+    found = evaluate(finished)
+    for a, b in zip(expected["conditions"], found["conditions"], strict=True):
+        for route in a["routes"]:
+            assert a["routes"][route]["accuracy"] == b["routes"][route]["accuracy"]
+            np.testing.assert_allclose(a["routes"][route]["nll"], b["routes"][route]["nll"], rtol=1e-5)

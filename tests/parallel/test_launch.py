@@ -1,5 +1,6 @@
 """The local cluster: who joins it, and how it ends when one process does."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import pytest
 from c3r_jax import launch
 from c3r_jax.errors import ConfigError
 from c3r_jax.parallel import hosts
+from tests.commands import REPOSITORY
 
 SCRIPT = """
 import os, signal, sys, time
@@ -147,3 +149,24 @@ def test_absent_processes_are_one_sentence(alone, monkeypatch):
 def test_help_names_the_program():
     done = subprocess.run([sys.executable, "-m", "c3r_jax.launch", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--devices-per-process" in done.stdout
+
+
+def test_ending_the_launcher_ends_its_processes(tmp_path):
+    """A scheduler ends a job with SIGTERM: nothing goes on writing behind its back."""
+    (tmp_path / "script.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1], os.environ['JAX_PROCESS_ID']).write_text(str(os.getpid()))\n"
+        "time.sleep(120)\n"
+    )
+    command = [sys.executable, "-m", "c3r_jax.launch", "--processes=2", str(tmp_path / "script.py"), str(tmp_path)]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+    deadline = time.monotonic() + 60
+    files = [tmp_path / "0", tmp_path / "1"]
+    while not all(file.exists() and file.read_text() for file in files):
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    job.terminate()
+    assert job.wait(timeout=60) == 143
+    for file in files:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)

@@ -73,7 +73,14 @@ def test_every_way_trains_the_same(plain_descent):
     for name, (make, chunks, remat) in WAYS.items():
         if name == "one device":
             continue
-        history, other, _ = run(plain_descent, make(), chunks, remat, guarded=True)
+        devices = make()
+        history, other, after = run(plain_descent, devices, chunks, remat, guarded=True)
+        if isinstance(devices, Sharded):  # and the state is still laid out as it was
+            jax.tree.map(
+                lambda x, layout: chex.assert_equal(x.sharding.is_equivalent_to(layout, x.ndim), True),
+                after,
+                devices.shardings(after),
+            )
         for a, b in zip(expected, history, strict=True):
             assert_same_values(a, b, name)
         chex.assert_trees_all_close(state.params, other.params, rtol=1e-5, atol=2e-6)
@@ -127,22 +134,23 @@ def test_layout_by_name_and_shape(path, shape, expected):
 
 
 def test_chunks_give_the_gradient_of_a_loss_of_the_whole_batch():
-    """A loss that couples all rows, differentiated through chunks: the same as at once, keys and trees included."""
+    """A loss that couples all rows, differentiated through chunks: the same as at once, each row in its place."""
     w = jax.random.normal(jax.random.key(0), (4, 3))
     x = jax.random.normal(jax.random.key(1), (12, 4))
     keys = jax.random.split(jax.random.key(2), 12)
 
+    def encode(w, x, keys):
+        noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+        return {"h": jnp.tanh(x @ w) + noise}
+
     def loss(w, chunks):
-        def encode(x, keys):
-            noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
-            return {"h": jnp.tanh(x @ w) + noise}
+        h = encode_in_chunks(functools.partial(encode, w), (x, keys), chunks)["h"]
+        return jax.nn.logsumexp(h @ h.T) + h[0].sum(), h
 
-        h = encode_in_chunks(encode, (x, keys), chunks)["h"]
-        return jax.nn.logsumexp(h @ h.T) + h[0].sum()
-
-    expected = jax.value_and_grad(loss)(w, 1)
+    (expected, h), gradient = jax.value_and_grad(loss, has_aux=True)(w, 1)
     for chunks in (2, 4, 12):
-        chex.assert_trees_all_close(jax.value_and_grad(loss)(w, chunks), expected, rtol=1e-5, atol=1e-6)
+        found = jax.value_and_grad(loss, has_aux=True)(w, chunks)
+        chex.assert_trees_all_close(found, ((expected, h), gradient), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
