@@ -24,6 +24,8 @@ class DatasetInfo:
       split_sizes: examples per split.
       sha256: checksum of the file it was read from, if there is one.
       image_size: height and width of its images, if it has any.
+      task: "classification" (labels are class ids), "multilabel" ((K,) of 0 and 1), "regression" (one number) or
+        "segmentation" (a class id per voxel).
     """
 
     name: str
@@ -32,6 +34,7 @@ class DatasetInfo:
     split_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sha256: str | None = None
     image_size: int | None = None
+    task: str = "classification"
 
     @property
     def num_classes(self) -> int:

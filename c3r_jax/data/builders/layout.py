@@ -1,0 +1,86 @@
+"""What a benchmark's layout must tell: what is on disk, which items there are, and what one of them holds."""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from c3r_jax.errors import C3RError
+
+KINDS = ("image", "text", "features", "sequence", "audio", "video", "volume")
+TASKS = ("classification", "multilabel", "regression", "segmentation")
+Value = bytes | str | np.ndarray | list[bytes] | None
+Record = dict[str, Value]
+
+
+class DamagedItem(C3RError):
+    """One item cannot be used (truncated image, bad line, missing file, NaN features); its message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One example before it is read.
+
+    Attributes:
+      key: unique within its split, and what a person would look for: a file's name, an id.
+      label: class id, number, (K,) 0/1 array, or None where the reader finds it (segmentation masks) or it is unknown.
+      place: what the layout's reader needs to find it, picklable and small: relative paths, a position, a text.
+      damage: why it cannot be used, if listing it showed that already (a bad line of JSON); None: nothing known.
+    """
+
+    key: str
+    label: Any
+    place: Any = None
+    damage: str | None = None
+
+
+class Layout(abc.ABC):
+    """A benchmark as people have it on disk.
+
+    Attributes:
+      name: as on the command line and in ``config.data.name``.
+      title: its name in words.
+      homepage: where people get it.
+      license: what its owners allow, in a few words.
+      task: one of TASKS.
+      kinds: {modality: one of KINDS}, sorted by name, which is the order of ``present``.
+      shapes: {modality: shape of its array} for features (F,), sequences (T, F) and volumes (D, H, W, C).
+      sample_rate: Hz of its audio, if it has any.
+      published_sizes: {split: examples}, as published; a split of unknown size is not in it.
+      splits: {name of a split here: its name in the layout}; "train", "validation" and "test" where there are such.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    homepage: ClassVar[str]
+    license: ClassVar[str]
+    task: ClassVar[str] = "classification"
+    kinds: ClassVar[Mapping[str, str]]
+    shapes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    sample_rate: ClassVar[int | None] = None
+    published_sizes: ClassVar[Mapping[str, int]]
+    splits: ClassVar[Mapping[str, str]]
+
+    @abc.abstractmethod
+    def problems(self, source: pathlib.Path) -> list[str]:
+        """What of the layout is missing in ``source``, one sentence each that names the path; [] if nothing is."""
+
+    @abc.abstractmethod
+    def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
+        """Names by class id, sorted unless the benchmark fixes an order; () for regression."""
+
+    @abc.abstractmethod
+    def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
+        """The items of each split, in a fixed order, found by listing and reading lists only: seconds, not hours."""
+
+    @abc.abstractmethod
+    def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
+        """A function that reads one item; called once in each worker, so it may open large files.
+
+        Its record has one value per modality: encoded PNG or JPEG bytes (image), a str (text), a float32 array
+        (features, sequence, volume), int16 samples (audio), a list of encoded images (video), None (naturally missing);
+        and "label" where items have none. It raises :class:`DamagedItem` with a reason for an item that cannot be used.
+        """
