@@ -117,3 +117,10 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def held_by_all(value: bool) -> bool:
+    """Whether a value is true in every process; waits until every process is here."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.bool_(value)).all())

@@ -12,7 +12,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from c3r_jax.errors import CheckpointError, WorkdirError
-from c3r_jax.parallel.hosts import agreed, is_primary
+from c3r_jax.parallel.hosts import agreed, barrier, held_by_all, is_primary
 
 
 class Checkpoints:
@@ -31,6 +31,7 @@ class Checkpoints:
         self._seals = workdir / "checksums"
         self._seals.mkdir(parents=True, exist_ok=True)
         self._damaged: list[str] = []
+        self._unreadable: dict[int, str] = {}
         if is_primary():
             for step in sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit()):
                 problem = self._damage(step)
@@ -103,7 +104,7 @@ class Checkpoints:
 
     def exist(self) -> bool:
         """Whether the run has ever written one (a damaged one counts: training must not quietly start afresh)."""
-        return self._any_damaged or bool(self.steps())
+        return bool(agreed(self._any_damaged or bool(self.steps())))
 
     def best_first(self) -> list[int]:
         """Steps from the best selection value down (of equals, the earlier first)."""
@@ -154,28 +155,41 @@ class Checkpoints:
         Raises:
           CheckpointError: if there is none that can be read.
         """
-        passed_over = list(self._damaged)
-        for step in order():
+        steps = order()
+        for i in range(agreed(len(steps))):
+            # All processes try what the first one sees, and use it only if each of them can read it.
+            step = agreed(steps[i] if i < len(steps) else -1)
+            state, progress, problem = None, {}, "another process cannot read it"
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
-                restored = self._manager.restore(step, args=args)
-                return step, restored["state"], restored["progress"]
+                state, progress = self._read(step, like)
+                whole = True
             except Exception as error:  # whatever Orbax raises, an earlier checkpoint may be whole
-                problem = f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
-            passed_over.append(f"checkpoint {step}: {problem}")
+                whole, problem = False, f"it cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+            if held_by_all(whole):
+                return step, state, progress
+            self._unreadable[step] = problem
             logging.warning("Checkpoint %d in %s is damaged: %s; trying the one before.", step, self.directory, problem)
-        detail = "; ".join(passed_over) if passed_over else "there is none"
+        found = [f"checkpoint {step}: {problem}" for step, problem in self._unreadable.items()]
+        detail = "; ".join(self._damaged + found) or "there is none"
         raise CheckpointError(f"No usable checkpoint in {self.directory} ({detail}): train again in a new workdir.")
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """This process's part of a checkpoint. No step of it waits for other processes, which may fail at another."""
+        place = self._manager.directory / str(step)
+        state = ocp.StandardCheckpointHandler().restore(place / "state", args=ocp.args.StandardRestore(like))
+        return state, dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
 
     def newest_first(self) -> list[int]:
         """Steps from the newest down."""
         return self.steps()[::-1]
 
-    def discard_after(self, step: int) -> None:
-        """Deletes checkpoints newer than ``step`` (damaged ones that a resumed run will write again)."""
-        for later in [s for s in self.steps() if s > step]:
-            self._manager.delete(later)
-        self.seal()
+    def set_aside_after(self, step: int) -> None:
+        """Moves checkpoints newer than ``step``, which could not be read, to ``damaged/``; the run writes them anew."""
+        later = [s for s in self.steps() if s > step] if is_primary() else []
+        for unreadable in later:
+            self._set_aside(unreadable, self._unreadable.get(unreadable, "it was passed over"))
+        barrier("unreadable checkpoints set aside")
+        self._manager.reload()
 
     def close(self) -> None:
         """Finishes and seals what is in flight."""

@@ -149,7 +149,7 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> 
         iterator.set_state(progress["iterator"])
     except DataError as error:
         raise CheckpointError(f"checkpoint {step} in {checkpoints.directory} cannot be resumed: {error}") from error
-    checkpoints.discard_after(step)
+    checkpoints.set_aside_after(step)
     logging.info("Going on from checkpoint %d in %s.", step, checkpoints.directory)
     return devices.put(restored), step, Selection(**progress["selection"])
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import WorkdirError
@@ -70,18 +71,58 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
-    """Reads the configuration of an existing run.
+    """Reads the configuration of an existing run; leaves that are younger than the run have their default.
+
+    A new leaf's default in ``configs/base.py`` is what was done before it existed.
 
     Raises:
-      WorkdirError: if there is none, or it is damaged.
+      WorkdirError: if there is none, it is damaged, or has leaves that nothing here reads.
     """
     path = pathlib.Path(workdir) / "config.json"
     try:
-        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(written, dict):
+            raise ValueError(f"it holds a {type(written).__name__}, but an object was expected")
     except FileNotFoundError as error:
         raise WorkdirError(f"{path} does not exist: give the workdir of a run made by train.py.") from error
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path} cannot be read ({error}): restore it, or train in a new workdir.") from error
+    saved = flatten(written)
+    defaults = _defaults() or saved
+    unknown = sorted(saved.keys() - defaults.keys())
+    if unknown:
+        raise WorkdirError(
+            f"{path} sets {', '.join(f'config.{name}' for name in unknown)}, which this version does not know: use the "
+            "version that made the run, or train in a new workdir."
+        )
+    missing = sorted(defaults.keys() - saved.keys())
+    if missing:
+        logging.warning(
+            "%s is older than %s: the defaults are used.",
+            path,
+            ", ".join(f"config.{name}={defaults[name]!r}" for name in missing),
+        )
+    return _nested({**saved, **{name: defaults[name] for name in missing}})
+
+
+def _defaults() -> dict[str, Any]:
+    """Leaves of the base configuration, as JSON has them; none where c3r_jax is used without this repository's."""
+    try:
+        from configs import base  # here: it lies beside the package, not in it
+    except ModuleNotFoundError:
+        return {}
+    return flatten(json.loads(config_text(base.get_config())))
+
+
+def _nested(leaves: dict[str, Any]) -> ConfigDict:
+    tree: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *parents, last = name.split(".")
+        part = tree
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[last] = value
+    return ConfigDict(tree)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Checkpoints without a run around them: what cannot be read is passed over, kept aside, and written anew."""
+
+import numpy as np
+import pytest
+
+from c3r_jax.errors import CheckpointError
+from c3r_jax.training import checkpoints as module
+from c3r_jax.training.checkpoints import Checkpoints
+
+LIKE = {"w": np.empty(5), "step": np.empty((), np.int32)}
+
+
+def state(step):
+    return {"w": np.arange(5.0) + step, "step": np.int32(step)}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Checkpoints 1 to 3, the second the best."""
+    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    for step, selection in ((1, 0.1), (2, 0.9), (3, 0.5)):
+        checkpoints.save(step, state(step), {"next": step}, selection)
+    checkpoints.close()
+    return tmp_path
+
+
+def spoil(workdir, step):
+    """Damage that no checksum tells: the seal is lost, and a file is cut short."""
+    (workdir / "checksums" / f"{step}.json").unlink()
+    victims = [file for file in (workdir / "checkpoints" / str(step) / "state").rglob("*") if file.is_file()]
+    for victim in victims:
+        victim.write_bytes(victim.read_bytes()[:3])
+
+
+def test_what_was_saved_is_restored(written):
+    checkpoints = Checkpoints(written, keep_last=3)
+    for order, expected in ((checkpoints.newest_first, 3), (checkpoints.best_first, 2)):
+        step, found, progress = checkpoints.restore(order, LIKE)
+        assert (step, progress) == (expected, {"next": expected})
+        np.testing.assert_array_equal(found["w"], state(expected)["w"])
+        assert found["step"] == expected
+    checkpoints.close()
+
+
+def test_an_unreadable_checkpoint_is_kept_aside_and_written_anew(written, caplog):
+    spoil(written, 3)
+    cut = {file.name for file in (written / "checkpoints" / "3").rglob("*")}
+    checkpoints = Checkpoints(written, keep_last=3)
+    step, found, _ = checkpoints.restore(checkpoints.newest_first, LIKE)
+    assert step == 2 and checkpoints.steps() == [1, 2, 3]  # reading alone moves nothing
+    checkpoints.set_aside_after(step)
+    assert checkpoints.steps() == [1, 2] and not (written / "checkpoints" / "3").exists()
+    assert {file.name for file in (written / "damaged" / "3-1").rglob("*")} == cut
+    assert "Checkpoint 3" in caplog.text and "it cannot be read" in caplog.text
+    checkpoints.save(3, state(30), {"next": 3}, 0.5)
+    checkpoints.close()
+    again = Checkpoints(written, keep_last=3)
+    assert again.restore(again.newest_first, LIKE)[1]["w"][0] == 30
+    again.close()
+
+
+def test_one_process_that_cannot_read_decides_for_all(written, monkeypatch, caplog):
+    """Where the others fail, this one does not use what it could read."""
+    answers = iter([False, True])
+    monkeypatch.setattr(module, "held_by_all", lambda whole: next(answers) and whole)
+    checkpoints = Checkpoints(written, keep_last=3)
+    assert checkpoints.restore(checkpoints.newest_first, LIKE)[0] == 2
+    assert "another process cannot read it" in caplog.text
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_only_the_first_process_sees_is_passed_over(written, monkeypatch):
+    """The first process sees three checkpoints, this one two: all three are tried by all."""
+    told = iter([3, 3, 2])  # how many, then which
+    checkpoints = Checkpoints(written, keep_last=3)
+    monkeypatch.setattr(module, "agreed", lambda value: next(told))
+    assert checkpoints.restore(lambda: [2, 1], LIKE)[0] == 3  # it is on the disk after all
+    checkpoints.close()
+
+
+def test_nothing_to_read_says_what_was_tried(written):
+    for step in (1, 2, 3):
+        spoil(written, step)
+    checkpoints = Checkpoints(written, keep_last=3)
+    with pytest.raises(CheckpointError, match=r"checkpoint 3: it cannot be read .*checkpoint 1: it cannot be read"):
+        checkpoints.restore(checkpoints.newest_first, LIKE)
+    checkpoints.close()
