@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.data.corruptions import Condition, apply_condition
-from c3r_jax.data.source import RESERVED, Example, Source, check_labels, check_shape, check_source, kind_of
+from c3r_jax.data.source import (
+    LABEL_DTYPES,
+    RESERVED,
+    Example,
+    Source,
+    check_labels,
+    check_shape,
+    check_source,
+    kind_of,
+)
 from c3r_jax.data.text import Tokenizer
 from c3r_jax.errors import DataError
 
@@ -111,7 +120,10 @@ class Assembler:
                     )
                 check_shape(info.name, name, int(position), value.shape, self._shapes[name])
             stacked[name] = np.stack(stacked[name])
-        stacked["label"] = check_labels(np.array(stacked["label"]), info.num_classes, info.name)
+        labels = [np.asarray(label) for label in stacked["label"]]
+        for position, label in zip(positions, labels, strict=True):
+            check_shape(info.name, "label", int(position), label.shape, labels[0].shape)
+        stacked["label"] = check_labels(np.stack(labels), info.num_classes, info.name, info.task)
         return {**stacked, "index": np.array(stacked["index"]), "present": np.stack(stacked["present"])}
 
     def _encode(self, name: str, texts: list[str], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +175,7 @@ class Assembler:
         batch = {
             "inputs": inputs,
             "present": np.ones((size, len(self.modalities)), bool) if present is None else present,
-            "labels": labels.astype(np.int32),
+            "labels": labels.astype(LABEL_DTYPES[self._source.info.task]),
             "where": np.ones(size, bool),
             "index": index.astype(np.int32),
         }

@@ -188,7 +188,8 @@ def train_batches(
     Returns:
       Iterator with ``get_state`` and ``set_state`` over ``{"inputs": {modality: (B, ...)}, "present": bool (B, M),
       "labels": int32 (B,), "where": bool (B,), "index": int32 (B,)}``: images uint8, texts int32 (B, L), features
-      float32; a modality that is not present holds zeros.
+      float32; a modality that is not present holds zeros. Labels of other tasks than classification: int32 (B, K) of 0
+      and 1 (multilabel), float32 (B,) (regression), uint8 (B, ..., H, W) (segmentation).
 
     Raises:
       DataError: the source does not fit its description.

@@ -79,29 +79,66 @@ def kind_of(name: str, value: Any) -> str:
     )
 
 
-def check_labels(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
-    """Returns the labels as int32 ``(n,)`` after checking that each one names a class.
+LABEL_DTYPES = {  # of a batch's labels, by the data set's task
+    "classification": np.int32,
+    "multilabel": np.int32,
+    "regression": np.float32,
+    "segmentation": np.uint8,
+}
+_LABELS = {  # a rank of None: two or more axes after the first
+    "classification": (np.integer, 1, "integers of shape (n,): give one class id per example"),
+    "multilabel": (np.integer, 2, "integers of shape (n, K): give a 0 or 1 per example and class"),
+    "regression": (np.floating, 1, "floats of shape (n,): give one number per example"),
+    "segmentation": (np.integer, None, "integers of shape (n, ..., height, width): give a class id per pixel or voxel"),
+}
+
+
+def check_labels(labels: np.ndarray, num_classes: int, name: str, task: str = "classification") -> np.ndarray:
+    """Returns the labels of a task in their dtype (:data:`LABEL_DTYPES`) after checking every one of them.
+
+    Args:
+      labels: (n,) class ids, (n, K) of 0 and 1 ("multilabel"), (n,) numbers ("regression") or (n, ..., H, W) class ids
+        ("segmentation").
+      num_classes: K; not looked at for "regression".
+      name: of the data set, for messages.
+      task: of the data set.
 
     Raises:
-      DataError: labels are not integers of rank 1, or one is outside ``0 .. num_classes - 1``.
+      DataError: an unknown task, another shape or dtype than its labels have, or a label that is out of range.
 
     Example:
       >>> check_labels(np.array([0, 2]), 3, "demo").dtype.name
       'int32'
+      >>> check_labels(np.array([0.5, -2.0]), 0, "demo", "regression").dtype.name
+      'float32'
     """
+    if task not in _LABELS:
+        raise DataError(f"The task of {name!r} is {task!r}, expected one of {', '.join(_LABELS)}: correct info.task.")
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    labels = labels.astype(np.int32) if labels.dtype == bool and task == "multilabel" else labels
+    kind, rank, expected = _LABELS[task]
+    shaped = labels.ndim >= 3 if rank is None else labels.ndim == rank
+    if not shaped or not np.issubdtype(labels.dtype, kind):
         raise DataError(
-            f"The labels of {name!r} are a {labels.dtype} array of shape {labels.shape}, expected integers of shape "
-            "(n,): give one class id per example."
+            f"The labels of {name!r} are a {labels.dtype} array of shape {labels.shape}, expected {expected}."
         )
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if wrong.size:
+    if task == "multilabel" and labels.shape[1] != num_classes:
         raise DataError(
-            f"Example {wrong[0]} of {name!r} has label {labels[wrong[0]]}, expected 0 to {num_classes - 1} "
-            f"({num_classes} classes): correct the label or name the missing class."
+            f"The labels of {name!r} have shape {labels.shape}, expected a column for each of {num_classes} classes: "
+            "add the missing columns or name the missing classes."
         )
-    return labels.astype(np.int32)
+    if task == "regression":
+        wrong = ~np.isfinite(labels)
+        expected = "a finite number: correct it or leave the example out"
+    else:
+        top = 1 if task == "multilabel" else num_classes - 1
+        wrong = (labels < 0) | (labels > top)
+        classes = "" if task == "multilabel" else f" ({num_classes} classes)"
+        expected = f"0 to {top}{classes}: correct the label or name the missing class"
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        raise DataError(f"Example {place[0]} of {name!r} has label {labels[tuple(place)]}, expected {expected}.")
+    return labels.astype(LABEL_DTYPES[task])
 
 
 class ArraySource:
@@ -109,7 +146,7 @@ class ArraySource:
 
     Args:
       columns: modality name to ``(n, ...)`` array or list of n texts.
-      labels: ``(n,)`` integer class ids.
+      labels: ``(n,)`` integer class ids, or what else the info's task has, see :func:`check_labels`.
       info: the set's description; its modalities must be the columns.
       index: ``(n,)`` ids of the examples, 0 to n - 1 if not given.
       present: ``(n, M)`` bool, which modalities an example really has; all if not given.
@@ -133,7 +170,7 @@ class ArraySource:
         present: np.ndarray | None = None,
     ):
         self.info = info
-        self.labels = check_labels(labels, info.num_classes, info.name)
+        self.labels = check_labels(labels, info.num_classes, info.name, info.task)
         n = len(self.labels)
         if set(columns) != set(info.modalities):
             raise DataError(
@@ -158,7 +195,8 @@ class ArraySource:
 
     def __getitem__(self, position: int, /) -> Example:
         example: Example = {name: column[position] for name, column in self.columns.items()}
-        example |= {"label": int(self.labels[position]), "index": int(self.index[position])}
+        label = self.labels[position]
+        example |= {"label": label.item() if label.ndim == 0 else label, "index": int(self.index[position])}
         if self.present is not None:
             example["present"] = self.present[position]
         return example
@@ -194,13 +232,14 @@ def check_source(source: Source) -> None:
             "the modalities in info as in the examples."
         )
     if "label" not in example:
-        raise DataError(f"The first example of {info.name!r} has no 'label': add the class id to every example.")
+        raise DataError(f"The first example of {info.name!r} has no 'label': add it to every example.")
     for name in info.modalities:
         value = example.get(name)
         if value is not None and kind_of(name, value) == "image" and info.image_size is not None:
             check_shape(info.name, name, 0, value.shape, (info.image_size, info.image_size, value.shape[-1]))
     labels = getattr(source, "labels", None)
-    check_labels(np.asarray([example["label"]] if labels is None else labels), info.num_classes, info.name)
+    labels = [example["label"]] if labels is None else labels
+    check_labels(np.asarray(labels), info.num_classes, info.name, info.task)
 
 
 def check_shape(dataset: str, modality: str, position: int, found: tuple, expected: tuple) -> None:
