@@ -12,7 +12,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    set up, train, evaluate, write runs/demo/report.html"
-	@echo "make test    set up, then lint, types, doctests and tests"
+	@echo "make test    set up, then lint, types, doctests and tests (with TORCH=2.13.0 also against PyTorch)"
 	@echo "make lint    set up, then lint and types only"
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
@@ -71,12 +71,12 @@ venv:
 # The tools of the [dev] extra are read from pyproject.toml, with requirements.txt beside them so that they agree.
 venv-dev: venv
 	@set -e; \
-	cat requirements.txt pyproject.toml > $(VENV)/dev.tmp; \
+	{ cat requirements.txt pyproject.toml; echo "torch $(TORCH)"; } > $(VENV)/dev.tmp; \
 	if ! cmp -s $(VENV)/dev.tmp $(VENV)/dev.done; then \
 	  echo "Installing the [dev] extra of pyproject.toml into $(VENV)"; \
 	  $(RUN) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dev'], sep='\n')" \
 	    > $(VENV)/dev-requirements.txt; \
-	  $(PIP) -r requirements.txt -r $(VENV)/dev-requirements.txt; \
+	  $(PIP) -r requirements.txt -r $(VENV)/dev-requirements.txt $(if $(TORCH),"torch==$(TORCH)"); \
 	  mv $(VENV)/dev.tmp $(VENV)/dev.done; \
 	else rm -f $(VENV)/dev.tmp; \
 	fi

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
 import os
+import shutil
+import tempfile
 
 # Eight devices; and programs that run once or twice, so that compiling them fast matters more than running them fast.
 _FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
+
+# Programs that one process compiled are read by the others: pytest's workers and the commands that tests run, all of
+# which inherit these variables. The process that made the folder removes it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _folder = tempfile.mkdtemp(prefix="c3r_jax_compiled_")
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 for _flag, _value in _FLAGS.items():
@@ -16,10 +31,18 @@ import jax  # noqa: E402  (after the flags, on purpose)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Parity with PyTorch is tested wherever PyTorch is; without it the first lines of the output say what is left out.
+_TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore = [] if _TORCH else ["parity", "reference"]
+
 import pytest  # noqa: E402
 
 from c3r_jax.data.emoji import read_index, write_subset  # noqa: E402
 from configs.emoji import get_config  # noqa: E402
+
+
+def pytest_report_header():
+    return f"parity with PyTorch: {'tested' if _TORCH else 'left out, for PyTorch is not installed'}"
 
 
 @pytest.fixture(scope="session")
