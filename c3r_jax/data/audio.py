@@ -51,7 +51,8 @@ def _mel_filters(num_bins: int, n_fft: int, rate: int, low: float) -> np.ndarray
     def mel(frequency: np.ndarray) -> np.ndarray:
         return 1127.0 * np.log1p(frequency / 700.0)
 
-    edges = np.linspace(mel(np.float64(low)), mel(np.float64(rate / 2)), num_bins + 2)
+    first, last = mel(np.array([low, rate / 2]))
+    edges = np.linspace(first, last, num_bins + 2)
     found = mel(np.arange(n_fft // 2) * (rate / n_fft))[:, None]
     width = edges[1] - edges[0]
     return np.maximum(0.0, np.minimum(found - edges[:-2], edges[2:] - found) / width)

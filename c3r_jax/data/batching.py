@@ -14,12 +14,14 @@ from c3r_jax.data.source import (
     check_labels,
     check_shape,
     check_source,
+    describe,
     kind_of,
 )
 from c3r_jax.data.text import Tokenizer
 from c3r_jax.errors import DataError
 
 Batch = dict[str, Any]
+PIXELS = ("image", "video")  # the kinds that stay uint8
 
 
 def empty_missing(batch: Batch, modalities: tuple[str, ...]) -> Batch:
@@ -54,7 +56,7 @@ class Assembler:
         self._length = text_length
         self.num_examples = len(source)
         self.modalities = source.info.modalities
-        self.kinds, self._shapes = self._describe()
+        self.kinds, self._shapes = describe(source)
         texts = [name for name, kind in self.kinds.items() if kind == "text"]
         if texts and tokenizer is None:
             raise DataError(f"{source.info.name!r} has texts {texts} but tokenizer is None: train or restore one.")
@@ -64,26 +66,6 @@ class Assembler:
         self._ids = {name: np.zeros(shape, np.int32) for name in texts}
         self._words = {name: np.zeros(shape, np.int32) for name in texts}
         self._known = {name: np.zeros(self.num_examples, bool) for name in texts}
-
-    def _describe(self) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-        """Finds kind and shape of each modality in the first example that has it."""
-        kinds: dict[str, str] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for position in range(self.num_examples):
-            example = self._source[position]
-            for name in self.modalities:
-                value = example.get(name)
-                if name not in kinds and value is not None:
-                    kinds[name] = kind_of(name, value)
-                    shapes[name] = () if kinds[name] == "text" else value.shape
-            if len(kinds) == len(self.modalities):
-                break
-        absent = [name for name in self.modalities if name not in kinds]
-        if absent:
-            raise DataError(
-                f"No example of {self._source.info.name!r} has modalities {absent}: take them out of info.modalities."
-            )
-        return {name: kinds[name] for name in self.modalities}, shapes
 
     def _examples(self, positions: np.ndarray) -> Example:
         gather = getattr(self._source, "gather", None)
@@ -104,7 +86,7 @@ class Assembler:
         return {key: example[key] for key in (*self.modalities, *RESERVED)}
 
     def _empty(self, name: str) -> np.ndarray:
-        return np.zeros(self._shapes[name], np.uint8 if self.kinds[name] == "image" else np.float32)
+        return np.zeros(self._shapes[name], np.uint8 if self.kinds[name] in PIXELS else np.float32)
 
     def _stack(self, examples: list[Example], positions: np.ndarray) -> Example:
         info = self._source.info
@@ -149,7 +131,7 @@ class Assembler:
             if kind == "text":
                 inputs[name], words[name] = self._encode(name, examples[name], positions)
             else:
-                inputs[name] = examples[name] if kind == "image" else examples[name].astype(np.float32)
+                inputs[name] = examples[name] if kind in PIXELS else examples[name].astype(np.float32)
         present = examples.get("present")
         return self._finish(inputs, present, examples["label"], examples["index"]), words
 
@@ -165,7 +147,7 @@ class Assembler:
                 assert self._tokenizer is not None
                 inputs[name] = np.stack([self._tokenizer.encode(text, self._length) for text in examples[name]])
             else:
-                inputs[name] = examples[name] if kind == "image" else examples[name].astype(np.float32)
+                inputs[name] = examples[name] if kind in PIXELS else examples[name].astype(np.float32)
         return self._finish(inputs, examples["present"], examples["label"], examples["index"])
 
     def _finish(

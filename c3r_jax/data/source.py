@@ -56,8 +56,21 @@ class Source(Protocol):
     def __getitem__(self, position: int, /) -> Example: ...
 
 
+_KINDS = {  # by dtype and number of axes of one example's array
+    (np.uint8, 3): "image",
+    (np.uint8, 4): "video",
+    (np.floating, 1): "features",
+    (np.floating, 2): "sequence",
+    (np.floating, 3): "volume",
+    (np.floating, 4): "volume",
+}
+
+
 def kind_of(name: str, value: Any) -> str:
-    """Returns what a modality is, by its value: "text", "image" (uint8, rank 3) or "features" (floats).
+    """Returns what a modality is, by its value.
+
+    "text": a str; uint8 "image" (height, width, channels) and "video" (frames, height, width, channels); floats
+    "features" (F,), "sequence" (time, F) and "volume" (depth, height, width) with or without channels at the end.
 
     Raises:
       DataError: the value is none of these.
@@ -68,15 +81,42 @@ def kind_of(name: str, value: Any) -> str:
     """
     if isinstance(value, str):
         return "text"
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
-        return "image"
-    if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating) and value.ndim >= 1:
-        return "features"
+    if isinstance(value, np.ndarray):
+        dtype = np.floating if np.issubdtype(value.dtype, np.floating) else value.dtype.type
+        if (dtype, value.ndim) in _KINDS:
+            return _KINDS[dtype, value.ndim]
     found = f"{value.dtype} array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
     raise DataError(
-        f"Modality {name!r} is a {found}, expected a str, a uint8 image (height, width, channels) or a float array: "
-        "convert it in the source."
+        f"Modality {name!r} is a {found}, expected a str, a uint8 image (height, width, channels) or video (frames, "
+        "height, width, channels), or a float array (features), (time, features), (depth, height, width) or (depth, "
+        "height, width, channels): convert it in the source."
     )
+
+
+def describe(source: "Source") -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Returns kind and shape of each modality, found in the first example that has it; a text's shape is ().
+
+    Raises:
+      DataError: no example has a modality, or a value is of no known kind.
+    """
+    kinds: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    modalities = source.info.modalities
+    for position in range(len(source)):
+        example = source[position]
+        for name in modalities:
+            value = example.get(name)
+            if name not in kinds and value is not None:
+                kinds[name] = kind_of(name, value)
+                shapes[name] = () if kinds[name] == "text" else value.shape
+        if len(kinds) == len(modalities):
+            break
+    absent = [name for name in modalities if name not in kinds]
+    if absent:
+        raise DataError(
+            f"No example of {source.info.name!r} has modalities {absent}: take them out of info.modalities."
+        )
+    return {name: kinds[name] for name in modalities}, shapes
 
 
 LABEL_DTYPES = {  # of a batch's labels, by the data set's task

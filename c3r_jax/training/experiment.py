@@ -27,7 +27,7 @@ from c3r_jax.data import (
 from c3r_jax.data.emoji import SPLITS
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.records import RecordSource, load_records
-from c3r_jax.data.source import Source, kind_of
+from c3r_jax.data.source import Source, describe
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
@@ -140,10 +140,9 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     method = build_method(config, train.labels, train.info.num_classes)
-    example = train[0]
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
-    kinds = {name: kind_of(name, example[name]) for name in train.info.modalities}
+    kinds, _ = describe(train)
     compiled = _compiled(
         _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )

@@ -15,6 +15,7 @@ from c3r_jax.data import (
     train_batches,
 )
 from c3r_jax.data.pipeline import TEXT_LENGTH
+from c3r_jax.data.source import kind_of
 from c3r_jax.errors import DataError
 
 AUGMENT = AugmentConfig(shift=2, flip=True, brightness=0.1, contrast=0.2, colour=0.1, word_drop=0.3, feature_noise=0.1)
@@ -319,3 +320,39 @@ def test_text_needs_a_tokenizer(three_modalities):
 def test_sizes_out_of_range(three_modalities, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} "):
         train_batches(three_modalities, ByteTokenizer(), **{"batch_size": 2, "seed": 0, **wrong})
+
+
+def kinds_source(list_source, missing=()):
+    """Six examples of every kind, positions in ``missing`` without their array modalities."""
+    rng = np.random.default_rng(0)
+    info = DatasetInfo("kinds", ("clip", "scan", "sound", "text"), ("a", "b"))
+    examples = []
+    for i in range(6):
+        whole = {
+            "clip": rng.integers(0, 256, (2, 4, 4, 3)).astype(np.uint8),
+            "scan": rng.standard_normal((3, 4, 4)).astype(np.float32),
+            "sound": rng.standard_normal((5, 2)).astype(np.float16),
+        }
+        examples.append({**(dict.fromkeys(whole) if i in missing else whole), "text": f"word {i}", "label": i % 2})
+    return list_source(examples, info)
+
+
+def test_every_kind_has_its_place_and_may_be_missing(list_source):
+    source = kinds_source(list_source, missing=(0, 3))
+    batch = next(iter(eval_batches(source, ByteTokenizer(), batch_size=6, text_length=8)))
+    assert {name: (value.shape, value.dtype.name) for name, value in batch["inputs"].items()} == {
+        "clip": ((6, 2, 4, 4, 3), "uint8"),
+        "scan": ((6, 3, 4, 4), "float32"),
+        "sound": ((6, 5, 2), "float32"),
+        "text": ((6, 8), "int32"),
+    }
+    assert batch["present"].tolist() == [[i not in (0, 3)] * 3 + [True] for i in range(6)]
+    for name in ("clip", "scan", "sound"):
+        assert [bool(value.any()) for value in batch["inputs"][name]] == [i not in (0, 3) for i in range(6)]
+        np.testing.assert_array_equal(batch["inputs"][name][1], source[1][name].astype(batch["inputs"][name].dtype))
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2), np.uint8), np.zeros(3, int), np.zeros((2,) * 5), np.float32(1), 3])
+def test_values_of_no_kind(value):
+    with pytest.raises(DataError, match="Modality 'x' is a .* expected a str, a uint8 image"):
+        kind_of("x", value)
