@@ -1,5 +1,6 @@
 """What every function of the core needs: argument checks, masked global sums, float promotion."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -88,6 +89,31 @@ def global_mean(x: Array, where: Bool[Array, " batch"], axis_name: str | None) -
     """Means ``x`` (B, ...) over the valid rows of all devices; zero, with zero gradient, when no row is valid."""
     count = global_count(where, axis_name, x.dtype)
     return global_sum(keep(where, x).sum(0), axis_name) / jnp.maximum(count, 1)
+
+
+def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows: int | None) -> Any:
+    """Applies a function that treats each row alone to so many rows at a time: what it makes of others is not held.
+
+    Args:
+      function: (*arrays with rows first) -> tree of arrays with rows first.
+      rows: its arguments.
+      block_rows: rows at a time; None: all at once.
+
+    Returns:
+      What ``function(*rows)`` returns.
+
+    Examples:
+      >>> print(in_blocks(lambda x: x + 1, (jnp.arange(5),), 2))
+      [1 2 3 4 5]
+    """
+    num_rows = rows[0].shape[0]
+    if block_rows is None or num_rows <= block_rows:
+        return function(*rows)
+    spare = -num_rows % block_rows
+    padded = [jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)) for x in rows]
+    parts = [x.reshape(-1, block_rows, *x.shape[1:]) for x in padded]
+    found = jax.lax.map(lambda part: function(*part), parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], found)
 
 
 def static_rows(num_examples: int, where: Any, axis_name: str | None) -> int | None:

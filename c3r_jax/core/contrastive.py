@@ -140,10 +140,10 @@ def contrastive_c3r_loss(
         own, exists = others_mean(h, present, name)
         rows = where & exists & present[:, m]
         keys, usable, labels = _all_keys(own, rows, axis_name)
-        predict = partial(_logits, match, keys, usable)
+        predict = partial(key_logits, match, keys, usable)
         logits = predict(h[name])
         right = (logits.argmax(-1) == labels).astype(logits.dtype)
-        both = jnp.stack([_pair_loss(kind, logits, labels, usable), right], axis=1)
+        both = jnp.stack([pair_loss(kind, logits, labels, usable), right], axis=1)
         task, accuracy = global_mean(both, rows, axis_name)
         loss = config.w_task * task
         if regularised:
@@ -174,13 +174,14 @@ def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Ar
     return gather(own), gather(rows), labels + jax.lax.axis_index(axis_name) * own.shape[0]
 
 
-def _logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:
+def key_logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:
     """Logits against every key; one that does not exist cannot be found."""
     logits = promote(match(z, keys))
     return jnp.where(usable[None, :], logits, -1e9)
 
 
-def _pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
+def pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
+    """The contrastive loss of each row (B,) among the keys that exist."""
     if kind == "softmax":
         return sufficiency_loss(logits, labels)
     own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]

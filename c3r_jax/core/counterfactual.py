@@ -1,6 +1,7 @@
 """The hypothetical world: z with its causal part changed or removed, by ``jax.grad`` and plain algebra on z."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from c3r_jax.core._batch import (
     global_count,
     global_mean,
     global_sum,
+    in_blocks,
     keep,
     promote,
     valid_labels,
@@ -37,6 +39,7 @@ def counterfactual(
     axis_name: str | None = None,
     key: Array | None = None,
     ball: float | None = None,
+    block_rows: int | None = None,
 ) -> Float[Array, "batch features"]:
     r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
 
@@ -64,6 +67,7 @@ def counterfactual(
       axis_name: mapped axis over which the batch is split.
       key: PRNG key, the same on every device; needed by "permute".
       ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
+      block_rows: rows whose K logits are held at a time, where those of all rows are too many; None: all.
 
     Returns:
       (B, d) z_bar in the dtype of z.
@@ -87,7 +91,8 @@ def counterfactual(
     start = wide if causal is None else keep(where, promote(causal))
 
     def direction(at: Array) -> tuple[Array, Array]:
-        return _odds_and_gradient(predict, at, labels, z.dtype)
+        odds = partial(_odds_and_gradient, predict, dtype=z.dtype)
+        return in_blocks(odds, (at, labels), block_rows)
 
     if mode in ("removal", "minimal"):
         centre = global_mean(start, where, axis_name) if mode == "removal" else None

@@ -204,7 +204,7 @@ def c3r_loss(
     """
     features, labels, present, rows = _check_batch(features, labels, config, present, where)
     z = check_float("fuse(features, present)", fuse(features, present), 2)
-    real, relevance, batch = _real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
+    real, relevance, batch = real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
     z_bar = hypothetical_representation(
         predict, fuse, features, z, labels, real, present, config=config, where=rows, axis_name=axis_name, key=key
     )
@@ -264,6 +264,7 @@ def hypothetical_representation(
     where: Bool[Array, " batch"],
     axis_name: str | None = None,
     key: Array | None = None,
+    block_rows: int | None = None,
 ) -> Float[Array, "batch features"]:
     """z_bar (B, d) as the configuration asks for it, given the real world's z_c: for training and evaluation alike."""
     if config.through_fuse:
@@ -279,6 +280,7 @@ def hypothetical_representation(
         where=where,
         axis_name=axis_name,
         key=key,
+        block_rows=block_rows,
     )
 
 
@@ -320,7 +322,17 @@ def _check_batch(features, labels, config, present, where):
     return features, labels, present, rows
 
 
-def _real_world(fuse, features, z, config, present, rows, where, axis_name, earlier):
+def real_world(
+    fuse: Fuse,
+    features: Features,
+    z: Float[Array, "batch features"],
+    config: C3RConfig,
+    present: Bool[Array, "batch modalities"],
+    rows: Bool[Array, " batch"],
+    where: Bool[Array, " batch"] | None,
+    axis_name: str | None = None,
+    earlier: Moments | None = None,
+) -> tuple[RealWorld, Float[Array, ""], Moments | None]:
     """Finds z_c by the configured instrument, with L_v and the batch's moments."""
     if config.instrument == "none":
         return RealWorld(z), jnp.zeros((), promote(z).dtype), None

@@ -211,7 +211,16 @@ def c3_risk(
     """
     logits = promote(check_float("logits", logits, 2))
     where = check_where(where, logits.shape[0])
-    labels = valid_labels(labels, where)
+    events = risk_events(logits, counterfactual_logits, valid_labels(labels, where))
+    return risk_of(events, where=where, axis_name=axis_name)
+
+
+def risk_events(
+    logits: Float[Array, "batch classes"],
+    counterfactual_logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+) -> Float[Array, "batch 3"]:
+    """What :func:`c3_risk` counts, row by row: wrong at z_c, right at z_bar, right at z_c and wrong at z_bar."""
     logits, labels = check_logits(logits, labels)
     counterfactual_logits, labels = check_logits(counterfactual_logits, labels)
     if logits.shape != counterfactual_logits.shape:
@@ -221,8 +230,12 @@ def c3_risk(
         return (jnp.argmax(scores, axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
 
     real, hypothetical = right(logits), right(counterfactual_logits)
-    events = jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
-    count = global_count(where, axis_name, logits.dtype)
+    return jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
+
+
+def risk_of(events: Float[Array, "batch 3"], *, where: Bool[Array, " batch"], axis_name: str | None = None) -> C3Risk:
+    """The :class:`C3Risk` of events as :func:`risk_events` gives them."""
+    count = global_count(where, axis_name, events.dtype)
     # 0/0 = NaN when no row counts: an empty batch has no risk.
     sufficiency, necessity, joint = global_sum(keep(where, events).sum(0), axis_name) / count
     total = sufficiency + necessity

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from c3r_jax.core.contrastive import unit
 from c3r_jax.data import ArraySource, Condition
 from c3r_jax.data.emoji import CLASS_PHRASES
+from c3r_jax.evaluation.pairs import retrieval
 from c3r_jax.evaluation.validate import subset_name, subsets
 from c3r_jax.models.contrastive import match
 from c3r_jax.training.experiment import encode_split, without_encoders
@@ -79,7 +80,7 @@ def pretrained_scores(experiment: "Experiment", params: Any, conditions: list[Co
         for name, mask in masks.items()
         if len(np.unique(train_labels)) > 1
     }
-    rows, retrieval, labels = [], {}, np.zeros(0, np.int32)
+    rows, found, labels = [], {}, np.zeros(0, np.int32)
     for condition in conditions:
         if condition.group == "modality_subset":
             continue
@@ -88,13 +89,13 @@ def pretrained_scores(experiment: "Experiment", params: Any, conditions: list[Co
             z = pooled(h, mask)
             scores = {}
             if keys is not None:
-                found = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
-                scores["zero_shot"] = float((found == labels).mean())
+                classes = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
+                scores["zero_shot"] = float((classes == labels).mean())
             if name in probes:
                 scores["linear_probe"] = float((probes[name].predict(z) == labels).mean())
             rows.append({"condition": condition.name, "modalities": name, **scores})
         if condition.group == "clean":
-            retrieval = _retrieval(h, compare)
+            found = retrieval(compare, h)
     return {
         "dataset": experiment.sources["train"].info.name,
         "split": config.eval.split,
@@ -103,7 +104,7 @@ def pretrained_scores(experiment: "Experiment", params: Any, conditions: list[Co
         "seed": config.seed,
         "num_examples": len(labels),
         "chance": float(np.bincount(labels).max() / len(labels)),
-        "retrieval": retrieval,
+        "retrieval": found,
         "conditions": rows,
         "probe_strength": {name: probe.C for name, probe in probes.items()},
     }
@@ -142,14 +143,3 @@ def _probe(x: np.ndarray, labels: np.ndarray, held_out: np.ndarray, held_out_lab
     probes = [LogisticRegression(C=strength, max_iter=2000).fit(x, labels) for strength in PROBE_STRENGTHS]
     scores = [probe.score(held_out, held_out_labels) for probe in probes]
     return probes[int(np.argmax(scores))]
-
-
-def _retrieval(h: dict[str, np.ndarray], compare: Any) -> dict[str, float]:
-    rows = {name: unit(jnp.asarray(value)) for name, value in h.items()}
-    found = {}
-    for query in rows:
-        for key in rows:
-            if key != query:
-                best = np.asarray(compare(rows[query], rows[key])).argmax(1)
-                found[f"{query} to {key}"] = float((best == np.arange(len(best))).mean())
-    return found

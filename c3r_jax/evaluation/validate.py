@@ -2,20 +2,20 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from c3r_jax.core.contrastive import contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments
-from c3r_jax.evaluation.branches import measured_risk
+from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.evaluation.branches import BranchRunner, measured_risk
 from c3r_jax.evaluation.metrics import classification_metrics
+from c3r_jax.evaluation.pairs import pair_metrics
 from c3r_jax.models.contrastive import match
 from c3r_jax.training.experiment import encode_split, without_encoders
-from c3r_jax.training.step import contrastive_metrics
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -91,14 +91,19 @@ def _validate_pairs(experiment: "Experiment", state: "TrainState") -> dict[str, 
     h, present, _, _ = encode_split(experiment, state.evaluated, "validation")
     params = experiment.devices.host(without_encoders(state.evaluated))
     method = experiment.method
-    _, terms = contrastive_c3r_loss(
-        functools.partial(match, experiment.model, {"params": params}),
-        {name: jnp.asarray(value) for name, value in h.items()},
-        kind=method.task,
-        config=method.c3r,
-        regularised=method.regularised,
-        present=jnp.asarray(present),
-        key=jax.random.key(experiment.config.seed),
-    )
-    values = {name: float(value) for name, value in contrastive_metrics(terms).items()}
+    run = _pairs(experiment.branches, method.task, method.c3r, method.regularised)
+    found = jax.device_get(run(params, h, present, jax.random.key(experiment.config.seed)))
+    values = {name: float(value) for name, value in found.items()}
     return {**values, "mean_accuracy": values["accuracy"]}
+
+
+@functools.lru_cache(maxsize=16)
+def _pairs(branches: BranchRunner, kind: str, config: C3RConfig, regularised: bool) -> Callable[..., Any]:
+    """Compiled once per model, split and method, whatever the parameters."""
+
+    @jax.jit
+    def run(params: Any, h: dict[str, Array], present: Array, key: Array) -> dict[str, Array]:
+        compare = functools.partial(match, branches.model, {"params": params})
+        return pair_metrics(compare, h, present, kind=kind, config=config, regularised=regularised, key=key)
+
+    return run
