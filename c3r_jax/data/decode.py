@@ -19,7 +19,7 @@ FORMATS = (
 )  # what is tried; every other reader stays closed to files from elsewhere
 MAX_PIXELS = 1 << 26  # 8192 x 8192; more is a bomb or a mistake
 # What Pillow's readers raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError)
 
 
 def decode_image(content: bytes, size: int, *, fit: str = "crop") -> UInt8[np.ndarray, "size size 3"]:
@@ -59,12 +59,12 @@ def decode_image(content: bytes, size: int, *, fit: str = "crop") -> UInt8[np.nd
             # At least S in both directions: the draft's sides are never below these.
             scale = size / short
             image.draft("RGB", (size, size) if fit == "squash" else (int(width * scale), int(height * scale)))
-            return _scaled(_flat(image), size, fit)
+            return _scaled(flat_image(image), size, fit)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large("far too large")) from error
     except DataError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(
             f"The image ({len(content)} bytes) cannot be decoded ({type(error).__name__}: {error}): it is damaged, cut "
             f"short or none of {', '.join(FORMATS)}; fetch it again or leave it out."
@@ -94,8 +94,8 @@ def _too_large(found: str) -> str:
     return f"The image is {found} pixels, expected at most {MAX_PIXELS} in all: scale it down or leave it out."
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """The decoded image as greys or colours of 8 bits, on white."""
+def flat_image(image: Image.Image) -> Image.Image:
+    """Returns an open image decoded, as greys or colours of 8 bits, on white."""
     if image.mode in ("L", "RGB"):
         return image
     if image.mode.startswith(("I", "F")):

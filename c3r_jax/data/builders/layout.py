@@ -47,10 +47,16 @@ class Layout(abc.ABC):
       license: what its owners allow, in a few words.
       task: one of TASKS.
       kinds: {modality: one of KINDS}, sorted by name, which is the order of ``present``.
-      shapes: {modality: shape of its array} for features (F,), sequences (T, F) and volumes (D, H, W, C).
+      shapes: {modality: shape of its array} for features (F,), sequences (T, F) and volumes (D, H, W, C), and
+        "label" for masks (D, H, W); None stands for a side that differs between items.
       sample_rate: Hz of its audio, if it has any.
       published_sizes: {split: examples}, as published; a split of unknown size is not in it.
       splits: {name of a split here: its name in the layout}; "train", "validation" and "test" where there are such.
+      unlabelled: splits (names as here) that may come without labels: then every item of it has label None.
+      first_seen: whether class ids in the order of first appearance are offered (some public loaders take them so).
+      fit: how images become squares, see ``decode_image``: "crop" or "squash".
+      version: of what is written; a new one where this layout's reading changes.
+      part_size: items that are read and kept together; fewer where they are large.
     """
 
     name: ClassVar[str]
@@ -63,6 +69,11 @@ class Layout(abc.ABC):
     sample_rate: ClassVar[int | None] = None
     published_sizes: ClassVar[Mapping[str, int]]
     splits: ClassVar[Mapping[str, str]]
+    unlabelled: ClassVar[tuple[str, ...]] = ()
+    first_seen: ClassVar[bool] = False
+    fit: ClassVar[str] = "crop"
+    version: ClassVar[str] = "1.0.0"
+    part_size: ClassVar[int] = 256
 
     @abc.abstractmethod
     def problems(self, source: pathlib.Path) -> list[str]:
@@ -71,6 +82,11 @@ class Layout(abc.ABC):
     @abc.abstractmethod
     def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
         """Names by class id, sorted unless the benchmark fixes an order; () for regression."""
+
+    def list_files(self, source: pathlib.Path) -> list[pathlib.Path]:
+        """The files that say which items there are, if any: their checksums are written into the manifest."""
+        del source
+        return []
 
     @abc.abstractmethod
     def items(self, source: pathlib.Path) -> dict[str, list[Item]]:

@@ -1,0 +1,103 @@
+"""Reading files of a source directory that others filled: nothing outside of it, nothing absurd, nothing half."""
+
+import io
+import os
+import pathlib
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from c3r_jax.data.builders.layout import DamagedItem
+from c3r_jax.data.decode import DAMAGE, FORMATS, MAX_PIXELS, flat_image
+from c3r_jax.data.emoji import encode_png
+
+MAX_BYTES = 1 << 28  # of one file of an example
+
+
+def inside(source: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the path of a name that a list gives, if it stays inside the source directory.
+
+    Raises:
+      DamagedItem: it is absolute, leads out by ``..`` or by a link, or no system could have such a file.
+
+    Example:
+      >>> inside(pathlib.Path("/data/mvsa"), "data/17.jpg").name
+      '17.jpg'
+    """
+    parts = pathlib.PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
+        raise DamagedItem(f"its file {name!r} is no name inside the source directory")
+    path = source / name
+    root = os.path.realpath(source)
+    if not os.path.realpath(path).startswith(root + os.sep):
+        raise DamagedItem(f"its file {name!r} is a link that leads out of the source directory")
+    return path
+
+
+def read_file(source: pathlib.Path, name: str, *, limit: int = MAX_BYTES) -> bytes:
+    """Returns the content of a file that a list names.
+
+    Raises:
+      DamagedItem: the name leads out of ``source``, or the file is missing, empty, no file, larger than ``limit``.
+    """
+    path = inside(source, name)
+    if not path.is_file():
+        raise DamagedItem(f"its file {name!r} is missing")
+    size = path.stat().st_size
+    if not 0 < size <= limit:
+        raise DamagedItem(f"its file {name!r} has {size:,} bytes, expected 1 to {limit:,}")
+    return path.read_bytes()
+
+
+def check_image(content: bytes) -> bytes:
+    """Decodes an image once to the end, and returns it as every reader can take it.
+
+    Args:
+      content: the file: JPEG, PNG, WebP, BMP or GIF.
+
+    Returns:
+      The same bytes if it is an RGB JPEG or PNG, else (greys, palettes, transparency, which is put on white, CMYK,
+      other formats, damaged notes) its RGB picture as PNG.
+
+    Raises:
+      DamagedItem: it is no such image, damaged, cut short, or larger than ``MAX_PIXELS``.
+    """
+    picture, plain = _open_image(content)
+    return content if plain else encode_png(picture)
+
+
+def cut_image(content: bytes) -> tuple[bytes, bytes]:
+    """Returns the left and the right half of an image as PNG; a middle column is part of the right half.
+
+    Raises:
+      DamagedItem: as :func:`check_image`, or it is only one pixel wide.
+    """
+    picture, _ = _open_image(content)
+    middle = picture.shape[1] // 2
+    if not middle:
+        raise DamagedItem("its image is 1 pixel wide, expected two pictures side by side")
+    return encode_png(picture[:, :middle]), encode_png(picture[:, middle:])
+
+
+def _open_image(content: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], bool]:
+    """The decoded image on white, and whether its file is an RGB JPEG or PNG that reads without a warning."""
+    try:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DamagedItem(
+                        f"its image is {image.width} x {image.height} pixels, expected at most {MAX_PIXELS:,} in all"
+                    )
+                image.load()
+                plain = image.format in ("JPEG", "PNG") and image.mode == "RGB" and not notes
+                plain = plain and "transparency" not in image.info
+                return np.asarray(flat_image(image).convert("RGB")), plain
+    except Image.DecompressionBombError as error:
+        raise DamagedItem(f"its image is far too large ({error})") from error
+    except DAMAGE as error:
+        raise DamagedItem(
+            f"its image ({len(content):,} bytes) is damaged, cut short or none of {', '.join(FORMATS)} ({error})"
+        ) from error
