@@ -1,0 +1,188 @@
+"""BraTS 2020 and 2021: brain tumours in four kinds of magnetic resonance images, to be segmented voxel by voxel."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import ClassVar
+
+import nibabel
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from c3r_jax.data.builders.archives import gunzip
+from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.hashing import uniform
+from c3r_jax.errors import DataError
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+ENDINGS = (".nii.gz", ".nii")
+_CLASSES = {0: 0, 1: 1, 2: 2, 4: 3}  # {value in the files: class id}
+_SHARES = {"train": 0.6, "validation": 0.75, "test": 1.0}  # upper ends
+_DEPTH = 3  # folders between the source and a case's files, at most
+
+
+class Brats2020(Layout):
+    """``<case>/<case>_{flair,t1,t1ce,t2,seg}.nii[.gz]``, at most two folders below the source.
+
+    Only the official training cases have masks, so they are split here: a case goes to train (60 %), validation (15 %)
+    or test (25 %) by a fixed hash of its name, whatever other cases are there. ``published_sizes`` has no splits for
+    that reason; 369 cases are published.
+
+    A volume is normalised by itself: over its voxels other than 0 (the brain) the mean becomes 0 and the standard
+    deviation 1, and the others stay 0. Classes are 0 background, 1 necrotic and non-enhancing core, 2 oedema and
+    3 enhancing tumour, which the files call 4; the regions of the challenge are whole tumour (1, 2, 3), core (1, 3)
+    and enhancing (3). A case without one of the four images naturally lacks that modality. Case 355 of 2020 was
+    published with a mask of another name (``W39_1998.09.19_Segm.nii``), which is found, too.
+
+    References:
+      B. Menze et al., The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS), 2015.
+      U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark, 2021.
+    """
+
+    name = "brats2020"
+    title = "BraTS 2020 (brain tumours; four MR images, segmentation)"
+    homepage = "https://www.med.upenn.edu/cbica/brats2020/data.html"
+    license = "by registration, for research; cite the BraTS papers"
+    task = "segmentation"
+    kinds = dict.fromkeys(MODALITIES, "volume")
+    shapes = dict.fromkeys(MODALITIES, (240, 240, 155, 1))
+    published_sizes = {}
+    splits = {"train": "train", "validation": "train", "test": "train"}
+
+    prefix: ClassVar[str] = "BraTS20_Training_"
+
+    def problems(self, source: pathlib.Path) -> list[str]:
+        """See :class:`Layout`."""
+        if self._cases(source):
+            return []
+        return [
+            f"{source} has no case {self.prefix}*/{self.prefix}*_flair.nii or .nii.gz: get the training data where "
+            f"{self.homepage} says, and unpack it."
+        ]
+
+    def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
+        """Fixed by the benchmark."""
+        return ("background", "necrotic and non-enhancing core", "oedema", "enhancing tumour")
+
+    def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
+        """See :class:`Layout`: one a case, sorted by name."""
+        found: dict[str, list[Item]] = {split: [] for split in self.splits}
+        for case in self._cases(source):
+            found[split_of(case.name)].append(Item(case.name, None, place=str(case.relative_to(source))))
+        return found
+
+    def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
+        """See :class:`Layout`; "label" is the mask, uint8 of the volumes' shape without channels."""
+        shapes = self.shapes
+
+        def read(item: Item) -> Record:
+            case = source / item.place
+            record: Record = {}
+            for name in MODALITIES:
+                path = _find(case, name)
+                shape = shapes[name][:-1]
+                record[name] = None if path is None else normalised(read_nifti(path, shape), path.name)[..., None]
+            if all(value is None for value in record.values()):
+                raise DamagedItem("it has none of the four images")
+            path = _find(case, "seg") or next(case.glob("*_Segm.nii*"), None)
+            if path is None:
+                raise DamagedItem(f"its mask {case.name}_seg.nii is missing")
+            return record | {"label": classes_of(read_nifti(path, shapes[MODALITIES[0]][:-1]), path.name)}
+
+        return read
+
+    def _cases(self, source: pathlib.Path) -> list[pathlib.Path]:
+        """Folders that are named like a case and have a file named like its."""
+        found = []
+        for folder, names, files in os.walk(source):
+            path = pathlib.Path(folder)
+            if path.name.startswith(self.prefix) and any(file.startswith(f"{path.name}_") for file in files):
+                found.append(path)
+            if len(path.relative_to(source).parts) >= _DEPTH:
+                names.clear()
+        return sorted(found, key=lambda path: path.name)
+
+
+class Brats2021(Brats2020):
+    """As :class:`Brats2020`; 1,251 cases are published, among them those of 2020 under other names."""
+
+    name = "brats2021"
+    title = "BraTS 2021 (brain tumours; four MR images, segmentation)"
+    homepage = "https://www.synapse.org/brats2021"
+    prefix = "BraTS2021_"
+
+
+def split_of(case: str) -> str:
+    """The split of a case, by its name alone.
+
+    Example:
+      >>> [split_of(f"BraTS20_Training_{i:03d}") for i in (1, 2, 3)]
+      ['train', 'train', 'train']
+    """
+    number = float(uniform(0, "split", case)[0])
+    return next(split for split, end in _SHARES.items() if number < end)
+
+
+def read_nifti(path: pathlib.Path, shape: tuple[int, ...]) -> Float32[np.ndarray, "height width depth"]:
+    """Reads a NIfTI-1 volume of a known shape, packed or not.
+
+    Raises:
+      DamagedItem: it is damaged, larger than such a volume can be, of another shape, or not finite.
+    """
+    limit = 65_536 + 8 * int(np.prod(shape))  # the widest numbers, a header and its extensions
+    try:
+        if path.suffix == ".gz":
+            content = gunzip(path, limit=limit)
+        elif path.stat().st_size > limit:
+            raise DamagedItem(f"{path.name} has {path.stat().st_size:,} bytes, more than {limit:,}")
+        else:
+            content = path.read_bytes()
+        image = nibabel.Nifti1Image.from_bytes(content)
+        if image.shape != shape:
+            raise DamagedItem(f"{path.name} has shape {image.shape}, expected {shape}")
+        volume = np.asarray(image.dataobj)
+    except DamagedItem:
+        raise
+    except DataError as error:
+        raise DamagedItem(str(error)) from error
+    except Exception as error:  # the reader raises nearly anything on damaged files
+        raise DamagedItem(f"{path.name} is no whole NIfTI file ({type(error).__name__}: {error})") from error
+    if volume.dtype.kind not in "iuf" or not np.isfinite(volume).all():
+        raise DamagedItem(f"{path.name} has voxels that are no finite numbers")
+    return volume.astype(np.float32)
+
+
+def normalised(volume: Float32[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "*shape"]:
+    """A volume of mean 0 and standard deviation 1 over its voxels other than 0, which stay 0.
+
+    Raises:
+      DamagedItem: fewer than two different values are other than 0.
+
+    Example:
+      >>> normalised(np.array([0.0, 1.0, 3.0], np.float32), "t1").tolist()
+      [0.0, -1.0, 1.0]
+    """
+    brain = volume != 0
+    values = volume[brain].astype(np.float64)
+    if not values.size or not values.std() > 0:
+        raise DamagedItem(f"{name} has no brain: its voxels other than 0 are {values.size} of one value")
+    found = np.zeros_like(volume)
+    found[brain] = (values - values.mean()) / values.std()
+    return found
+
+
+def classes_of(mask: Float32[np.ndarray, "*shape"], name: str) -> UInt8[np.ndarray, "*shape"]:
+    """Class ids 0 to 3 of a mask with values 0, 1, 2 and 4.
+
+    Raises:
+      DamagedItem: the mask has another value.
+    """
+    unknown = np.setdiff1d(mask, list(_CLASSES))
+    if unknown.size:
+        raise DamagedItem(f"{name} has values {unknown[:5].tolist()}, expected {', '.join(map(str, _CLASSES))} only")
+    return np.where(mask == 4, 3, mask).astype(np.uint8)
+
+
+def _find(case: pathlib.Path, name: str) -> pathlib.Path | None:
+    paths = (case / f"{case.name}_{name}{ending}" for ending in ENDINGS)
+    return next((path for path in paths if path.is_file()), None)

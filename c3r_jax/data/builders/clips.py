@@ -1,0 +1,178 @@
+"""Clips of people speaking: lists that name them, a wav file and a folder of frames for each."""
+
+import math
+import pathlib
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Int16
+from scipy.io import wavfile
+from scipy.signal import resample_poly
+
+from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
+
+FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
+MAX_SECONDS = 600  # of one clip; more is a mistake, or a trap
+_BYTES = 1 << 28  # of one file
+
+
+class Clip(NamedTuple):
+    """What a line of a list says."""
+
+    name: str
+    label: str
+    text: str | None = None
+
+
+class ClipLayout(Layout):
+    """Clips that lists name, one a line.
+
+    Attributes:
+      lists: what the list of a split may be called, the first that is there is taken; ``{split}`` is its name on disk.
+      sounds: where a clip's wav file may be, with ``{split}`` and ``{name}``.
+      frames: where the folder of its frames may be.
+      num_frames: frames that are kept, evenly spread.
+      labels: {label as in the lists: class name}.
+      lacks_video: whether a clip without frames is used as one that naturally lacks its video; else it is damaged.
+    """
+
+    lists: ClassVar[tuple[str, ...]]
+    sounds: ClassVar[tuple[str, ...]]
+    frames: ClassVar[tuple[str, ...]]
+    num_frames: ClassVar[int]
+    labels: ClassVar[dict[str, str]]
+    lacks_video: ClassVar[bool] = False
+
+    def parse(self, line: str) -> Clip:
+        """What a line says; raises a DamagedItem if it is not of the list's form."""
+        raise NotImplementedError
+
+    def problems(self, source: pathlib.Path) -> list[str]:
+        """See :class:`Layout`: lists of all splits, and folders for sounds and frames."""
+        found = []
+        for split in self.splits.values():
+            if self._list(source, split) is None:
+                names = " or ".join(name.format(split=split) for name in self.lists)
+                found.append(f"{source} has no list {names}: get it where {self.homepage} says, or write it.")
+            places = [self.sounds] if self.lacks_video else [self.sounds, self.frames]
+            for patterns in places:
+                folders = [pathlib.PurePath(pattern.format(split=split, name="x")).parent for pattern in patterns]
+                if not any((source / folder).is_dir() for folder in folders):
+                    names = " nor ".join(str(folder) for folder in folders)
+                    found.append(f"{source} has no folder {names}: put what belongs there in one of them.")
+        return found
+
+    def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
+        """See :class:`Layout`."""
+        return tuple(sorted(set(self.labels.values())))
+
+    def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
+        """See :class:`Layout`: a clip a line."""
+        return {split: list(self._items(source, there)) for split, there in self.splits.items()}
+
+    def _items(self, source: pathlib.Path, split: str) -> Iterator[Item]:
+        path = self._list(source, split)
+        if path is None:
+            return
+        classes, seen = self.class_names(source), set()
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                clip = self.parse(line.decode("utf-8-sig").strip())
+                if not re.fullmatch(r"[\w\- .]*\w[\w\- .]*", clip.name) or clip.name in seen:
+                    raise DamagedItem(f"{clip.name!r} is listed twice, or is no name of a file")
+                if clip.label not in self.labels:
+                    raise DamagedItem(f"has label {clip.label!r}, expected one of {', '.join(self.labels)}")
+            except (DamagedItem, UnicodeDecodeError) as error:
+                shown = line[:80].decode("utf-8", "replace")
+                yield Item(f"{path.name}, line {number}", None, damage=f"{shown!r}: {error}")
+                continue
+            seen.add(clip.name)
+            yield Item(clip.name, classes.index(self.labels[clip.label]), place=(split, clip.text))
+
+    def _list(self, source: pathlib.Path, split: str) -> pathlib.Path | None:
+        paths = (source / name.format(split=split) for name in self.lists)
+        return next((path for path in paths if path.is_file()), None)
+
+    def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
+        """See :class:`Layout`."""
+
+        def find(patterns: tuple[str, ...], item: Item) -> pathlib.Path | None:
+            paths = (source / pattern.format(split=item.place[0], name=item.key) for pattern in patterns)
+            return next((path for path in paths if path.exists()), None)
+
+        def read(item: Item) -> Record:
+            sound, frames = find(self.sounds, item), find(self.frames, item)
+            if sound is None:
+                raise DamagedItem(f"its sound {self.sounds[0].format(split=item.place[0], name=item.key)} is missing")
+            rate = self.sample_rate
+            assert rate is not None
+            record: Record = {"audio": read_wav(sound, rate), "video": read_frames(frames, self.num_frames)}
+            if record["video"] is None and not self.lacks_video:
+                folder = self.frames[0].format(split=item.place[0], name=item.key)
+                raise DamagedItem(f"its folder of frames {folder} is missing or empty")
+            return record | {"text": item.place[1]} if "text" in self.kinds else record
+
+        return read
+
+
+def read_wav(path: pathlib.Path, rate: int) -> Int16[np.ndarray, " samples"]:
+    """Reads a wav file as int16 samples of one channel at ``rate`` Hz.
+
+    Channels are averaged; another rate is converted by polyphase filtering.
+
+    Raises:
+      DamagedItem: the file is no wav file, cut short, empty, not finite or longer than :data:`MAX_SECONDS`.
+    """
+    _check_size(path)
+    try:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            found, samples = wavfile.read(path)
+    except Exception as error:  # the reader raises nearly anything on damaged files
+        raise DamagedItem(f"{path.name} is no whole wav file ({type(error).__name__}: {error})") from error
+    if any("prematurely" in str(note.message) for note in notes):
+        raise DamagedItem(f"{path.name} is cut short: it has fewer samples than it says")
+    if not samples.size or not 100 <= found <= 1_000_000 or len(samples) > MAX_SECONDS * found:
+        raise DamagedItem(
+            f"{path.name} has {len(samples):,} samples at {found} Hz, expected a moment to {MAX_SECONDS} s"
+        )
+    if samples.dtype == np.int16 and samples.ndim == 1 and found == rate:
+        return samples
+    if samples.dtype == np.uint8:
+        sound = (samples.astype(np.float64) - 128) / 128
+    elif np.issubdtype(samples.dtype, np.integer):
+        sound = samples / -float(np.iinfo(samples.dtype).min)
+    else:
+        sound = samples.astype(np.float64)
+    if not np.isfinite(sound).all():
+        raise DamagedItem(f"{path.name} has samples that are not finite")
+    if sound.ndim == 2:
+        sound = sound.mean(1)
+    common = math.gcd(rate, found)
+    sound = resample_poly(sound, rate // common, found // common)
+    return np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)
+
+
+def read_frames(folder: pathlib.Path | None, count: int) -> list[bytes] | None:
+    """Reads ``count`` encoded frames of a folder, evenly spread from the first on; None if there is none.
+
+    Frame ``i n // count`` of n, in the order of their names; with fewer than ``count``, some come more than once.
+    """
+    names = folder.iterdir() if folder is not None and folder.is_dir() else ()
+    paths = sorted(path for path in names if path.suffix.lower() in FRAME_ENDINGS)
+    if not paths:
+        return None
+    kept = [paths[i * len(paths) // count] for i in range(count)]
+    for path in kept:
+        _check_size(path)
+    return [path.read_bytes() for path in kept]
+
+
+def _check_size(path: pathlib.Path) -> None:
+    if path.stat().st_size > _BYTES:
+        raise DamagedItem(f"{path.name} has {path.stat().st_size:,} bytes, more than {_BYTES:,}")

@@ -1,0 +1,180 @@
+"""CMU-MOSEI: how positive or negative a sentence of a video is; features of sound, words and face, in pickles."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.builders.pickles import load_pickle
+from c3r_jax.errors import DataError
+
+MODALITIES = ("audio", "text", "vision")
+
+
+class Mosei(Layout):
+    """``aligned_50.pkl`` of MMSA: 50 words, BERT features of each and the mean sound and face while it is said.
+
+    {"train", "valid", "test"} -> {"text", "audio", "vision": (n, T, F), "regression_labels": n numbers in [-3, 3],
+    "id": n texts, and what is not used here}, as in thuiar/MMSA (src/MMSA/data_loader.py). Shorter sentences are filled
+    up with zeros. Where the file has ``audio_lengths`` or ``vision_lengths``, what lies beyond them is set to zero.
+    Sound of -inf (the logarithm of silence) becomes 0, as the public loaders have it, and is counted; NaN is damage.
+
+    Attributes:
+      files: what the pickle may be called; the first that is there is taken.
+      label_keys: the labels' key; the first that is there is taken.
+
+    References:
+      A. Zadeh et al., Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset, 2018.
+      W. Yu et al., Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning, 2021 (MMSA).
+    """
+
+    name = "mosei"
+    title = "CMU-MOSEI (sentiment; aligned features of sound, text and face, from MMSA)"
+    homepage = "https://github.com/thuiar/MMSA"
+    license = "CMU-MultimodalSDK's terms, for research"
+    task = "regression"
+    kinds = dict.fromkeys(MODALITIES, "sequence")
+    shapes = {"audio": (50, 74), "text": (50, 768), "vision": (50, 35)}
+    published_sizes = {"train": 16326, "validation": 1871, "test": 4659}
+    splits = {"train": "train", "validation": "valid", "test": "test"}
+
+    files: ClassVar[tuple[str, ...]] = ("aligned_50.pkl", "Processed/aligned_50.pkl")
+    label_keys: ClassVar[tuple[str, ...]] = ("regression_labels", "labels")
+
+    def problems(self, source: pathlib.Path) -> list[str]:
+        """See :class:`Layout`: the file, its splits, and the shape of each array."""
+        if self._path(source) is None:
+            return [f"{source} has no {self.files[0]}: get it where {self.homepage} says."]
+        content = self._load(source)
+        found = []
+        for split in self.splits.values():
+            part = content.get(split) if isinstance(content, dict) else None
+            if not isinstance(part, dict):
+                found.append(f"{self._path(source)} has no split {split!r}: it is another file of that name.")
+                continue
+            labels = self._labels(part)
+            for name in MODALITIES:
+                shape = np.shape(part.get(name, ()))
+                expected = (None if labels is None else len(labels), *self.shapes[name])
+                if shape != expected:
+                    found.append(
+                        f"{self._path(source)} has {name!r} of shape {shape} in {split!r}, expected {expected}: it is "
+                        "another file of that name."
+                    )
+        return found
+
+    def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
+        """None: labels are numbers."""
+        return ()
+
+    def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
+        """See :class:`Layout`: one a sentence, in the order of the file."""
+        content = self._load(source)
+        return {
+            split: _items(there, content[there], self._labels(content[there])) for split, there in self.splits.items()
+        }
+
+    def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
+        """See :class:`Layout`."""
+        content = self._load(source)
+
+        def read(item: Item) -> Record:
+            split, position = item.place
+            part = content[split]
+            return {name: _sequence(name, part, position) for name in MODALITIES}
+
+        return read
+
+    def _path(self, source: pathlib.Path) -> pathlib.Path | None:
+        return next((source / name for name in self.files if (source / name).is_file()), None)
+
+    def _load(self, source: pathlib.Path) -> Any:
+        path = self._path(source)
+        if path is None:
+            raise DataError(f"{source} has no {self.files[0]}: get it where {self.homepage} says.")
+        return load_pickle(path)
+
+    def _labels(self, part: Mapping[str, Any]) -> np.ndarray | None:
+        """The labels of a split, whether they are a list, (n,) or (n, 1, 1); None if there are none, or no numbers."""
+        key = next((key for key in self.label_keys if key in part), None)
+        if key is None:
+            return None
+        try:
+            return np.asarray(part[key], np.float64).reshape(len(part[key]))
+        except (TypeError, ValueError):
+            return None
+
+
+class MoseiUnaligned(Mosei):
+    """``unaligned_50.pkl`` of MMSA: as :class:`Mosei`, but sound and face keep their own 500 and 375 steps."""
+
+    name = "mosei_unaligned"
+    title = "CMU-MOSEI (sentiment; unaligned features of sound, text and face, from MMSA)"
+    shapes = {"audio": (500, 74), "text": (50, 768), "vision": (375, 35)}
+    files = ("unaligned_50.pkl", "Processed/unaligned_50.pkl")
+
+
+class MoseiMult(Mosei):
+    """``mosei_senti_data.pkl`` of MulT and MultiBench: 50 words, GloVe vectors, zeros before short sentences.
+
+    {"train", "valid", "test"} -> {"text", "audio", "vision": (n, 50, F), "labels": (n, 1, 1), "id"}, as in
+    yaohungt/Multimodal-Transformer (src/dataset.py) and pliang279/MultiBench (datasets/affect/get_data.py).
+
+    References:
+      Y. Tsai et al., Multimodal Transformer for Unaligned Multimodal Language Sequences, 2019.
+    """
+
+    name = "mosei_mult"
+    title = "CMU-MOSEI (sentiment; aligned features of sound, text and face, from MulT and MultiBench)"
+    homepage = "https://github.com/yaohungt/Multimodal-Transformer"
+    shapes = {"audio": (50, 74), "text": (50, 300), "vision": (50, 35)}
+    published_sizes = {}
+    files = ("mosei_senti_data.pkl",)
+
+
+class MoseiMultUnaligned(MoseiMult):
+    """``mosei_senti_data_noalign.pkl`` of MulT: as :class:`MoseiMult`, but sound and face keep their own 500 steps."""
+
+    name = "mosei_mult_unaligned"
+    title = "CMU-MOSEI (sentiment; unaligned features of sound, text and face, from MulT)"
+    shapes = {"audio": (500, 74), "text": (50, 300), "vision": (500, 35)}
+    files = ("mosei_senti_data_noalign.pkl",)
+
+
+def _items(split: str, part: Mapping[str, Any], labels: np.ndarray | None) -> list[Item]:
+    """One item per label; ids that are not texts, missing or used before are told apart by their position."""
+    assert labels is not None  # problems() was empty
+    ids = part.get("id", ())
+    items, seen = [], set()
+    for position, label in enumerate(labels):
+        key = _text(ids[position]) if position < len(ids) else str(position)
+        key = f"{key}#{position}" if key in seen else key
+        seen.add(key)
+        damage = None if -3 <= label <= 3 else f"its label is {label}, expected a number in [-3, 3]"
+        items.append(Item(key, float(label), place=(split, position), damage=damage))
+    return items
+
+
+def _text(found: Any) -> str:
+    """An id as a text: MulT writes the video and two times, some as bytes."""
+    if isinstance(found, bytes):
+        return found.decode("utf-8", "replace")
+    return " ".join(_text(part) for part in found) if isinstance(found, (list, tuple, np.ndarray)) else str(found)
+
+
+def _sequence(name: str, part: Mapping[str, Any], position: int) -> np.ndarray:
+    """One sequence, zero beyond its length."""
+    found = np.array(part[name][position], np.float32)
+    lengths = part.get(f"{name}_lengths")
+    if lengths is not None:
+        length = int(lengths[position])
+        if not 0 <= length <= len(found):
+            raise DamagedItem(f"{name} is said to have {length} steps of {len(found)}")
+        found[length:] = 0
+    if name == "audio":
+        found[np.isneginf(found)] = 0
+    if not np.isfinite(found).all():
+        raise DamagedItem(f"{name} has {np.count_nonzero(~np.isfinite(found))} features that are NaN or infinite")
+    return found

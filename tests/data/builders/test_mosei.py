@@ -1,0 +1,138 @@
+"""CMU-MOSEI: small pickles in the layout of each public file come back exactly, damage with its reason."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from c3r_jax.data.builders.layout import DamagedItem
+from c3r_jax.data.builders.mosei import Mosei, MoseiMult, MoseiMultUnaligned, MoseiUnaligned
+from c3r_jax.errors import DataError
+
+SIZES = {"train": 5, "valid": 3, "test": 4}
+LAYOUTS = [Mosei, MoseiUnaligned, MoseiMult, MoseiMultUnaligned]
+
+
+def part_of(layout, n, seed):
+    """A split as the layout's public file has it."""
+    generator = np.random.default_rng(seed)
+    part = {name: generator.normal(size=(n, *layout.shapes[name])).astype(np.float32) for name in layout.kinds}
+    labels = np.linspace(-3, 3, n)
+    if layout in (Mosei, MoseiUnaligned):
+        texts = np.array([f"sentence {i}" for i in range(n)])
+        part |= {"raw_text": texts, "text_bert": np.ones((n, 3, 50), np.float32)}
+        part |= {"id": [f"video{seed}$_${i}" for i in range(n)], "regression_labels": labels.astype(np.float32)}
+        part |= {"annotations": ["Positive"] * n, "classification_labels": np.ones(n)}
+    else:
+        ids = np.array([[f"video{seed}".encode(), str(i).encode(), b"9.5"] for i in range(n)], object)
+        part |= {"labels": labels[:, None, None].astype(np.float32), "id": ids}
+    if layout is MoseiUnaligned:
+        part |= {f"{name}_lengths": [int(i) for i in generator.integers(1, 99, n)] for name in ("audio", "vision")}
+    return part
+
+
+def content_of(layout):
+    return {split: part_of(layout, n, seed) for seed, (split, n) in enumerate(SIZES.items())}
+
+
+def write(layout, folder, content):
+    with open(folder / layout.files[0], "wb") as file:
+        pickle.dump(content, file, protocol=4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_files_come_back_exactly(tmp_path, layout):
+    content = content_of(layout)
+    write(layout, tmp_path, content)
+    assert layout().problems(tmp_path) == [] and layout().class_names(tmp_path) == ()
+    items, read = layout().items(tmp_path), layout().reader(tmp_path)
+    assert {split: len(found) for split, found in items.items()} == {"train": 5, "validation": 3, "test": 4}
+    for split, found in items.items():
+        part = content[layout.splits[split]]
+        np.testing.assert_array_equal([item.label for item in found], np.linspace(-3, 3, len(found)).astype(np.float32))
+        for position, item in enumerate(found):
+            record = read(item)
+            assert sorted(record) == sorted(layout.kinds)
+            for name, array in record.items():
+                expected = part[name][position].copy()
+                if f"{name}_lengths" in part:
+                    expected[part[f"{name}_lengths"][position] :] = 0
+                assert array.dtype == np.float32 and array.shape == layout.shapes[name]
+                np.testing.assert_array_equal(array, expected)
+    key = items["train"][1].key
+    assert key == ("video0$_$1" if layout in (Mosei, MoseiUnaligned) else "video0 1 9.5")
+
+
+def test_keys_are_unique_even_where_ids_are_not(tmp_path):
+    content = content_of(Mosei)
+    content["train"]["id"][3] = content["train"]["id"][2]
+    del content["valid"]["id"]
+    write(Mosei, tmp_path, content)
+    items = Mosei().items(tmp_path)
+    assert [item.key for item in items["train"]][2:] == ["video0$_$2", "video0$_$2#3", "video0$_$4"]
+    assert [item.key for item in items["validation"]] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "name, value, reason",
+    [
+        ("audio", np.nan, "audio has 2 features that are NaN or infinite"),
+        ("vision", -np.inf, "vision has 2 features that are NaN or infinite"),
+        ("text", np.inf, "text has 2 features that are NaN or infinite"),
+    ],
+)
+def test_features_that_are_not_finite_are_damage(tmp_path, name, value, reason):
+    content = content_of(Mosei)
+    content["test"][name][1, 7, 3:5] = value
+    write(Mosei, tmp_path, content)
+    items, read = Mosei().items(tmp_path)["test"], Mosei().reader(tmp_path)
+    with pytest.raises(DamagedItem, match=reason):
+        read(items[1])
+    assert np.isfinite(read(items[0])[name]).all()
+
+
+@pytest.mark.parametrize("label", [np.nan, 3.5, -np.inf])
+def test_labels_out_of_range_are_damage(tmp_path, label):
+    content = content_of(Mosei)
+    content["test"]["regression_labels"][2] = label
+    write(Mosei, tmp_path, content)
+    damage = [item.damage for item in Mosei().items(tmp_path)["test"]]
+    assert damage[2].startswith(f"its label is {label}, expected a number in [-3, 3]") and damage.count(None) == 3
+
+
+def test_lengths_that_cannot_be_are_damage(tmp_path):
+    content = content_of(MoseiUnaligned)
+    content["train"]["audio_lengths"][0] = 501
+    write(MoseiUnaligned, tmp_path, content)
+    with pytest.raises(DamagedItem, match="audio is said to have 501 steps of 500"):
+        MoseiUnaligned().reader(tmp_path)(MoseiUnaligned().items(tmp_path)["train"][0])
+
+
+def test_problems_name_what_is_missing_or_of_another_shape(tmp_path):
+    assert "has no aligned_50.pkl" in Mosei().problems(tmp_path)[0]
+    content = content_of(Mosei)
+    del content["valid"]
+    del content["test"]["audio"]
+    content["train"]["text"] = content["train"]["text"][..., :300]
+    write(Mosei, tmp_path, content)
+    split, text, audio = sorted(
+        Mosei().problems(tmp_path), key=lambda text: ("valid" not in text, "'text'" not in text)
+    )
+    assert "has no split 'valid'" in split
+    assert "has 'text' of shape (5, 50, 300) in 'train', expected (5, 50, 768)" in text
+    assert "has 'audio' of shape (0,) in 'test', expected (4, 50, 74)" in audio
+    for other in (["a list"], {"train": 1, "valid": None, "test": {"labels": "x"}}):
+        write(Mosei, tmp_path, other)
+        assert len(Mosei().problems(tmp_path)) >= 3
+
+
+def test_a_hostile_file_is_refused_unrun(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/marker",)
+
+    write(Mosei, tmp_path, {"train": Evil()})
+    with pytest.raises(DataError, match=r"aligned_50\.pkl asks for \w+\.system"):
+        Mosei().problems(tmp_path)
+    assert not (tmp_path / "marker").exists()
