@@ -45,9 +45,10 @@ class Brats2020(Layout):
     license = "by registration, for research; cite the BraTS papers"
     task = "segmentation"
     kinds = dict.fromkeys(MODALITIES, "volume")
-    shapes = dict.fromkeys(MODALITIES, (240, 240, 155, 1))
+    shapes = {**dict.fromkeys(MODALITIES, (240, 240, 155, 1)), "label": (240, 240, 155)}
     published_sizes = {}
     splits = {"train": "train", "validation": "train", "test": "train"}
+    part_size = 4  # a case has 150 megabytes
 
     prefix: ClassVar[str] = "BraTS20_Training_"
 
@@ -73,21 +74,20 @@ class Brats2020(Layout):
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
         """See :class:`Layout`; "label" is the mask, uint8 of the volumes' shape without channels."""
-        shapes = self.shapes
+        shape = self.shapes["label"]
 
         def read(item: Item) -> Record:
             case = source / item.place
             record: Record = {}
             for name in MODALITIES:
                 path = _find(case, name)
-                shape = shapes[name][:-1]
                 record[name] = None if path is None else normalised(read_nifti(path, shape), path.name)[..., None]
             if all(value is None for value in record.values()):
                 raise DamagedItem("it has none of the four images")
             path = _find(case, "seg") or next(case.glob("*_Segm.nii*"), None)
             if path is None:
                 raise DamagedItem(f"its mask {case.name}_seg.nii is missing")
-            return record | {"label": classes_of(read_nifti(path, shapes[MODALITIES[0]][:-1]), path.name)}
+            return record | {"label": classes_of(read_nifti(path, shape), path.name)}
 
         return read
 

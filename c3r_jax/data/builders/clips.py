@@ -1,8 +1,8 @@
 """Clips of people speaking: lists that name them, a wav file and a folder of frames for each."""
 
+import io
 import math
 import pathlib
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
@@ -12,11 +12,11 @@ from jaxtyping import Int16
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+from c3r_jax.data.builders.files import check_image, inside, read_file
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 MAX_SECONDS = 600  # of one clip; more is a mistake, or a trap
-_BYTES = 1 << 28  # of one file
 
 
 class Clip(NamedTuple):
@@ -69,6 +69,11 @@ class ClipLayout(Layout):
         """See :class:`Layout`."""
         return tuple(sorted(set(self.labels.values())))
 
+    def list_files(self, source: pathlib.Path) -> list[pathlib.Path]:
+        """See :class:`Layout`."""
+        paths = (self._list(source, split) for split in self.splits.values())
+        return [path for path in paths if path is not None]
+
     def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
         """See :class:`Layout`: a clip a line."""
         return {split: list(self._items(source, there)) for split, there in self.splits.items()}
@@ -83,10 +88,11 @@ class ClipLayout(Layout):
                 continue
             try:
                 clip = self.parse(line.decode("utf-8-sig").strip())
-                if not re.fullmatch(r"[\w\- .]*\w[\w\- .]*", clip.name) or clip.name in seen:
-                    raise DamagedItem(f"{clip.name!r} is listed twice, or is no name of a file")
+                inside(source, clip.name)
+                if clip.name in seen:
+                    raise DamagedItem("it is listed twice")
                 if clip.label not in self.labels:
-                    raise DamagedItem(f"has label {clip.label!r}, expected one of {', '.join(self.labels)}")
+                    raise DamagedItem(f"it has label {clip.label!r}, expected one of {', '.join(self.labels)}")
             except (DamagedItem, UnicodeDecodeError) as error:
                 shown = line[:80].decode("utf-8", "replace")
                 yield Item(f"{path.name}, line {number}", None, damage=f"{shown!r}: {error}")
@@ -101,46 +107,40 @@ class ClipLayout(Layout):
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
         """See :class:`Layout`."""
 
-        def find(patterns: tuple[str, ...], item: Item) -> pathlib.Path | None:
-            paths = (source / pattern.format(split=item.place[0], name=item.key) for pattern in patterns)
-            return next((path for path in paths if path.exists()), None)
+        def find(patterns: tuple[str, ...], item: Item) -> str:
+            names = [pattern.format(split=item.place[0], name=item.key) for pattern in patterns]
+            return next((name for name in names if inside(source, name).exists()), names[0])
 
         def read(item: Item) -> Record:
-            sound, frames = find(self.sounds, item), find(self.frames, item)
-            if sound is None:
-                raise DamagedItem(f"its sound {self.sounds[0].format(split=item.place[0], name=item.key)} is missing")
-            rate = self.sample_rate
+            rate, frames = self.sample_rate, find(self.frames, item)
             assert rate is not None
-            record: Record = {"audio": read_wav(sound, rate), "video": read_frames(frames, self.num_frames)}
+            sound = int16_samples(read_file(source, find(self.sounds, item)), rate)
+            record: Record = {"audio": sound, "video": read_frames(source, frames, self.num_frames)}
             if record["video"] is None and not self.lacks_video:
-                folder = self.frames[0].format(split=item.place[0], name=item.key)
-                raise DamagedItem(f"its folder of frames {folder} is missing or empty")
+                raise DamagedItem(f"its folder of frames {frames!r} is missing or empty")
             return record | {"text": item.place[1]} if "text" in self.kinds else record
 
         return read
 
 
-def read_wav(path: pathlib.Path, rate: int) -> Int16[np.ndarray, " samples"]:
-    """Reads a wav file as int16 samples of one channel at ``rate`` Hz.
+def int16_samples(content: bytes, rate: int) -> Int16[np.ndarray, " samples"]:
+    """Returns the sound of a wav file as int16 samples of one channel at ``rate`` Hz.
 
     Channels are averaged; another rate is converted by polyphase filtering.
 
     Raises:
-      DamagedItem: the file is no wav file, cut short, empty, not finite or longer than :data:`MAX_SECONDS`.
+      DamagedItem: it is no wav file, cut short, empty, not finite or longer than :data:`MAX_SECONDS`.
     """
-    _check_size(path)
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            found, samples = wavfile.read(path)
+            found, samples = wavfile.read(io.BytesIO(content))
     except Exception as error:  # the reader raises nearly anything on damaged files
-        raise DamagedItem(f"{path.name} is no whole wav file ({type(error).__name__}: {error})") from error
+        raise DamagedItem(f"its sound is no whole wav file ({type(error).__name__}: {error})") from error
     if any("prematurely" in str(note.message) for note in notes):
-        raise DamagedItem(f"{path.name} is cut short: it has fewer samples than it says")
+        raise DamagedItem("its sound is cut short: the wav file has fewer samples than it says")
     if not samples.size or not 100 <= found <= 1_000_000 or len(samples) > MAX_SECONDS * found:
-        raise DamagedItem(
-            f"{path.name} has {len(samples):,} samples at {found} Hz, expected a moment to {MAX_SECONDS} s"
-        )
+        raise DamagedItem(f"its sound has {len(samples):,} samples at {found} Hz, expected a moment to {MAX_SECONDS} s")
     if samples.dtype == np.int16 and samples.ndim == 1 and found == rate:
         return samples
     if samples.dtype == np.uint8:
@@ -150,7 +150,7 @@ def read_wav(path: pathlib.Path, rate: int) -> Int16[np.ndarray, " samples"]:
     else:
         sound = samples.astype(np.float64)
     if not np.isfinite(sound).all():
-        raise DamagedItem(f"{path.name} has samples that are not finite")
+        raise DamagedItem("its sound has samples that are not finite")
     if sound.ndim == 2:
         sound = sound.mean(1)
     common = math.gcd(rate, found)
@@ -158,21 +158,13 @@ def read_wav(path: pathlib.Path, rate: int) -> Int16[np.ndarray, " samples"]:
     return np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)
 
 
-def read_frames(folder: pathlib.Path | None, count: int) -> list[bytes] | None:
+def read_frames(source: pathlib.Path, folder: str, count: int) -> list[bytes] | None:
     """Reads ``count`` encoded frames of a folder, evenly spread from the first on; None if there is none.
 
     Frame ``i n // count`` of n, in the order of their names; with fewer than ``count``, some come more than once.
     """
-    names = folder.iterdir() if folder is not None and folder.is_dir() else ()
-    paths = sorted(path for path in names if path.suffix.lower() in FRAME_ENDINGS)
-    if not paths:
-        return None
-    kept = [paths[i * len(paths) // count] for i in range(count)]
-    for path in kept:
-        _check_size(path)
-    return [path.read_bytes() for path in kept]
-
-
-def _check_size(path: pathlib.Path) -> None:
-    if path.stat().st_size > _BYTES:
-        raise DamagedItem(f"{path.name} has {path.stat().st_size:,} bytes, more than {_BYTES:,}")
+    path = inside(source, folder)
+    paths = path.iterdir() if path.is_dir() else ()
+    names = sorted(path.name for path in paths if path.suffix.lower() in FRAME_ENDINGS)
+    kept = [names[i * len(names) // count] for i in range(count if names else 0)]
+    return [check_image(read_file(source, f"{folder}/{name}")) for name in kept] or None

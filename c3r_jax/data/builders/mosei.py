@@ -45,9 +45,10 @@ class Mosei(Layout):
 
     def problems(self, source: pathlib.Path) -> list[str]:
         """See :class:`Layout`: the file, its splits, and the shape of each array."""
-        if self._path(source) is None:
-            return [f"{source} has no {self.files[0]}: get it where {self.homepage} says."]
-        content = self._load(source)
+        try:
+            content = self._load(source)
+        except DataError as error:
+            return [str(error)]
         found = []
         for split in self.splits.values():
             part = content.get(split) if isinstance(content, dict) else None
@@ -68,6 +69,11 @@ class Mosei(Layout):
     def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
         """None: labels are numbers."""
         return ()
+
+    def list_files(self, source: pathlib.Path) -> list[pathlib.Path]:
+        """See :class:`Layout`: the one file."""
+        path = self._path(source)
+        return [] if path is None else [path]
 
     def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
         """See :class:`Layout`: one a sentence, in the order of the file."""

@@ -6,8 +6,16 @@ from c3r_jax.data.builders.layout import Layout
 from c3r_jax.errors import ConfigError
 
 LAYOUTS = {  # name: where its class is
+    "brats2020": "brats:Brats2020",
+    "brats2021": "brats:Brats2021",
+    "cremad": "cremad:CremaD",
     "food101": "image_text:Food101",
     "hateful_memes": "image_text:HatefulMemes",
+    "iemocap": "iemocap:Iemocap",
+    "mosei": "mosei:Mosei",
+    "mosei_mult": "mosei:MoseiMult",
+    "mosei_mult_unaligned": "mosei:MoseiMultUnaligned",
+    "mosei_unaligned": "mosei:MoseiUnaligned",
     "mvsa": "image_text:MvsaSingle",
     "nyud2": "scenes:NyuDepthV2",
     "sunrgbd": "scenes:SunRgbd",

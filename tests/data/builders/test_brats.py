@@ -15,7 +15,7 @@ SHAPE = (6, 5, 4)
 class Small(Brats2020):
     """The layout with volumes that tests can afford."""
 
-    shapes = dict.fromkeys(MODALITIES, (*SHAPE, 1))
+    shapes = {**dict.fromkeys(MODALITIES, (*SHAPE, 1)), "label": SHAPE}
 
 
 def write(path, volume, dtype=np.int16, slope=None):

@@ -1,14 +1,13 @@
 """CREMA-D and IEMOCAP: lists, sounds and frames written by the tests come back exactly, damage with its reason."""
 
 import io
-import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from c3r_jax.data.builders.clips import read_wav
+from c3r_jax.data.builders.clips import int16_samples
 from c3r_jax.data.builders.cremad import CremaD
 from c3r_jax.data.builders.iemocap import Iemocap
 from c3r_jax.data.builders.layout import DamagedItem
@@ -125,7 +124,7 @@ def test_bad_lines_are_damaged_items_with_their_place(cremad):
     reasons = [
         "listed twice",
         "expected '<id>.flv <label>'",
-        "no name of a file",
+        "is no name inside the source directory",
         "has label 'Bored', expected one of",
         "decode",
     ]
@@ -149,8 +148,8 @@ def test_missing_files_are_damage(cremad):
     for frame in (cremad / "visual/train_imgs/Image-01-FPS/1002_DFA_SAD_XX").iterdir():
         frame.unlink()
     found = read_all(CremaD(), cremad)["train"]
-    assert "audio/train/1001_DFA_ANG_XX.wav is missing" in found["1001_DFA_ANG_XX"][1]
-    assert "1002_DFA_SAD_XX is missing or empty" in found["1002_DFA_SAD_XX"][1]
+    assert "audio/train/1001_DFA_ANG_XX.wav' is missing" in found["1001_DFA_ANG_XX"][1]
+    assert "1002_DFA_SAD_XX' is missing or empty" in found["1002_DFA_SAD_XX"][1]
 
 
 def test_damaged_frames_are_damage(cremad):
@@ -167,12 +166,11 @@ def test_problems_name_each_thing_that_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("dtype, scale", [(np.uint8, 128), (np.int32, 2**31), (np.float32, 1.0), (np.float64, 1.0)])
-def test_other_sample_formats_come_to_int16(tmp_path, dtype, scale):
+def test_other_sample_formats_come_to_int16(dtype, scale):
     sound = np.linspace(-0.9, 0.9, 64)
-    path = tmp_path / "a.wav"
     stored = (sound * scale + (128 if dtype == np.uint8 else 0)).astype(dtype)
-    wavfile.write(path, 8000, np.stack([stored, stored], 1))  # two channels are averaged
-    np.testing.assert_allclose(read_wav(path, 8000), sound * 32768, atol=260 if dtype == np.uint8 else 1)
+    content = wav(np.stack([stored, stored], 1), 8000)  # two channels are averaged
+    np.testing.assert_allclose(int16_samples(content, 8000), sound * 32768, atol=260 if dtype == np.uint8 else 1)
 
 
 def wav(samples, rate=16000):
@@ -184,7 +182,8 @@ def wav(samples, rate=16000):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (wav(tone(500))[:-300], "cut short|no whole wav file"),
+        (wav(tone(500))[:-300], "cut short"),
+        (wav(tone(500))[:-301], "no whole wav file"),
         (wav(tone(500))[:30], "no whole wav file"),
         (b"", "no whole wav file"),
         (b"ID3 this is an mp3", "no whole wav file"),
@@ -194,8 +193,6 @@ def wav(samples, rate=16000):
         (wav(np.array([0.0, np.nan], np.float32)), "not finite"),
     ],
 )
-def test_damaged_sounds_say_why(tmp_path, content, reason):
-    path = tmp_path / "a.wav"
-    path.write_bytes(content)
-    with warnings.catch_warnings(), pytest.raises(DamagedItem, match=rf"a\.wav .*({reason})"):
-        read_wav(path, 16000)
+def test_damaged_sounds_say_why(content, reason):
+    with pytest.raises(DamagedItem, match=f"its sound .*({reason})"):
+        int16_samples(content, 16000)
