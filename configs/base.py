@@ -109,7 +109,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.batch_size = 128
     config.eval.split = "test"  # validation | test; emoji_shift also: shift | clean
-    config.eval.protocols = ("gaussian", "salt")  # noise protocols, by their names in c3r_jax.data.PROTOCOLS
+    config.eval.protocols = ("gaussian", "salt")  # by their names in c3r_jax.data.PROTOCOL_NAMES
     config.eval.noise_seed = 0
     config.eval.num_bins = 10  # of the calibration error
     return config

@@ -46,7 +46,7 @@ def init_official(key: PRNGKeyArray, dim: int, num_classes: int) -> dict[str, An
       dim: width d of both representations.
       num_classes: K.
     """
-    sizes = {name: (dim, dim) for name in ("query", "key", "value")}
+    sizes = dict.fromkeys(("query", "key", "value"), (dim, dim))
     sizes |= {"project": (dim, 2 * dim), "fusion": (2 * dim, dim), "head": (dim, num_classes)}
     params: dict[str, Any] = {}
     for number, (name, (inputs, outputs)) in enumerate(sizes.items()):

@@ -1,21 +1,22 @@
 """Sources, tokenisers, corruptions and Grain pipelines."""
 
+from c3r_jax.data.altered import AlteredSource, Misaligned, Missing
 from c3r_jax.data.augment import AugmentConfig
-from c3r_jax.data.corruptions import (
+from c3r_jax.data.corruptions import Noise, Strength, gaussian_noise, mask_words, salt_and_pepper
+from c3r_jax.data.emoji import EmojiSource, load_emoji
+from c3r_jax.data.pipeline import EvalBatches, TrainIterator, eval_batches, train_batches
+from c3r_jax.data.protocols import (
+    PROTOCOL_NAMES,
     PROTOCOLS,
     Condition,
     Protocol,
-    Strength,
     apply_condition,
-    gaussian_noise,
-    mask_words,
-    noise_conditions,
-    salt_and_pepper,
+    noise_condition,
+    protocol_conditions,
     standard_conditions,
 )
-from c3r_jax.data.emoji import EmojiSource, load_emoji
-from c3r_jax.data.pipeline import EvalBatches, TrainIterator, eval_batches, train_batches
 from c3r_jax.data.source import ArraySource, DatasetInfo, Source
+from c3r_jax.data.statistics import feature_scales
 from c3r_jax.data.text import (
     MASK_ID,
     MASK_MARKER,
@@ -32,6 +33,8 @@ __all__ = [
     "MASK_MARKER",
     "PAD_ID",
     "PROTOCOLS",
+    "PROTOCOL_NAMES",
+    "AlteredSource",
     "ArraySource",
     "AugmentConfig",
     "ByteTokenizer",
@@ -39,6 +42,9 @@ __all__ = [
     "DatasetInfo",
     "EmojiSource",
     "EvalBatches",
+    "Misaligned",
+    "Missing",
+    "Noise",
     "Protocol",
     "Source",
     "Strength",
@@ -47,10 +53,12 @@ __all__ = [
     "WordPieceTokenizer",
     "apply_condition",
     "eval_batches",
+    "feature_scales",
     "gaussian_noise",
     "load_emoji",
     "mask_words",
-    "noise_conditions",
+    "noise_condition",
+    "protocol_conditions",
     "salt_and_pepper",
     "standard_conditions",
     "tokenizer_from_json",

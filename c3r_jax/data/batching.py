@@ -1,11 +1,10 @@
 """From examples to a batch: stacks, tokenises once, fills in what is missing, checks every shape and label."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from c3r_jax.data.corruptions import Condition, apply_condition
 from c3r_jax.data.source import (
     LABEL_DTYPES,
     RESERVED,
@@ -22,6 +21,7 @@ from c3r_jax.errors import DataError
 
 Batch = dict[str, Any]
 PIXELS = ("image", "video")  # the kinds that stay uint8
+Change = Callable[[Example, int], Example]  # of an example and its row in the batch
 
 
 def empty_missing(batch: Batch, modalities: tuple[str, ...]) -> Batch:
@@ -67,11 +67,14 @@ class Assembler:
         self._words = {name: np.zeros(shape, np.int32) for name in texts}
         self._known = {name: np.zeros(self.num_examples, bool) for name in texts}
 
-    def _examples(self, positions: np.ndarray) -> Example:
+    def _examples(self, positions: np.ndarray, change: Change | None) -> Example:
         gather = getattr(self._source, "gather", None)
-        if gather is not None:
+        if gather is not None and change is None:
             return gather(positions)
-        return self._stack([self._complete(int(position)) for position in positions], positions)
+        examples = [self._complete(int(position)) for position in positions]
+        if change is not None:
+            examples = [change(example, row) for row, example in enumerate(examples)]
+        return self._stack(examples, positions)
 
     def _complete(self, position: int) -> Example:
         """Returns one example with every modality, index and ``present``; what is missing is empty and not present."""
@@ -108,9 +111,11 @@ class Assembler:
         stacked["label"] = check_labels(np.stack(labels), info.num_classes, info.name, info.task)
         return {**stacked, "index": np.array(stacked["index"]), "present": np.stack(stacked["present"])}
 
-    def _encode(self, name: str, texts: list[str], positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(
+        self, name: str, texts: list[str], positions: np.ndarray, cached: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         assert self._tokenizer is not None
-        if not self._cached:
+        if not cached:
             coded = [self._tokenizer.encode_words(text, self._length) for text in texts]
             ids, words = (np.stack(column) for column in zip(*coded, strict=True))
             return ids.astype(np.int32), words.astype(np.int32)
@@ -122,33 +127,24 @@ class Assembler:
             known[position] = True
         return self._ids[name][positions], self._words[name][positions]
 
-    def batch(self, positions: np.ndarray) -> tuple[Batch, dict[str, np.ndarray]]:
-        """Returns the batch of some examples, and for each text modality the word numbers ``(B, L)`` of its ids."""
-        examples = self._examples(positions)
+    def batch(self, positions: np.ndarray, change: Change | None = None) -> tuple[Batch, dict[str, np.ndarray]]:
+        """Returns the batch of some examples, and for each text modality the word numbers ``(B, L)`` of its ids.
+
+        Args:
+          positions: of the examples in the split.
+          change: what each example goes through before its texts are tokenised.
+        """
+        examples = self._examples(positions, change)
+        cached = self._cached and change is None
         inputs: dict[str, np.ndarray] = {}
         words: dict[str, np.ndarray] = {}
         for name, kind in self.kinds.items():
             if kind == "text":
-                inputs[name], words[name] = self._encode(name, examples[name], positions)
+                inputs[name], words[name] = self._encode(name, examples[name], positions, cached)
             else:
                 inputs[name] = examples[name] if kind in PIXELS else examples[name].astype(np.float32)
         present = examples.get("present")
         return self._finish(inputs, present, examples["label"], examples["index"]), words
-
-    def corrupted_batch(
-        self, positions: np.ndarray, condition: Condition, seed: int, scales: Mapping[str, Any] | None = None
-    ) -> Batch:
-        """Returns the batch of some examples under a condition; texts are changed first, then tokenised."""
-        changed = [apply_condition(self._complete(int(i)), condition, seed, scales=scales) for i in positions]
-        examples = self._stack(changed, positions)
-        inputs: dict[str, np.ndarray] = {}
-        for name, kind in self.kinds.items():
-            if kind == "text":
-                assert self._tokenizer is not None
-                inputs[name] = np.stack([self._tokenizer.encode(text, self._length) for text in examples[name]])
-            else:
-                inputs[name] = examples[name] if kind in PIXELS else examples[name].astype(np.float32)
-        return self._finish(inputs, examples["present"], examples["label"], examples["index"])
 
     def _finish(
         self, inputs: dict[str, np.ndarray], present: np.ndarray | None, labels: np.ndarray, index: np.ndarray

@@ -4,6 +4,7 @@ Grain delivers batches, not examples: the batch number alone decides which examp
 get, so the order and values are the same for any number of workers, hosts or restarts, and the work is vectorised.
 """
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,12 @@ import grain
 import numpy as np
 from absl import flags
 
+from c3r_jax.data.altered import AlteredSource, Misaligned
 from c3r_jax.data.augment import AugmentConfig, add_noise, augment_images, drop_words
-from c3r_jax.data.batching import Assembler, empty_missing
-from c3r_jax.data.corruptions import Condition
+from c3r_jax.data.batching import Assembler, Change, empty_missing
 from c3r_jax.data.hashing import check_seed, permutation
-from c3r_jax.data.source import Source
+from c3r_jax.data.protocols import Condition, apply_condition
+from c3r_jax.data.source import Example, Source
 from c3r_jax.data.text import Tokenizer
 from c3r_jax.errors import DataError
 
@@ -48,12 +50,19 @@ class _TrainingBatches:
     """Batch number k of the endless, reshuffled stream; random access for Grain."""
 
     def __init__(
-        self, assembler: Assembler, batch_size: int, seed: int, augment: AugmentConfig, shard: tuple[int, int]
+        self,
+        assembler: Assembler,
+        batch_size: int,
+        seed: int,
+        augment: AugmentConfig,
+        noise: tuple[Condition | None, Mapping[str, Any] | None],
+        shard: tuple[int, int],
     ):
         self._assembler = assembler
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
+        self._noise, self._scales = noise
         self._shard_index, self._shard_count = shard
         self._order = functools.lru_cache(maxsize=4)(self._shuffle)
 
@@ -84,7 +93,7 @@ class _TrainingBatches:
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             positions[chosen] = self._order(int(epoch))[offsets[chosen]]
-        batch, words = self._assembler.batch(positions)
+        batch, words = self._assembler.batch(positions, self._noisy(epochs))
         keys = (epochs, batch["index"])
         for name, kind in self._assembler.kinds.items():
             value = batch["inputs"][name]
@@ -98,6 +107,18 @@ class _TrainingBatches:
                 value = add_noise(value, self._augment.feature_noise, self._seed, own)
             batch["inputs"][name] = value
         return empty_missing(batch, self._assembler.modalities)
+
+    def _noisy(self, epochs: np.ndarray) -> Change | None:
+        """What every example goes through, drawn anew in each epoch."""
+        noise = self._noise
+        if noise is None:
+            return None
+
+        def change(example: Example, row: int) -> Example:
+            condition = dataclasses.replace(noise, name=f"{noise.name}, epoch {epochs[row]}")
+            return apply_condition(example, condition, self._seed, scales=self._scales)
+
+        return change
 
 
 class TrainIterator(Iterator[Batch]):
@@ -164,6 +185,8 @@ def train_batches(
     batch_size: int,
     seed: int,
     augment: AugmentConfig | None = None,
+    noise: Condition | None = None,
+    scales: Mapping[str, Any] | None = None,
     num_workers: int = 0,
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
@@ -180,6 +203,8 @@ def train_batches(
       batch_size: examples B per batch of this host.
       seed: of the order and the augmentation.
       augment: what examples go through; nothing if not given.
+      noise: what they go through before, in every epoch with draws of its own; see ``noise_condition``.
+      scales: standard deviations of feature modalities, for noise; see ``gaussian_features``.
       num_workers: processes that prepare batches; 0 is a thread of this process.
       text_length: ids L per text.
       shard_index: this host's number, ``jax.process_index()``.
@@ -198,7 +223,9 @@ def train_batches(
     _check_sizes(batch_size, num_workers, shard_index, shard_count)
     assembler = Assembler(source, tokenizer, text_length)
     augment = AugmentConfig() if augment is None else augment
-    batches = _TrainingBatches(assembler, batch_size, check_seed(seed), augment, (shard_index, shard_count))
+    batches = _TrainingBatches(
+        assembler, batch_size, check_seed(seed), augment, (noise, scales), (shard_index, shard_count)
+    )
     fingerprint = {
         "dataset": source.info.name,
         "sha256": source.info.sha256,
@@ -237,12 +264,14 @@ class EvalBatches:
         positions = first + np.arange(self._batch_size)
         where = positions < self._assembler.num_examples
         positions = np.where(where, positions, self._assembler.num_examples - 1)
-        if self._condition is None:
-            batch, _ = self._assembler.batch(positions)
-        else:
-            batch = self._assembler.corrupted_batch(positions, self._condition, self._seed, self._scales)
+        batch, _ = self._assembler.batch(positions, None if self._condition is None else self._change)
         batch["where"] = where
         return batch
+
+    def _change(self, example: Example, row: int) -> Example:
+        del row
+        assert self._condition is not None
+        return apply_condition(example, self._condition, self._seed, scales=self._scales)
 
     def __iter__(self) -> Iterator[Batch]:
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
@@ -267,7 +296,7 @@ def eval_batches(
       source: the split.
       tokenizer: for the text modalities; None if there are none.
       batch_size: examples B per batch of this host.
-      condition: what every example goes through, see ``standard_conditions``; nothing if not given.
+      condition: what every example goes through, see ``protocol_conditions``; nothing if not given.
       seed: of the corruption; with it, the example's index and the condition's name it is fixed.
       scales: standard deviations of feature modalities in training, for noise; see ``gaussian_features``.
       text_length: ids L per text.
@@ -282,5 +311,8 @@ def eval_batches(
       ValueError: a size is out of range.
     """
     _check_sizes(batch_size, 0, shard_index, shard_count)
+    if condition is not None and isinstance(condition.change, Misaligned):
+        source = AlteredSource(source, seed, misaligned=condition.change)
+        condition = dataclasses.replace(condition, change=None)
     assembler = Assembler(source, tokenizer, text_length)
     return EvalBatches(assembler, batch_size, condition, check_seed(seed), scales, (shard_index, shard_count))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from c3r_jax.core.instrument import Moments
-from c3r_jax.data import Condition, noise_conditions, standard_conditions
+from c3r_jax.data import Condition, protocol_conditions
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report, risk_report
 from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
@@ -75,11 +75,8 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
 
 
 def conditions_of(experiment: Experiment) -> list[Condition]:
-    """Clean, every proper modality subset, and the configured noise protocols."""
-    modalities = experiment.model.modalities
-    protocols = experiment.config.eval.protocols
-    base = [c for c in standard_conditions(modalities) if c.group in ("clean", "modality_subset")]
-    return base + [condition for name in protocols for condition in noise_conditions(name, modalities)]
+    """Clean, every proper modality subset, and the configured protocols."""
+    return protocol_conditions(("subsets", *experiment.config.eval.protocols), experiment.model.modalities)
 
 
 def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:

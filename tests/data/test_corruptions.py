@@ -1,20 +1,8 @@
-import itertools
-
 import numpy as np
 import pytest
 
-from c3r_jax.data import (
-    PROTOCOLS,
-    Condition,
-    apply_condition,
-    gaussian_noise,
-    mask_words,
-    noise_conditions,
-    salt_and_pepper,
-    standard_conditions,
-)
+from c3r_jax.data import Noise, Strength, gaussian_noise, mask_words, salt_and_pepper
 from c3r_jax.data.corruptions import gaussian_features, salt_features
-from c3r_jax.errors import DataError
 
 
 class Fixed:
@@ -108,123 +96,24 @@ def test_levels_out_of_range(call):
         call(np.random.default_rng(0))
 
 
-def test_standard_conditions_of_two():
-    conditions = standard_conditions(("image", "text"))
-    names = ["clean", "image only", "text only", *(f"{a} {n}" for a in ("noise", "salt") for n in (1, 2, 3))]
-    assert [condition.name for condition in conditions] == names
-    groups = ["clean"] + ["modality_subset"] * 2 + ["gaussian"] * 3 + ["salt"] * 3
-    assert [condition.group for condition in conditions] == groups
-
-
-def test_standard_conditions_of_four_have_every_proper_subset_once():
-    kept = [c.modalities for c in standard_conditions("abcd") if c.group == "modality_subset"]
-    assert len(kept) == len(set(kept)) == 14
-    assert ("a", "c") in kept
-
-
-@pytest.fixture
-def example():
-    rng = np.random.default_rng(1)
-    return {
-        "image": rng.integers(0, 256, (8, 8, 3)).astype(np.uint8),
-        "text": "one two three four five six",
-        "sound": rng.standard_normal(6).astype(np.float32),
-        "label": 2,
-        "index": 17,
-    }
-
-
-MODALITIES = ("image", "text", "sound")
-
-
-def same(left, right):
-    return all(np.array_equal(left[name], right[name]) for name in MODALITIES)
-
-
-def test_clean_adds_present_only(example):
-    clean = apply_condition(example, standard_conditions(MODALITIES)[0], 0)
-    assert same(clean, example)
-    np.testing.assert_array_equal(clean["present"], [True] * 3)
-    assert "present" not in example
-
-
-def test_subset_empties_what_is_missing(example):
-    changed = apply_condition(example, Condition("text only", "modality_subset", 0, ("text",)), 0)
-    np.testing.assert_array_equal(changed["present"], [False, True, False])
-    assert not changed["image"].any()
-    assert not changed["sound"].any()
-    assert changed["text"] == example["text"]
-
-
-def test_missing_stays_missing(example):
-    present = np.array([True, False, True])
-    changed = apply_condition({**example, "present": present}, standard_conditions(MODALITIES)[0], 0)
-    np.testing.assert_array_equal(changed["present"], present)
-
-
-def test_noise_depends_on_seed_index_and_condition_only(example):
-    first, second = noise_conditions("gaussian", MODALITIES)[1:]
-    noisy = apply_condition(example, first, 3)
-    assert same(noisy, apply_condition(example, first, 3))
-    assert not same(noisy, apply_condition(example, first, 4))
-    assert not same(noisy, apply_condition({**example, "index": 18}, first, 3))
-    assert not same(noisy, apply_condition(example, second, 3))
-
-
-def test_modalities_draw_independently(example):
-    """Another modality beside it must not change what an image goes through."""
-    condition = noise_conditions("gaussian", ("image",))[0]
-    alone = {key: value for key, value in example.items() if key not in ("text", "sound")}
-    whole = apply_condition(example, noise_conditions("gaussian", MODALITIES)[0], 0)
-    np.testing.assert_array_equal(apply_condition(alone, condition, 0)["image"], whole["image"])
-
-
-def test_two_modalities_of_one_kind_get_different_noise(example):
-    views = {"front": example["image"], "back": example["image"], "index": 0}
-    for protocol in ("gaussian", "salt"):
-        noisy = apply_condition(views, noise_conditions(protocol, ("front", "back"))[1], 0)
-        assert not np.array_equal(noisy["front"], noisy["back"])
-
-
-def test_harder_levels_change_more(example):
-    for protocol in ("gaussian", "salt"):
-        change = [
-            np.abs(apply_condition(example, c, 0)["image"].astype(int) - example["image"]).mean()
-            for c in noise_conditions(protocol, MODALITIES)
-        ]
-        assert all(low < high for low, high in itertools.pairwise(change))
-
-
-@pytest.mark.parametrize(("protocol", "share"), [("official", 0.5), ("official_salt", 0.25), ("qmf_salt", 0.025)])
-def test_published_protocols_hit_as_often_as_they_say(protocol, share):
-    condition = noise_conditions(protocol, ("image",))[0]
-    assert condition.level == 5
-    image = np.full((16, 16, 3), 128, np.uint8)
-    hits = [(apply_condition({"image": image, "index": i}, condition, 0)["image"] != image).any() for i in range(2000)]
-    assert abs(np.mean(hits) - share) < 4 * np.sqrt(share * (1 - share) / 2000)
-
-
-def test_every_protocol_runs(example):
-    names = set()
-    for protocol in PROTOCOLS:
-        for condition in noise_conditions(protocol, MODALITIES):
-            names.add(condition.name)
-            apply_condition(example, condition, 0)
-    assert len(names) == sum(len(protocol.levels) for protocol in PROTOCOLS.values())
-
-
-def test_what_cannot_be_applied(example):
-    with pytest.raises(DataError, match=r"keeps \('smell',\), expected some of"):
-        apply_condition(example, Condition("x", "clean", 0, ("smell",)), 0)
-    with pytest.raises(DataError, match=r"keeps \(\)"):
-        apply_condition(example, Condition("x", "clean", 0, ()), 0)
-    with pytest.raises(DataError, match="group 'rain'"):
-        apply_condition(example, Condition("x", "rain", 1, MODALITIES), 0)
-    with pytest.raises(DataError, match="level 9"):
-        apply_condition(example, Condition("x", "gaussian", 9, MODALITIES), 0)
-    with pytest.raises(DataError, match="Modality 'text' is a int, expected"):
-        apply_condition({**example, "text": 3}, standard_conditions(MODALITIES)[0], 0)
-    with pytest.raises(ValueError, match="seed is -1"):
-        apply_condition(example, standard_conditions(MODALITIES)[0], -1)
-    with pytest.raises(ValueError, match="protocol is 'rain'"):
-        noise_conditions("rain", MODALITIES)
+@pytest.mark.parametrize("how", ["gaussian", "salt"])
+def test_noise_treats_videos_as_images_and_sequences_and_volumes_as_features(how):
+    noise = Noise(how, Strength(image=20 if how == "gaussian" else 0.5, text=1, features=0.5))
+    rng = np.random.default_rng(0)
+    video = noise(np.full((3, 40, 40, 2), 128, np.uint8), rng)
+    assert video.dtype == np.uint8
+    hit = video != 128
+    if how == "salt":
+        np.testing.assert_array_equal(hit[..., 0], hit[..., 1])  # all channels together, each frame by itself
+        assert abs(hit.mean() - 0.5) < 0.05 and (hit[0] != hit[1]).any()
+    else:
+        assert abs(video.astype(float).std() - 20) < 1
+    for shape in ((50, 6), (9, 8, 7), (9, 8, 7, 2)):
+        value = rng.standard_normal(shape).astype(np.float32)
+        noisy = noise(value, rng)
+        assert noisy.shape == shape and noisy.dtype == np.float32
+        if how == "salt":
+            changed = noisy[noisy != value]
+            assert np.isin(changed, (value.min(), value.max())).all() and abs(changed.size / value.size - 0.5) < 0.15
+        else:
+            assert abs((noisy - value).std() / value.std() - 0.5) < 0.08
