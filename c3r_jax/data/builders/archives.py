@@ -102,13 +102,6 @@ def read_zip(
                 yield name, content.read(member.file_size)
 
 
-def zip_names(archive: Archive, *, limits: Limits | None = None) -> list[str]:
-    """Returns the names of the files in a zip archive, checked as :func:`read_zip` does, without reading them."""
-    title = _title(archive)
-    with _explained(title), zipfile.ZipFile(archive) as file:
-        return [name for name, _ in _zip_members(file, title, None, limits or Limits())]
-
-
 def _zip_members(
     file: zipfile.ZipFile, title: str, wanted: Callable[[str], bool] | None, limits: Limits
 ) -> list[tuple[str, zipfile.ZipInfo]]:
