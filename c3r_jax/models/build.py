@@ -12,6 +12,7 @@ from c3r_jax.errors import ConfigError
 from c3r_jax.models.contrastive import PairHead
 from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
 from c3r_jax.models.fusion import ConcatAbsent, CrossAttention, MaskedMean
+from c3r_jax.models.spacetime import SequenceEncoder, VideoEncoder, VolumeEncoder
 from c3r_jax.models.twin import TwinNetwork
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -29,7 +30,7 @@ def build_model(
 
     Args:
       config: the ``model`` part of a configuration.
-      kinds: {modality: "image", "text" or "features"}, in the order of ``present``.
+      kinds: {modality: one of the kinds of ``kind_of``}, in the order of ``present``.
       num_classes: K.
       vocab_size: token ids of the text modalities.
       c3r: the instrument's settings.
@@ -44,7 +45,9 @@ def build_model(
     if config.dtype not in DTYPES:
         raise ConfigError(f"config.model.dtype is {config.dtype!r}: expected one of {', '.join(DTYPES)}.")
     dtype = DTYPES[config.dtype]
-    encoders = {name: _encoder(config, name, kind, vocab_size, dtype) for name, kind in kinds.items()}
+    encoders = {
+        name: _encoder(config, name, kind, vocab_size, task == "segmentation", dtype) for name, kind in kinds.items()
+    }
     return TwinNetwork(
         encoders=encoders,
         fusion=_fusion(config, dtype),
@@ -60,41 +63,30 @@ def _head(task: str, num_classes: int, dtype: Any) -> nn.Module:
     return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
 
 
-def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dtype: Any) -> nn.Module:
+def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
+    shared = {"dim": config.dim, "dtype": dtype}
+    blocks = shared | {"remat": config.remat}
     if kind == "image":
-        image = config.image
-        return ImageEncoder(
-            dim=config.dim,
-            patch=image.patch,
-            width=image.width,
-            depth=image.depth,
-            block=image.block,
-            num_heads=image.num_heads,
-            mlp_ratio=image.mlp_ratio,
-            dropout=image.dropout,
-            token_dropout=image.token_dropout,
-            remat=config.remat,
-            dtype=dtype,
-        )
+        return ImageEncoder(**_leaves(config.image), **blocks)
+    if kind == "video":
+        return VideoEncoder(ImageEncoder(**_leaves(config.image), **blocks))
     if kind == "text":
-        text = config.text
-        return TextEncoder(
-            dim=config.dim,
-            vocab_size=vocab_size,
-            width=text.width,
-            depth=text.depth,
-            orders=tuple(text.orders),
-            buckets=text.buckets,
-            num_heads=text.num_heads,
-            mlp_ratio=text.mlp_ratio,
-            dropout=text.dropout,
-            remat=config.remat,
-            dtype=dtype,
-        )
+        return TextEncoder(vocab_size=vocab_size, **_leaves(config.text), **blocks)
+    if kind == "sequence":
+        return SequenceEncoder(**_leaves(config.sequence), **blocks)
+    if kind == "volume":
+        return VolumeEncoder(dense=dense, **_leaves(config.volume), **blocks)
     if kind == "features":
-        features = config.features
-        return FeatureEncoder(dim=config.dim, hidden=tuple(features.hidden), dropout=features.dropout, dtype=dtype)
-    raise ConfigError(f"modality {name!r} is of kind {kind!r}: expected 'image', 'text' or 'features'.")
+        return FeatureEncoder(**_leaves(config.features), **shared)
+    raise ConfigError(
+        f"modality {name!r} is of kind {kind!r}: expected 'image', 'video', 'text', 'sequence', 'volume' or 'features'."
+    )
+
+
+def _leaves(config: ConfigDict) -> dict[str, Any]:
+    """The leaves of an encoder's part, which are called as the encoder's attributes; lists hashable."""
+    values = {name: config[name] for name in config}
+    return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in values.items()}
 
 
 def _fusion(config: ConfigDict, dtype: Any) -> nn.Module:

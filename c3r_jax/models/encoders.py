@@ -1,95 +1,14 @@
 """Encoders from raw input to one vector per example, made of matrix products (fast on TPUs and under XLA on CPUs)."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-
-class ExampleDropout(nn.Module):
-    """Dropout drawn from one key per example, so that a batch split over devices drops exactly the same units.
-
-    Attributes:
-      rate: share of units set to zero; the others are scaled by 1 / (1 - rate).
-    """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch ..."], keys: PRNGKeyArray | None) -> Float[Array, "batch ..."]:
-        """Drops units where ``keys`` (B,) are given; without keys (evaluation) x is returned."""
-        if keys is None or self.rate == 0:
-            return x
-        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
-        return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and MLP; masked tokens are no keys.
-
-    Attributes:
-      num_heads: attention heads.
-      mlp_dim: hidden width of the MLP.
-    """
-
-    num_heads: int
-    mlp_dim: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens dim"], mask: Bool[Array, "batch tokens"] | None = None) -> Array:
-        """Returns tokens of the same shape."""
-        attention_mask = None if mask is None else mask[:, None, None, :]
-        y = nn.LayerNorm(dtype=self.dtype)(x)
-        x = x + nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype)(y, y, mask=attention_mask)
-        y = nn.LayerNorm(dtype=self.dtype)(x)
-        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(y)
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.gelu(y))
-
-
-class MixerBlock(nn.Module):
-    """Pre-norm MLP over tokens, then over channels.
-
-    Attributes:
-      token_dim: hidden width of the MLP over tokens.
-      mlp_dim: hidden width of the MLP over channels.
-    """
-
-    token_dim: int
-    mlp_dim: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens dim"]) -> Array:
-        """Returns tokens of the same shape."""
-        y = nn.LayerNorm(dtype=self.dtype)(x).swapaxes(1, 2)
-        y = nn.Dense(x.shape[1], dtype=self.dtype)(nn.gelu(nn.Dense(self.token_dim, dtype=self.dtype)(y)))
-        x = x + y.swapaxes(1, 2)
-        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.gelu(y))
-
-
-def _block(kind: type[nn.Module], remat: bool, *sizes: int) -> Callable[..., nn.Module]:
-    """A block of these sizes; with ``remat`` its activations are computed again for the gradient instead of kept."""
-    return functools.partial(nn.remat(kind) if remat else kind, *sizes)
-
-
-def patches(images: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch tokens values"]:
-    """Cuts images into non-overlapping squares, row by row.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> print(patches(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, 1])
-      [2. 3. 6. 7.]
-    """
-    b, h, w, c = images.shape
-    if h % size or w % size:
-        raise ValueError(f"images have shape {images.shape}, but height and width that {size} divides were expected.")
-    x = images.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, (h // size) * (w // size), size * size * c)
+from c3r_jax.models.blocks import ExampleDropout, TransformerBlock, block_of, patches, through_blocks
 
 
 class ImageEncoder(nn.Module):
@@ -125,8 +44,6 @@ class ImageEncoder(nn.Module):
         """Returns representations (B, dim); ``keys`` (B,) switch dropout on."""
         if images.ndim != 4 or images.dtype != jnp.uint8:
             raise ValueError(f"images have shape {images.shape} and dtype {images.dtype}: expected uint8 (B, H, W, C).")
-        if self.block not in ("mixer", "transformer"):
-            raise ValueError(f"image block {self.block!r} is unknown: expected 'mixer' or 'transformer'.")
         x = patches((images.astype(self.dtype) - 127.5) / 63.75, self.patch)
         x = nn.Dense(self.width, dtype=self.dtype, name="embed")(x)
         if keys is not None and self.token_dropout:
@@ -135,12 +52,15 @@ class ImageEncoder(nn.Module):
             )
             x = jnp.where(lost(keys)[..., None], jnp.zeros((), x.dtype), x)
         x = x + self.param("position", nn.initializers.normal(0.02), x.shape[1:]).astype(self.dtype)[None]
-        for i in range(self.depth):
-            if self.block == "mixer":
-                block = _block(MixerBlock, self.remat, self.width, self.mlp_ratio * self.width)
-            else:
-                block = _block(TransformerBlock, self.remat, self.num_heads, self.mlp_ratio * self.width)
-            x = block(dtype=self.dtype, name=f"{self.block.capitalize()}Block_{i}")(x)
+        x = through_blocks(
+            x,
+            block=self.block,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
         x = ExampleDropout(self.dropout)(nn.LayerNorm(dtype=self.dtype)(x).mean(1), keys)
         return nn.Dense(self.dim, dtype=self.dtype, name="project")(x)
 
@@ -223,7 +143,7 @@ class TextEncoder(nn.Module):
         if self.depth:
             shape = (ids.shape[1], self.width)
             x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)[None]
-            block = _block(TransformerBlock, self.remat, self.num_heads, self.mlp_ratio * self.width)
+            block = block_of(TransformerBlock, self.remat, self.num_heads, self.mlp_ratio * self.width)
             for i in range(self.depth):
                 x = block(dtype=self.dtype, name=f"TransformerBlock_{i}")(x, inside)
             x = nn.LayerNorm(dtype=self.dtype)(x)

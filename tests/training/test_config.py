@@ -72,7 +72,8 @@ def test_every_leaf_is_read(name, small_config, tmp_path, monkeypatch):
     conditions_of(made)
     reads.model.fusion, reads.optimizer.schedule = "cross_attention", "plateau"
     module.build_experiment(reads)
-    build_model(reads.model, {"a": "features", "b": "features"}, 2, 4, made.method.c3r)
+    kinds = {"a": "features", "b": "sequence", "c": "volume"}
+    build_model(reads.model, kinds, 2, 4, made.method.c3r)
     leaves = set(flatten(small_config.to_dict()))
     assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"
 
