@@ -82,22 +82,19 @@ class ClipLayout(Layout):
         path = self._list(source, split)
         if path is None:
             return
-        classes, seen = self.class_names(source), set()
+        classes = self.class_names(source)
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 clip = self.parse(line.decode("utf-8-sig").strip())
                 inside(source, clip.name)
-                if clip.name in seen:
-                    raise DamagedItem("it is listed twice")
                 if clip.label not in self.labels:
                     raise DamagedItem(f"it has label {clip.label!r}, expected one of {', '.join(self.labels)}")
             except (DamagedItem, UnicodeDecodeError) as error:
                 shown = line[:80].decode("utf-8", "replace")
                 yield Item(f"{path.name}, line {number}", None, damage=f"{shown!r}: {error}")
                 continue
-            seen.add(clip.name)
             yield Item(clip.name, classes.index(self.labels[clip.label]), place=(split, clip.text))
 
     def _list(self, source: pathlib.Path, split: str) -> pathlib.Path | None:
