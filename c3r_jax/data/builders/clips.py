@@ -136,6 +136,15 @@ def int16_samples(content: bytes, rate: int) -> Int16[np.ndarray, " samples"]:
         raise DamagedItem(f"its sound is no whole wav file ({type(error).__name__}: {error})") from error
     if any("prematurely" in str(note.message) for note in notes):
         raise DamagedItem("its sound is cut short: the wav file has fewer samples than it says")
+    return one_channel(samples, found, rate)
+
+
+def one_channel(samples: np.ndarray, found: int, rate: int) -> Int16[np.ndarray, " samples"]:
+    """Returns decoded sound (n,) or (n, channels) at ``found`` Hz as int16 samples of one channel at ``rate`` Hz.
+
+    Raises:
+      DamagedItem: it is empty, not finite or longer than :data:`MAX_SECONDS`.
+    """
     if not samples.size or not 100 <= found <= 1_000_000 or len(samples) > MAX_SECONDS * found:
         raise DamagedItem(f"its sound has {len(samples):,} samples at {found} Hz, expected a moment to {MAX_SECONDS} s")
     if samples.dtype == np.int16 and samples.ndim == 1 and found == rate:

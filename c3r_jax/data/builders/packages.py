@@ -23,12 +23,19 @@ class Package:
     Attributes:
       command: fetches it into the current directory.
       archives: patterns of its files' names, the first one found is read.
-      wanted: a regular expression that the end of a path matches, if the file is read.
+      wanted: a regular expression; a file is read if its path ends with ``root`` and a match.
+      root: a regular expression for what comes before in a path.
     """
 
     command: str
     archives: tuple[str, ...]
     wanted: str
+    root: str = ""
+
+    def part(self, name: str) -> str | None:
+        """The part of a path that ``wanted`` matches; None: the file is not wanted."""
+        found = re.search(rf"(?:^|/){self.root}({self.wanted})$", name)
+        return None if found is None else found[1]
 
     def archive(self, source: pathlib.Path) -> pathlib.Path | None:
         """The package file in ``source``, if there is one."""
@@ -43,10 +50,10 @@ class Package:
         """
         archive = self.archive(source)
         if archive is not None:
-            return _unpacked(archive, archive.stat().st_mtime_ns, self.wanted)
+            return _unpacked(self, archive, archive.stat().st_mtime_ns)
         found: Files = {}
         for path in sorted(source.rglob("*")):
-            name = _wanted_part(self.wanted, path.relative_to(source).as_posix())
+            name = self.part(path.relative_to(source).as_posix())
             if name is not None and path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES:
                 found.setdefault(name, path.read_bytes())
         return found
@@ -72,18 +79,13 @@ class Package:
         ]
 
 
-def _wanted_part(wanted: str, name: str) -> str | None:
-    found = re.search(rf"(?:^|/)({wanted})$", name)
-    return None if found is None else found[1]
-
-
 @functools.lru_cache(maxsize=2)
-def _unpacked(archive: pathlib.Path, changed: int, wanted: str) -> Files:
+def _unpacked(package: Package, archive: pathlib.Path, changed: int) -> Files:
     """The wanted files of an archive; ``changed`` is when it was, so that a new one is read anew."""
     del changed
 
     def is_wanted(name: str) -> bool:
-        return _wanted_part(wanted, name) is not None
+        return package.part(name) is not None
 
     if archive.suffix in (".whl", ".zip"):
         members = read_zip(archive, is_wanted)
@@ -91,7 +93,7 @@ def _unpacked(archive: pathlib.Path, changed: int, wanted: str) -> Files:
         members = read_tar(_debian_data(archive), is_wanted)
     else:
         members = read_tar(archive, is_wanted)
-    return {str(_wanted_part(wanted, name)): content for name, content in members}
+    return {str(package.part(name)): content for name, content in members}
 
 
 class _Named(io.BytesIO):
