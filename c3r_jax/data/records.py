@@ -189,6 +189,11 @@ def _add(places: list[list[int]], keys: list[str], shard: int, member: tarfile.T
     places[-1][1 + 2 * part : 3 + 2 * part] = [member.offset_data, member.size]
 
 
+def spread(count: int) -> list[int]:
+    """Positions of up to :data:`SAMPLE` examples of ``count``, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)).tolist()
+
+
 class RecordSource:
     """A split in files; ``source[i]`` is {"image": uint8 (S, S, 3), "text", "label", "index"}.
 
@@ -211,8 +216,7 @@ class RecordSource:
     @property
     def texts(self) -> list[str]:
         """Texts of up to :data:`SAMPLE` examples, evenly spread."""
-        positions = np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(int))
-        return [self._files.read(int(i))["text"] for i in positions]
+        return [self._files.read(i)["text"] for i in spread(len(self))]
 
     def __getitem__(self, position: int, /) -> Example:
         try:

@@ -24,8 +24,10 @@ from c3r_jax.data import (
     train_batches,
     train_word_piece,
 )
+from c3r_jax.data.builders.registry import LAYOUTS
 from c3r_jax.data.emoji import SPLITS
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
+from c3r_jax.data.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.records import RecordSource, load_records
 from c3r_jax.data.source import Source, describe
 from c3r_jax.errors import ConfigError, DataError
@@ -37,9 +39,8 @@ from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
-SOURCES: dict[
-    str, tuple[Callable[..., EmojiSource | RecordSource], tuple[str, ...]]
-] = {  # name: how a split is loaded, and which
+AnySource = EmojiSource | RecordSource | PreparedSource
+SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
     "records": (load_records, SPLITS),
@@ -66,7 +67,7 @@ class Experiment(NamedTuple):
     """
 
     config: ConfigDict
-    sources: dict[str, EmojiSource | RecordSource]
+    sources: dict[str, AnySource]
     tokenizer: Tokenizer
     model: TwinNetwork
     method: Method
@@ -132,9 +133,7 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
       DataError: on missing or damaged data.
     """
     data = config.data
-    if data.name not in SOURCES:
-        raise ConfigError(f"config.data.name is {data.name!r}: expected one of {', '.join(SOURCES)}.")
-    load, splits = SOURCES[data.name]
+    load, splits = _loader(data.name, data.path)
     _check(config, splits)
     sources = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
     train = sources["train"]
@@ -211,7 +210,16 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     )
 
 
-def _tokenizer(data: ConfigDict, train: EmojiSource | RecordSource) -> Tokenizer:
+def _loader(name: str, path: str) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
+    """How a split of a data set is loaded, and which splits there are."""
+    if name in SOURCES:
+        return SOURCES[name]
+    if name in LAYOUTS:
+        return functools.partial(load_prepared, name=name), prepared_splits(path, name)
+    raise ConfigError(f"config.data.name is {name!r}: expected one of {', '.join([*SOURCES, *LAYOUTS])}.")
+
+
+def _tokenizer(data: ConfigDict, train: AnySource) -> Tokenizer:
     if data.tokenizer == "bytes":
         return ByteTokenizer()
     if data.tokenizer == "word_piece":

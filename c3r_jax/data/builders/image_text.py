@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from c3r_jax.data.builders.files import check_image, inside, read_file
+from c3r_jax.data.builders.files import inside, read_file
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
 
 MAX_LINE = 1 << 20  # bytes; no caption is that long
@@ -120,7 +120,7 @@ class ImageTextLayout(Layout):
         return Item(str(found["id"]), None if label is None else ids[label], place)
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
-        """See :class:`Layout`: the image as it is, or as PNG where not every reader could take it."""
+        """See :class:`Layout`."""
 
         def read(item: Item) -> Record:
             image, text = item.place
@@ -132,7 +132,7 @@ class ImageTextLayout(Layout):
         inside(source, name)
         names = [folder + name for folder in self.folders]
         there = next((one for one in names if inside(source, one).is_file()), name)
-        return check_image(read_file(source, there))
+        return read_file(source, there)
 
 
 class Food101(ImageTextLayout):

@@ -55,6 +55,7 @@ class Layout(abc.ABC):
       unlabelled: splits (names as here) that may come without labels: then every item of it has label None.
       first_seen: whether class ids in the order of first appearance are offered (some public loaders take them so).
       fit: how images become squares, see ``decode_image``: "crop" or "squash".
+      spectrogram: what its audio becomes as a model's input, see ``c3r_jax.data.audio.spectrogram``: "stft" or "fbank".
       version: of what is written; a new one where this layout's reading changes.
       part_size: items that are read and kept together; fewer where they are large.
     """
@@ -72,6 +73,7 @@ class Layout(abc.ABC):
     unlabelled: ClassVar[tuple[str, ...]] = ()
     first_seen: ClassVar[bool] = False
     fit: ClassVar[str] = "crop"
+    spectrogram: ClassVar[str] = "fbank"
     version: ClassVar[str] = "1.0.0"
     part_size: ClassVar[int] = 256
 
@@ -96,7 +98,8 @@ class Layout(abc.ABC):
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
         """A function that reads one item; called once in each worker, so it may open large files.
 
-        Its record has one value per modality: encoded PNG or JPEG bytes (image), a str (text), a float32 array
-        (features, sequence, volume), int16 samples (audio), a list of encoded images (video), None (naturally missing);
-        and "label" where items have none. It raises :class:`DamagedItem` with a reason for an item that cannot be used.
+        Its record has one value per modality: an image file's bytes (image; they are decoded and checked afterwards), a
+        str (text), a float32 array (features, sequence, volume), int16 samples (audio), a list of image files (video),
+        None (naturally missing); and "label" (a uint8 mask) where items have none. It raises :class:`DamagedItem` with
+        a reason for an item that cannot be used; an OSError or ValueError counts as one, too.
         """

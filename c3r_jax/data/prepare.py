@@ -1,0 +1,319 @@
+"""Prepares a benchmark for training: python -m c3r_jax.data.prepare NAME --source DIR --out DIR [--workers N].
+
+The same command goes on where an earlier one was stopped. ``--verify DIR`` reads a prepared set again and compares its
+checksums. NAME is one of c3r_jax/data/builders/registry.py; docs/data.md shows what each has to look like.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+import c3r_jax
+from c3r_jax.data.builders.convert import Converter, Entry
+from c3r_jax.data.builders.layout import Layout
+from c3r_jax.data.builders.listing import ORDERS, Listing, list_source
+from c3r_jax.data.builders.manifest import (
+    DAMAGED,
+    FORMAT,
+    MANIFEST,
+    describe_files,
+    file_sha256,
+    read_manifest,
+    set_directory,
+    verify,
+)
+from c3r_jax.data.builders.parts import Damaged, Part, cut, make_parts, read_part
+from c3r_jax.data.builders.registry import LAYOUTS, find_layout
+from c3r_jax.errors import C3RError, ConfigError, DataError
+from c3r_jax.training.progress import TrainingProgress
+
+FAR_TOO_MANY = 1000  # damaged items beyond those allowed: the source is another one than it should be
+LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
+
+
+def prepare(
+    layout: Layout,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 0,
+    max_damaged: int = 0,
+    class_order: str = "sorted",
+) -> pathlib.Path:
+    """Prepares a benchmark; prints what it does.
+
+    Args:
+      layout: the benchmark's.
+      source: the directory that has it.
+      out: the directory to put it in; the set goes to ``NAME/VERSION`` below it.
+      workers: processes that read and check items; 0: this one. The result does not depend on it.
+      max_damaged: damaged items that are left out; with more, nothing is written but a report.
+      class_order: "sorted" or "first_seen", see :func:`list_source`.
+
+    Returns:
+      The directory of the prepared set.
+
+    Raises:
+      DataError: the source is not as it should be, too much of it is damaged, or ``out`` has another preparation.
+      ConfigError: an argument is out of range.
+    """
+    if workers < 0 or max_damaged < 0:
+        raise ConfigError(f"workers is {workers} and max_damaged {max_damaged}: expected 0 or more of each.")
+    source, home = pathlib.Path(source), pathlib.Path(out) / layout.name
+    listing = list_source(layout, source, class_order)
+    final, work = home / layout.version, home / f".{layout.version}.work"
+    report = home / DAMAGED
+    print(f"{layout.title}: {', '.join(f'{len(some):,} {split}' for split, some in listing.items.items())}", flush=True)
+    for warning in listing.warnings:
+        print(f"Warning: {warning}", flush=True)
+    with _alone(home):
+        if not _is_prepared(final, listing.digest(layout)):
+            _check_damage(listing.damaged, max_damaged, report, layout, final=True)
+            parts = cut(layout, source, listing.class_names, listing.items)
+            (work / "parts").mkdir(parents=True, exist_ok=True)
+            converter = Converter(layout, source, len(listing.class_names))
+            damaged = _make_all(parts, converter, work / "parts", workers, max_damaged, report)
+            made = _write(layout, listing, parts, work)
+            _describe(made, layout, source, listing, damaged, class_order)
+            made.replace(final)
+        report.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    print(_summary(read_manifest(final), final))
+    return final
+
+
+def _is_prepared(final: pathlib.Path, digest: str) -> bool:
+    """Whether the very set is there already; another one is an error."""
+    if not final.exists():
+        return False
+    if not (final / MANIFEST).is_file() or read_manifest(final)["listing"] != digest:
+        raise DataError(f"{final} was prepared from other files: delete it, or choose another directory.")
+    print(f"{final} is prepared already.", flush=True)
+    return True
+
+
+@contextlib.contextmanager
+def _alone(home: pathlib.Path) -> Iterator[None]:
+    """Holds a directory against a second preparation; the system lets go of it when a process ends, however it ends."""
+    home.mkdir(parents=True, exist_ok=True)
+    handle = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise DataError(f"Another process prepares {home} at the moment: wait for it to end.") from error
+    finally:
+        os.close(handle)
+
+
+def _check_damage(
+    damaged: list[Damaged], allowed: int, report: pathlib.Path, layout: Layout, *, final: bool = False
+) -> None:
+    """Stops with the first reasons and how to go on, if too much is damaged."""
+    if len(damaged) <= allowed + (0 if final else FAR_TOO_MANY):
+        return
+    write_json(report, damaged)
+    shown = "".join(f"  - {one['split']}, {one['key']}: {one['reason']}\n" for one in damaged[:5])
+    more = f"  - and {len(damaged) - 5:,} more\n" if len(damaged) > 5 else ""
+    far = "" if final else " so far"
+    raise DataError(
+        f"{len(damaged):,} items of {layout.name} cannot be used{far}, at most {allowed:,} are allowed:\n{shown}{more}"
+        f"All of them are in {report}. Mend them and run the same command again, which goes on from here; or leave "
+        f"them out with --max_damaged {len(damaged)}."
+    )
+
+
+def _make_all(
+    parts: list[Part], converter: Converter, folder: pathlib.Path, workers: int, allowed: int, report: pathlib.Path
+) -> list[Damaged]:
+    """Reads and checks everything; returns the damaged items in the order of the lists."""
+    place = {part.name: number for number, part in enumerate(parts)}
+    found: dict[int, list[Damaged]] = {}
+    total, done, shown = sum(len(part.items) for part in parts), 0, -1
+    with TrainingProgress(total, 0, 1, "checking", unit="items") as progress:
+
+        def on_done(part: Part, damaged: list[Damaged]) -> None:
+            nonlocal done, shown
+            done += len(part.items)
+            found[place[part.name]] = damaged
+            count = sum(map(len, found.values()))
+            progress.update(done)
+            if 10 * done // total > shown:
+                shown = 10 * done // total
+                progress.note(done, f"{count} damaged")
+            if count > allowed + FAR_TOO_MANY:
+                _check_damage(_in_order(found), allowed, report, converter.layout)
+
+        try:
+            make_parts(parts, converter, folder, workers=workers, on_done=on_done)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A worker was ended from outside, perhaps for want of memory: run the same command again with fewer "
+                "--workers; it goes on from here."
+            ) from error
+    damaged = _in_order(found)
+    _check_damage(damaged, allowed, report, converter.layout, final=True)
+    return damaged
+
+
+def _in_order(found: dict[int, list[Damaged]]) -> list[Damaged]:
+    return [one for number in sorted(found) for one in found[number]]
+
+
+def _write(layout: Layout, listing: Listing, parts: list[Part], work: pathlib.Path) -> pathlib.Path:
+    """Writes the shards and, for each split, its labels in the order of the records."""
+    from c3r_jax.data.builders.tfds_builder import Prepared, open_records, write_tfds
+
+    labels: dict[str, dict[int, Any]] = {}
+
+    def entries(split: str) -> Iterator[Entry]:
+        labels[split] = {}
+        for part in parts:
+            if part.split == split:
+                for entry in read_part(part.find(work / "parts")):
+                    if "reason" not in entry and layout.task != "segmentation":
+                        labels[split][entry["index"]] = entry["label"]
+                    yield entry
+
+    shutil.rmtree(work / "tfds", ignore_errors=True)  # of a run that was stopped
+    splits = tuple(split for split, items in listing.items.items() if items)
+    print(f"writing {layout.name}: {', '.join(splits)}", flush=True)
+    made = write_tfds(Prepared(layout, listing.class_names, entries, splits, data_dir=work / "tfds"))
+    for split in splits:
+        records = open_records(made, split)
+        order = [int(records[i]["index"]) for i in range(len(records))]
+        if layout.task != "segmentation":
+            dtype = np.float32 if layout.task == "regression" else np.int32
+            np.save(made / f"labels-{split}.npy", np.array([labels[split][i] for i in order], dtype))
+    return made
+
+
+def _describe(
+    made: pathlib.Path, layout: Layout, source: pathlib.Path, listing: Listing, damaged: list[Damaged], order: str
+) -> None:
+    """Writes the report of damaged items and the manifest beside the shards."""
+    lost = {split: sum(one["split"] == split for one in damaged) for split in listing.items}
+    splits = {
+        split: {
+            "in_source": layout.splits[split],
+            "found": len(items),
+            "damaged": lost[split],
+            "written": len(items) - lost[split],
+            "published": layout.published_sizes.get(split),
+            "labelled": listing.labelled[split],
+        }
+        for split, items in listing.items.items()
+    }
+    write_json(made / DAMAGED, damaged)
+    manifest = {
+        "format": FORMAT,
+        "name": layout.name,
+        "version": layout.version,
+        "title": layout.title,
+        "homepage": layout.homepage,
+        "license": layout.license,
+        "task": layout.task,
+        "kinds": dict(layout.kinds),
+        "shapes": {name: list(shape) for name, shape in layout.shapes.items()},
+        "sample_rate": layout.sample_rate,
+        "spectrogram": layout.spectrogram,
+        "fit": layout.fit,
+        "class_names": list(listing.class_names),
+        "class_order": order,
+        "splits": splits,
+        "warnings": list(listing.warnings),
+        "listing": listing.digest(layout),
+        "lists": {str(path.relative_to(source)): file_sha256(path) for path in layout.list_files(source)},
+        "files": describe_files(made),
+        "libraries": {"c3r_jax": c3r_jax.__version__, **{name: version(name) for name in LIBRARIES}},
+    }
+    write_json(made / MANIFEST, manifest)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a file that people read, too: whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    temporary.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
+    temporary.replace(path)
+
+
+def _summary(manifest: dict[str, Any], directory: pathlib.Path) -> str:
+    """A table of what was found, written and published."""
+    lines = [f"{'split':<14}{'found':>10}{'damaged':>10}{'written':>10}{'published':>11}"]
+    for split, counts in manifest["splits"].items():
+        published = "-" if counts["published"] is None else f"{counts['published']:,}"
+        differs = "" if counts["published"] in (None, counts["written"]) else "  differs"
+        lines.append(
+            f"{split:<14}{counts['found']:>10,}{counts['damaged']:>10,}{counts['written']:>10,}{published:>11}{differs}"
+        )
+    return "\n".join([*lines, f"prepared in {directory}; all about it is in {directory / MANIFEST}"])
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m c3r_jax.data.prepare", description="Prepares a benchmark for training, see docs/data.md."
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(LAYOUTS)}")
+    parser.add_argument("--source", help="directory that has the benchmark as its owners give it out")
+    parser.add_argument("--out", help="directory to put the prepared set in: config.data.path")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0: this one")
+    parser.add_argument("--max_damaged", type=int, default=0, help="damaged items to leave out rather than to stop")
+    parser.add_argument("--class_order", default="sorted", choices=ORDERS, help="order of the class ids")
+    parser.add_argument(
+        "--verify", metavar="DIR", help="compare a prepared set with its checksums, and do nothing else"
+    )
+    found = parser.parse_args(arguments)
+    if found.verify is None and None in (found.name, found.source, found.out):
+        parser.error("NAME, --source and --out are needed, or --verify DIR alone")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepares or verifies, or says in one sentence why it cannot."""
+    given = _arguments(arguments)
+    logging.set_verbosity(logging.ERROR)
+    try:
+        if given.verify is not None:
+            _verify(pathlib.Path(given.verify), given.name)
+            return
+        prepare(
+            find_layout(given.name),
+            given.source,
+            given.out,
+            workers=given.workers,
+            max_damaged=given.max_damaged,
+            class_order=given.class_order,
+        )
+    except C3RError as error:
+        sys.exit(f"prepare: {error}")
+    except OSError as error:
+        sys.exit(f"prepare: {error.filename or given.out} cannot be read or written ({error.strerror or error}).")
+    except KeyboardInterrupt:
+        sys.exit("prepare: stopped; the same command goes on from here.")
+
+
+def _verify(path: pathlib.Path, name: str | None) -> None:
+    directory = set_directory(path, name or "*")
+    if directory is None:
+        raise DataError(f"{path} has no prepared set: name the directory that has {MANIFEST}, or one above it.")
+    count, problems = verify(directory)
+    if problems:
+        raise DataError(f"{directory} is not as it was written:\n" + "\n".join(f"  - {one}" for one in problems))
+    print(f"{directory}: {count} files are as they were written.")
+
+
+if __name__ == "__main__":
+    main()
