@@ -21,13 +21,16 @@ import sys
 import zipfile
 
 import numpy as np
-from emoji_concepts import UnionFind, concept_key, near_duplicate_pairs
+from emoji_concepts import concept_key, near_duplicate_pairs
 from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from c3r_jax.data.grouping import UnionFind, deal_stratified
 
 SEED = 2024
 SPLITS = {"train": 0.6, "validation": 0.2, "test": 0.2}
 COMPONENTS = 2  # the Unicode group of skin tones and hair: parts of emoji, not emoji
-SHUFFLES = 200
 PACKAGES = (("emoji-datasource-google", "16.0.0", "google"), ("emojibase-data", "17.0.0", "text"))
 PROVENANCE = [
     {
@@ -103,9 +106,7 @@ def assign_concepts(items: list[Item]) -> None:
     """Gives near-duplicates, by name or by sight, one concept: the smallest name key of all it joins."""
     keys = [concept_key(item.name, item.group, item.subgroup) for item in items]
     union = UnionFind(len(items))
-    first: dict[str, int] = {}
-    for position, key in enumerate(keys):
-        union.join(position, first.setdefault(key, position))
+    union.join_equal(keys)
     for left, right in near_duplicate_pairs(small_images(items), [item.group for item in items]):
         union.join(left, right)
     members = collections.defaultdict(list)
@@ -115,44 +116,9 @@ def assign_concepts(items: list[Item]) -> None:
         item.concept = min(members[union.find(position)])
 
 
-def rank(*parts: object) -> bytes:
-    """Returns a sort key that is random in its parts and the same on every machine and version."""
-    return hashlib.sha256("/".join(map(str, (SEED, *parts))).encode()).digest()
-
-
-def split_class(sizes: dict[str, int]) -> dict[str, str]:
-    """Deals the concepts of one class to the splits, closest to 60/20/20 items over a fixed number of shuffles."""
-    total = sum(sizes.values())
-    best: tuple[float, dict[str, str]] | None = None
-    for trial in range(SHUFFLES):
-        counts = dict.fromkeys(SPLITS, 0)
-        chosen = {}
-        for concept in sorted(sizes, key=lambda name, trial=trial: rank(trial, name)):
-            split = max(SPLITS, key=lambda name: 1 - counts[name] / (SPLITS[name] * total))
-            counts[split] += sizes[concept]
-            chosen[concept] = split
-        error = sum(abs(counts[name] - share * total) for name, share in SPLITS.items())
-        if best is None or error < best[0]:
-            best = (error, chosen)
-    assert best is not None
-    return best[1]
-
-
-def assign_splits(items: list[Item]) -> dict[str, str]:
-    """Returns the split of every concept, stratified by the class most of the concept's items have."""
-    by_concept = collections.defaultdict(list)
-    for item in items:
-        by_concept[item.concept].append(item.group)
-    by_class: dict[int, dict[str, int]] = collections.defaultdict(dict)
-    for concept, groups in by_concept.items():
-        main = min(groups, key=lambda group, groups=groups: (-groups.count(group), group))
-        by_class[main][concept] = len(groups)
-    return {concept: split for sizes in by_class.values() for concept, split in split_class(sizes).items()}
-
-
 def build_index(items: list[Item], groups: dict[int, str]) -> dict[str, object]:
     """Returns the content of ``index.json``: provenance, class names and one record per emoji, in file order."""
-    splits = assign_splits(items)
+    splits = deal_stratified((item.concept for item in items), (item.group for item in items), SPLITS, SEED)
     present = sorted({item.group for item in items})
     labels = {group: label for label, group in enumerate(present)}
     concepts = {concept: number for number, concept in enumerate(sorted({item.concept for item in items}))}

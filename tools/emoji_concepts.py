@@ -78,25 +78,6 @@ FLAG_DISTANCE = 17.0
 FLAGS = 9
 
 
-class UnionFind:
-    """Disjoint sets over ``0 .. n - 1``."""
-
-    def __init__(self, n: int):
-        self._parent = list(range(n))
-
-    def find(self, item: int) -> int:
-        """Returns the smallest member of the set of ``item``."""
-        while self._parent[item] != item:
-            self._parent[item] = self._parent[self._parent[item]]
-            item = self._parent[item]
-        return item
-
-    def join(self, left: int, right: int) -> None:
-        """Makes the sets of ``left`` and ``right`` one."""
-        low, high = sorted((self.find(left), self.find(right)))
-        self._parent[high] = low
-
-
 def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 

@@ -70,8 +70,9 @@ def necessity_loss(logits: Tensor, labels: Tensor, kind: str, prior: tuple[float
 
 def log_odds_against(logits: Tensor, labels: Tensor) -> Tensor:
     """logsumexp of the other classes' logits, less the label's."""
-    own = F.one_hot(labels, logits.shape[1]).bool()
-    return torch.logsumexp(logits.masked_fill(own, -math.inf), dim=1) - logits[own]
+    own = labels[:, None] == torch.arange(logits.shape[1])
+    others = torch.logsumexp(logits.masked_fill(own, -math.inf), dim=1)
+    return others - logits.gather(1, labels[:, None])[:, 0]
 
 
 def c3_risk(logits: Tensor, hypothetical: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -88,21 +89,28 @@ def c3_risk(logits: Tensor, hypothetical: Tensor, labels: Tensor) -> dict[str, T
     }
 
 
+def _centred(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over some rows, and what they differ from it by; 0 in the other rows."""
+    mean = (x * rows[:, None]).sum(0) / rows.sum()
+    return mean, (x - mean) * rows[:, None]
+
+
 def two_stage(features: Mapping[str, Tensor], present: Tensor, fuse: Fuse, ridge: float) -> tuple[Tensor, Tensor]:
     """z_c by ridge regression of each modality on the others, and L_v = mean of 1 - R^2."""
     names = sorted(features)
-    complete = present.all(1)
+    complete = present.all(1)  # the fit uses the rows that have every modality
+    count = complete.sum()
     h_hat, unexplained = {}, []
     for name in names:
         others = [other for other in names if other != name]
-        v, h = torch.cat([features[other] for other in others], dim=1)[complete], features[name][complete]
-        mean_v, mean_h = v.mean(0), h.mean(0)
-        centred_v, centred_h = v - mean_v, h - mean_h
-        cov = centred_v.T @ centred_v / len(v)
+        v, h = torch.cat([features[other] for other in others], dim=1), features[name]
+        mean_v, centred_v = _centred(v, complete)
+        mean_h, centred_h = _centred(h, complete)
+        cov = centred_v.T @ centred_v / count
         penalty = ridge * torch.trace(cov) / cov.shape[0] * torch.eye(cov.shape[0], dtype=cov.dtype)
-        coef = torch.linalg.solve(cov + penalty, centred_v.T @ centred_h / len(v))
+        coef = torch.linalg.solve(cov + penalty, centred_v.T @ centred_h / count)
         residual = centred_h - centred_v @ coef
-        unexplained.append(residual.square().mean(0) / centred_h.square().mean(0))
+        unexplained.append(residual.square().sum(0) / centred_h.square().sum(0))
         # An absent block of the instrument counts as its mean.
         means = dict(zip(others, mean_v.split([features[other].shape[1] for other in others]), strict=True))
         filled = [
@@ -131,20 +139,23 @@ def attention(
     used = has_key.sum(1)
     v = (attended * has_key[..., None]).sum(1) / used.clamp(min=1)[:, None]
     rows = used > 0
-    mean_v, mean_z = v[rows].mean(0), z[rows].mean(0)
-    centred = v[rows] - mean_v
-    slope = (centred * (z[rows] - mean_z)).mean(0) / centred.square().mean(0)
-    z_c = mean_z + slope * (torch.where(rows[:, None], v, mean_v[None]) - mean_v)
-    log_p, log_q = torch.log_softmax(z[rows], 1), torch.log_softmax(v[rows], 1)
-    return z_c, (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    _, centred_v = _centred(v, rows)
+    mean_z, centred_z = _centred(z, rows)
+    slope = (centred_v * centred_z).sum(0) / centred_v.square().sum(0)
+    log_p, log_q = torch.log_softmax(z, 1), torch.log_softmax(v, 1)
+    relevance = ((log_p.exp() * (log_p - log_q)).sum(1) * rows).sum() / rows.sum()
+    return mean_z + slope * centred_v, relevance
 
 
 def _direction(predict: Predict, at: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-odds against the label and each row's gradient of them, differentiable once more."""
-    if not at.requires_grad:
-        at = at.detach().requires_grad_()
-    odds = log_odds_against(predict(at), labels)
-    return odds, torch.autograd.grad(odds.sum(), at, create_graph=True)[0]
+
+    def total(point: Tensor) -> tuple[Tensor, Tensor]:
+        odds = log_odds_against(predict(point), labels)
+        return odds.sum(), odds
+
+    gradient, odds = torch.func.grad(total, has_aux=True)(at)
+    return odds, gradient
 
 
 def counterfactual(

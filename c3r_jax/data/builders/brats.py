@@ -25,8 +25,8 @@ class Brats2020(Layout):
     """``<case>/<case>_{flair,t1,t1ce,t2,seg}.nii[.gz]``, at most two folders below the source.
 
     Only the official training cases have masks, so they are split here: a case goes to train (60 %), validation (15 %)
-    or test (25 %) by a fixed hash of its name, whatever other cases are there. ``published_sizes`` has no splits for
-    that reason; 369 cases are published.
+    or test (25 %) by a fixed hash of its name, whatever other cases are there. 369 are published, numbered from 1, from
+    which the sizes of their splits follow.
 
     A volume is normalised by itself: over its voxels other than 0 (the brain) the mean becomes 0 and the standard
     deviation 1, and the others stay 0. Classes are 0 background, 1 necrotic and non-enhancing core, 2 oedema and
@@ -46,7 +46,7 @@ class Brats2020(Layout):
     task = "segmentation"
     kinds = dict.fromkeys(MODALITIES, "volume")
     shapes = {**dict.fromkeys(MODALITIES, (240, 240, 155, 1)), "label": (240, 240, 155)}
-    published_sizes = {}
+    published_sizes = {"train": 226, "validation": 60, "test": 83}
     splits = {"train": "train", "validation": "train", "test": "train"}
     part_size = 4  # a case has 150 megabytes
 
@@ -109,6 +109,7 @@ class Brats2021(Brats2020):
     name = "brats2021"
     title = "BraTS 2021 (brain tumours; four MR images, segmentation)"
     homepage = "https://www.synapse.org/brats2021"
+    published_sizes = {}  # of 1,251 cases; their numbers have gaps
     prefix = "BraTS2021_"
 
 

@@ -82,22 +82,19 @@ class ClipLayout(Layout):
         path = self._list(source, split)
         if path is None:
             return
-        classes, seen = self.class_names(source), set()
+        classes = self.class_names(source)
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 clip = self.parse(line.decode("utf-8-sig").strip())
                 inside(source, clip.name)
-                if clip.name in seen:
-                    raise DamagedItem("it is listed twice")
                 if clip.label not in self.labels:
                     raise DamagedItem(f"it has label {clip.label!r}, expected one of {', '.join(self.labels)}")
             except (DamagedItem, UnicodeDecodeError) as error:
                 shown = line[:80].decode("utf-8", "replace")
                 yield Item(f"{path.name}, line {number}", None, damage=f"{shown!r}: {error}")
                 continue
-            seen.add(clip.name)
             yield Item(clip.name, classes.index(self.labels[clip.label]), place=(split, clip.text))
 
     def _list(self, source: pathlib.Path, split: str) -> pathlib.Path | None:
@@ -139,6 +136,15 @@ def int16_samples(content: bytes, rate: int) -> Int16[np.ndarray, " samples"]:
         raise DamagedItem(f"its sound is no whole wav file ({type(error).__name__}: {error})") from error
     if any("prematurely" in str(note.message) for note in notes):
         raise DamagedItem("its sound is cut short: the wav file has fewer samples than it says")
+    return one_channel(samples, found, rate)
+
+
+def one_channel(samples: np.ndarray, found: int, rate: int) -> Int16[np.ndarray, " samples"]:
+    """Returns decoded sound (n,) or (n, channels) at ``found`` Hz as int16 samples of one channel at ``rate`` Hz.
+
+    Raises:
+      DamagedItem: it is empty, not finite or longer than :data:`MAX_SECONDS`.
+    """
     if not samples.size or not 100 <= found <= 1_000_000 or len(samples) > MAX_SECONDS * found:
         raise DamagedItem(f"its sound has {len(samples):,} samples at {found} Hz, expected a moment to {MAX_SECONDS} s")
     if samples.dtype == np.int16 and samples.ndim == 1 and found == rate:

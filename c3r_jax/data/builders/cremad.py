@@ -29,6 +29,7 @@ class CremaD(ClipLayout):
     license = "Open Database License 1.0"
     kinds = {"audio": "audio", "video": "video"}
     sample_rate = 22050
+    spectrogram = "stft"
     published_sizes = {"train": 6698, "test": 744}
     splits = {"train": "train", "test": "test"}
 

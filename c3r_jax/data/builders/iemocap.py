@@ -24,6 +24,7 @@ class Iemocap(ClipLayout):
     license = "by agreement with the University of Southern California, for research"
     kinds = {"audio": "audio", "text": "text", "video": "video"}
     sample_rate = 16000
+    spectrogram = "fbank"
     published_sizes = {"train": 3318, "validation": 1106, "test": 1107}
     splits = {"train": "train", "validation": "dev", "test": "test"}
 

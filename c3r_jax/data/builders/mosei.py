@@ -18,12 +18,12 @@ class Mosei(Layout):
 
     {"train", "valid", "test"} -> {"text", "audio", "vision": (n, T, F), "regression_labels": n numbers in [-3, 3],
     "id": n texts, and what is not used here}, as in thuiar/MMSA (src/MMSA/data_loader.py). Shorter sentences are filled
-    up with zeros. Where the file has ``audio_lengths`` or ``vision_lengths``, what lies beyond them is set to zero.
-    Sound of -inf (the logarithm of silence) becomes 0, as the public loaders have it, and is counted; NaN is damage.
+    up with zeros. Sound of -inf (the logarithm of silence) becomes 0, as the public loaders have it; NaN is damage.
 
     Attributes:
       files: what the pickle may be called; the first that is there is taken.
       label_keys: the labels' key; the first that is there is taken.
+      with_lengths: modalities of which the file says, under ``<modality>_lengths``, how many steps are real.
 
     References:
       A. Zadeh et al., Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset, 2018.
@@ -42,6 +42,7 @@ class Mosei(Layout):
 
     files: ClassVar[tuple[str, ...]] = ("aligned_50.pkl", "Processed/aligned_50.pkl")
     label_keys: ClassVar[tuple[str, ...]] = ("regression_labels", "labels")
+    with_lengths: ClassVar[tuple[str, ...]] = ()
 
     def problems(self, source: pathlib.Path) -> list[str]:
         """See :class:`Layout`: the file, its splits, and the shape of each array."""
@@ -56,8 +57,11 @@ class Mosei(Layout):
                 found.append(f"{self._path(source)} has no split {split!r}: it is another file of that name.")
                 continue
             labels = self._labels(part)
+            for name in self.with_lengths:
+                if labels is None or _shape(part.get(f"{name}_lengths")) != labels.shape:
+                    found.append(f"{self._path(source)} has no '{name}_lengths' of each item in {split!r}.")
             for name in MODALITIES:
-                shape = np.shape(part.get(name, ()))
+                shape = _shape(part.get(name, ()))
                 expected = (None if labels is None else len(labels), *self.shapes[name])
                 if shape != expected:
                     found.append(
@@ -88,10 +92,23 @@ class Mosei(Layout):
 
         def read(item: Item) -> Record:
             split, position = item.place
-            part = content[split]
-            return {name: _sequence(name, part, position) for name in MODALITIES}
+            return {name: self._sequence(name, content[split], position) for name in MODALITIES}
 
         return read
+
+    def _sequence(self, name: str, part: Mapping[str, Any], position: int) -> np.ndarray:
+        """One sequence, zero beyond its length."""
+        found = np.array(part[name][position], np.float32)
+        if name in self.with_lengths:
+            length = int(part[f"{name}_lengths"][position])
+            if length < 0:
+                raise DamagedItem(f"{name} is said to have {length} steps")
+            found[length:] = 0
+        if name == "audio":
+            found[np.isneginf(found)] = 0
+        if not np.isfinite(found).all():
+            raise DamagedItem(f"{name} has {np.count_nonzero(~np.isfinite(found))} features that are NaN or infinite")
+        return found
 
     def _path(self, source: pathlib.Path) -> pathlib.Path | None:
         return next((source / name for name in self.files if (source / name).is_file()), None)
@@ -114,12 +131,16 @@ class Mosei(Layout):
 
 
 class MoseiUnaligned(Mosei):
-    """``unaligned_50.pkl`` of MMSA: as :class:`Mosei`, but sound and face keep their own 500 and 375 steps."""
+    """``unaligned_50.pkl`` of MMSA: as :class:`Mosei`, but sound and face keep their own 500 and 375 steps.
+
+    What lies beyond ``audio_lengths`` and ``vision_lengths`` is set to zero.
+    """
 
     name = "mosei_unaligned"
     title = "CMU-MOSEI (sentiment; unaligned features of sound, text and face, from MMSA)"
     shapes = {"audio": (500, 74), "text": (50, 768), "vision": (375, 35)}
     files = ("unaligned_50.pkl", "Processed/unaligned_50.pkl")
+    with_lengths = ("audio", "vision")
 
 
 class MoseiMult(Mosei):
@@ -149,6 +170,14 @@ class MoseiMultUnaligned(MoseiMult):
     files = ("mosei_senti_data_noalign.pkl",)
 
 
+def _shape(found: Any) -> tuple[int, ...] | None:
+    """The shape of an array or list; None if it has none."""
+    try:
+        return np.shape(found)
+    except ValueError:
+        return None
+
+
 def _items(split: str, part: Mapping[str, Any], labels: np.ndarray | None) -> list[Item]:
     """One item per label; ids that are not texts, missing or used before are told apart by their position."""
     assert labels is not None  # problems() was empty
@@ -168,19 +197,3 @@ def _text(found: Any) -> str:
     if isinstance(found, bytes):
         return found.decode("utf-8", "replace")
     return " ".join(_text(part) for part in found) if isinstance(found, (list, tuple, np.ndarray)) else str(found)
-
-
-def _sequence(name: str, part: Mapping[str, Any], position: int) -> np.ndarray:
-    """One sequence, zero beyond its length."""
-    found = np.array(part[name][position], np.float32)
-    lengths = part.get(f"{name}_lengths")
-    if lengths is not None:
-        length = int(lengths[position])
-        if not 0 <= length <= len(found):
-            raise DamagedItem(f"{name} is said to have {length} steps of {len(found)}")
-        found[length:] = 0
-    if name == "audio":
-        found[np.isneginf(found)] = 0
-    if not np.isfinite(found).all():
-        raise DamagedItem(f"{name} has {np.count_nonzero(~np.isfinite(found))} features that are NaN or infinite")
-    return found

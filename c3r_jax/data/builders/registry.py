@@ -18,7 +18,10 @@ LAYOUTS = {  # name: where its class is
     "mosei_unaligned": "mosei:MoseiUnaligned",
     "mvsa": "image_text:MvsaSingle",
     "nyud2": "scenes:NyuDepthV2",
+    "stamps": "stamps:Stamps",
     "sunrgbd": "scenes:SunRgbd",
+    "uci_views": "uci_views:UciViews",
+    "watch": "watch:Watch",
 }
 
 

@@ -116,19 +116,18 @@ def test_iemocap_comes_back_and_may_lack_video(iemocap):
 
 def test_bad_lines_are_damaged_items_with_their_place(cremad):
     (cremad / "my_train_cre.txt").write_bytes(
-        b"1001_DFA_ANG_XX.flv Anger\n1001_DFA_ANG_XX.flv Anger\nno label here\n../../etc/passwd.flv Sad\n"
+        b"1001_DFA_ANG_XX.flv Anger\nno label here\n../../etc/passwd.flv Sad\n"
         b"1002_DFA_SAD_XX.flv Bored\n\xff\xfe.flv Sad\n"
     )
     found = {key: outcome for key, (_, outcome) in read_all(CremaD(), cremad)["train"].items()}
     assert isinstance(found.pop("1001_DFA_ANG_XX"), dict)
     reasons = [
-        "listed twice",
         "expected '<id>.flv <label>'",
         "is no name inside the source directory",
         "has label 'Bored', expected one of",
         "decode",
     ]
-    assert list(found) == [f"my_train_cre.txt, line {i}" for i in range(2, 7)]
+    assert list(found) == [f"my_train_cre.txt, line {i}" for i in range(2, 6)]
     for reason, outcome in zip(reasons, found.values(), strict=True):
         assert reason in outcome
 

