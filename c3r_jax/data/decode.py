@@ -79,7 +79,7 @@ def decode_frames(
     Raises:
       DataError: there is no frame, or one cannot be decoded (its number is named).
     """
-    if not contents:
+    if not len(contents):
         raise DataError("A video has 0 frames, expected at least 1: leave it out, or give it as missing (None).")
     frames = []
     for number, content in enumerate(contents):

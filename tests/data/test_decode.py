@@ -107,7 +107,8 @@ def test_random_damage_never_surprises():
 
 def test_frames():
     frames = [encoded(np.full((6, 6, 3), value, np.uint8)) for value in (1, 2, 3)]
-    assert decode_frames(frames, 4)[:, 0, 0, 0].tolist() == [1, 2, 3]
+    for given in (frames, np.array(frames, object)):  # a list, or as data sets give it
+        assert decode_frames(given, 4)[:, 0, 0, 0].tolist() == [1, 2, 3]
     with pytest.raises(DataError, match="Frame 1 of 2: The image"):
         decode_frames([frames[0], b""], 4)
     with pytest.raises(DataError, match="0 frames"):
