@@ -109,6 +109,11 @@ def report_html(
         ("Configuration", _config(detail, of)),
     ]
     body = "".join(f"<section><h2>{escape(name)}</h2>{text}</section>" for name, text in sections if text)
+    return html_page(title, body)
+
+
+def html_page(title: str, body: str) -> str:
+    """A page that needs no other file; ``body`` is HTML, the title is escaped."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -1,0 +1,50 @@
+"""Compares runs: python -m c3r_jax.report compare --runs DIR... [--torch FILE...] [--published FILE] --out DIR."""
+
+import argparse
+import pathlib
+import shlex
+import sys
+
+from c3r_jax.errors import C3RError
+from c3r_jax.report.compared import PUBLISHED, compared, read_published, tables, write_comparison
+from c3r_jax.report.measured import read_export, read_runs
+from c3r_jax.report.stats import ROUTES
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Reads everything, writes the comparison, or says in one sentence why it cannot."""
+    parser = argparse.ArgumentParser(prog="python -m c3r_jax.report", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser(
+        "compare",
+        help="runs made here, runs made in PyTorch and published figures in one table per data set",
+        epilog="example: python -m c3r_jax.report compare --runs runs/demo --torch 'acc.csv?dataset=emoji&method=plain"
+        "&metric=accuracy' --out runs/comparison",
+    )
+    compare.add_argument("--runs", nargs="*", default=[], type=pathlib.Path, help="directories of runs or studies")
+    compare.add_argument("--torch", nargs="*", default=[], help="results.json, tidy CSV or JSON, or a W&B or "
+                         "TensorBoard CSV, with what it does not tell after '?'")  # fmt: skip
+    compare.add_argument("--published", default=PUBLISHED, type=pathlib.Path, help="quoted figures (default: ours)")
+    compare.add_argument("--route", default=ROUTES[0], choices=ROUTES, help="of the runs made here")
+    compare.add_argument("--metric", nargs="*", default=[], help="only these metrics (default: all)")
+    compare.add_argument("--out", required=True, type=pathlib.Path, help="directory for comparison.md, csv, tex, html")
+    parsed = parser.parse_args(arguments)
+    try:
+        ours, published = read_runs(parsed.runs, route=parsed.route), read_published(parsed.published)
+        torch = [row for source in parsed.torch for row in read_export(source)]
+    except C3RError as error:
+        sys.exit(f"report: {error}")
+    rows = compared(ours, torch, published)
+    if parsed.metric:
+        rows = [row for row in rows if row.key[3] in parsed.metric]
+    if not rows:
+        sys.exit("report: nothing is left to compare: give --runs, or other --metric names.")
+    typed = sys.argv[1:] if arguments is None else arguments
+    written = write_comparison(rows, parsed.out, "python -m c3r_jax.report " + shlex.join(typed))
+    for dataset, table in tables(rows).items():
+        print(f"{dataset}\n\n{table.to_markdown()}\n")
+    print("wrote " + ", ".join(str(path) for path in written.values()))
+
+
+if __name__ == "__main__":
+    main()
