@@ -31,9 +31,9 @@ HEADER = (
     "source",
 )
 NOTE = (
-    "Mean ± standard deviation over seeds. The interval is a paired t interval where both sides have the same seeds (two "
-    "or more), else Welch's. Empty: nothing is known. Published figures are quoted from their source; splits, backbones "
-    "and tuning differ from ours, so no difference is formed with them."
+    "Mean ± standard deviation over seeds. The interval is a paired t interval where both sides have the same two or "
+    "more seeds, else Welch's. Empty: nothing is known. Published figures are quoted from their source; splits, "
+    "backbones and tuning differ from ours, so no difference is formed with them."
 )
 
 
