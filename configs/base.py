@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
     config.data.vocab_size = 1000  # of word_piece
     config.data.text_length = 40  # tokens
+    config.data.standardise = True  # features and sequences, by the training split's means and standard deviations
     config.data.num_workers = 0  # processes that prepare batches; the order does not depend on it
     config.data.augment = ConfigDict()
     config.data.augment.shift = 2  # pixels

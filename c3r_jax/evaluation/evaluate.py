@@ -50,8 +50,10 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
         # Trained on other machines: here all devices share what they hold.
         config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
-    tokenizer = path / "tokenizer.json"
-    experiment = build_experiment(config, tokenizer.read_text(encoding="utf-8") if tokenizer.exists() else None)
+    saved = [path / name for name in ("tokenizer.json", "standardisation.json")]
+    experiment = build_experiment(
+        config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved)
+    )
     checkpoints = Checkpoints(path, config.train.keep_last)
     template = experiment.devices.template(experiment.state_maker())
     step, state, _ = checkpoints.restore(checkpoints.best_first, template)

@@ -30,6 +30,12 @@ from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.records import RecordSource, load_records
 from c3r_jax.data.source import Source, describe
+from c3r_jax.data.statistics import (
+    Standardisation,
+    StandardisedSource,
+    measure_standardisation,
+    standardisation_from_json,
+)
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.build import build_model
@@ -57,6 +63,7 @@ class Experiment(NamedTuple):
       config: the configuration it was built from.
       sources: {split: source}.
       tokenizer: of the text modalities.
+      standardisation: of the features and sequences in ``sources``; nothing is in it if there are none.
       model: the twin network.
       method: what the loss is made of.
       optimizer: of the training step.
@@ -69,6 +76,7 @@ class Experiment(NamedTuple):
     config: ConfigDict
     sources: dict[str, AnySource]
     tokenizer: Tokenizer
+    standardisation: Standardisation
     model: TwinNetwork
     method: Method
     optimizer: optax.GradientTransformation
@@ -118,12 +126,15 @@ class Experiment(NamedTuple):
         return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, ema=train.ema_decay > 0)
 
 
-def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> Experiment:
+def build_experiment(
+    config: ConfigDict, tokenizer_json: str | None = None, standardisation_json: str | None = None
+) -> Experiment:
     """Builds a run, checking every configuration leaf it needs before any long work.
 
     Args:
       config: the whole configuration.
       tokenizer_json: a saved tokeniser, for evaluation of an existing run; None: made from the training texts.
+      standardisation_json: a saved standardisation, for evaluation; None: measured on the training split.
 
     Returns:
       :class:`Experiment`; runs that differ only in seed share their compiled functions.
@@ -142,6 +153,9 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds, _ = describe(train)
+    standardisation = _standardisation(data, train, standardisation_json)
+    if standardisation.mean:
+        sources = {split: StandardisedSource(source, standardisation) for split, source in sources.items()}
     compiled = _compiled(
         _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )
@@ -151,6 +165,7 @@ def build_experiment(config: ConfigDict, tokenizer_json: str | None = None) -> E
         config,
         sources,
         tokenizer,
+        standardisation,
         compiled.model,
         method,
         compiled.optimizer,
@@ -225,6 +240,12 @@ def _tokenizer(data: ConfigDict, train: AnySource) -> Tokenizer:
     if data.tokenizer == "word_piece":
         return train_word_piece(train.texts, vocab_size=data.vocab_size)
     raise ConfigError(f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes' or 'word_piece'.")
+
+
+def _standardisation(data: ConfigDict, train: Source, saved: str | None) -> Standardisation:
+    if not data.standardise:
+        return Standardisation({}, {})
+    return standardisation_from_json(saved) if saved else measure_standardisation(train)
 
 
 def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:

@@ -75,6 +75,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     path = open_workdir(workdir, config)
     if is_primary():
         write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
+        write_text(path / "standardisation.json", experiment.standardisation.to_json())
     checkpoints = Checkpoints(path, config.train.keep_last)
     try:
         return _fit(experiment, path, checkpoints)
