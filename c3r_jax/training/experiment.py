@@ -45,7 +45,7 @@ from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
-AnySource = EmojiSource | RecordSource | PreparedSource
+AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource
 SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
@@ -146,16 +146,18 @@ def build_experiment(
     data = config.data
     load, splits = _loader(data.name, data.path)
     _check(config, splits)
-    sources = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
+    loaded = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
+    standardisation = _standardisation(data, loaded["train"], standardisation_json)
+    sources: dict[str, AnySource] = {
+        split: StandardisedSource(source, standardisation) if standardisation.mean else source
+        for split, source in loaded.items()
+    }
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     method = build_method(config, train.labels, train.info.num_classes)
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds, _ = describe(train)
-    standardisation = _standardisation(data, train, standardisation_json)
-    if standardisation.mean:
-        sources = {split: StandardisedSource(source, standardisation) for split, source in sources.items()}
     compiled = _compiled(
         _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )
