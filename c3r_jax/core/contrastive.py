@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from c3r_jax.core._batch import check_where, global_mean, keep, promote
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.real_world import Features
-from c3r_jax.core.regularizer import C3RConfig, C3RTerms, c3r_loss
+from c3r_jax.core.regularizer import C3RConfig, C3RTerms, Fitted, c3r_loss, real_world
 from c3r_jax.core.risk import sufficiency_loss
 
 DEFAULT = C3RConfig()
@@ -135,6 +135,7 @@ def contrastive_c3r_loss(
     where = check_where(where, num_examples)
     h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
     without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0)
+    shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):
         own, exists = others_mean(h, present, name)
@@ -157,12 +158,46 @@ def contrastive_c3r_loss(
                 where=rows,
                 axis_name=axis_name,
                 key=key,
+                real=of_modality(shared, name),
             )
             loss = loss + regularisation
         measured.append(jnp.stack([loss, task, accuracy]))
     loss, task, accuracy = jnp.stack(measured).mean(0)
     moments = next(iter(c3r.values())).moments if c3r else None
     return loss, ContrastiveTerms(task, accuracy, c3r, moments)
+
+
+def shared_first_stage(
+    h: Features,
+    present: Bool[Array, "batch modalities"],
+    where: Bool[Array, " batch"],
+    config: C3RConfig,
+    axis_name: str | None = None,
+) -> Fitted | None:
+    """The first stage of every modality on the others, fitted once for all that are matched; None but for "two_stage".
+
+    It rests on the rows that have every modality, which are the same whichever is matched.
+
+    Args:
+      h: {name: (B, d)} unit representations, zero where absent.
+      present: (B, M) bool.
+      where: (B,) bool, rows that count.
+      config: instrument and ridge.
+      axis_name: mapped axis over which the batch is split.
+    """
+    if config.instrument != "two_stage":
+        return None
+    first = next(iter(h))
+    return real_world(lambda h, _: h[first], h, h[first], config, present, where, where, axis_name)
+
+
+def of_modality(shared: Fitted | None, name: str) -> Fitted | None:
+    """What :func:`shared_first_stage` found, for matching one modality: z_c is what the others explain of it."""
+    if shared is None:
+        return None
+    real, relevance, moments = shared
+    assert real.h_hat is not None
+    return real._replace(z_c=real.h_hat[name]), relevance, moments
 
 
 def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:

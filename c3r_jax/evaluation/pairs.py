@@ -8,7 +8,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core._batch import global_mean, in_blocks, keep
-from c3r_jax.core.contrastive import Match, key_logits, others_mean, pair_loss, unit
+from c3r_jax.core.contrastive import (
+    Match,
+    key_logits,
+    of_modality,
+    others_mean,
+    pair_loss,
+    shared_first_stage,
+    unit,
+)
 from c3r_jax.core.counterfactual import closeness
 from c3r_jax.core.real_world import Features
 from c3r_jax.core.regularizer import C3RConfig, hypothetical_representation, real_world
@@ -52,11 +60,13 @@ def pair_metrics(
       task, accuracy; and, as means over the modalities, C3R's terms and risks.
     """
     h = {name: unit(keep(present[:, m], features[name])) for m, name in enumerate(sorted(features))}
-    each = [_matching(match, h, present, name, kind, config, regularised, key) for name in h]
+    everything = jnp.ones(len(present), bool)
+    shared = shared_first_stage(h, present, everything, config) if regularised else None
+    each = [_matching(match, h, present, name, kind, config, regularised, shared, key) for name in h]
     return jax.tree.map(lambda *values: jnp.stack(values).mean(), *each)
 
 
-def _matching(match, h, present, name, kind, config, regularised, key):
+def _matching(match, h, present, name, kind, config, regularised, shared, key):
     """What matching one modality with the others' mean gives."""
     labels = jnp.arange(present.shape[0])
     keys, exists = others_mean(h, present, name)
@@ -77,7 +87,7 @@ def _matching(match, h, present, name, kind, config, regularised, key):
         return features[name]
 
     z = kept[name]
-    real, relevance, _ = real_world(fuse, kept, z, config, present, rows, rows)
+    real, relevance, _ = of_modality(shared, name) or real_world(fuse, kept, z, config, present, rows, rows)
     z_bar = hypothetical_representation(
         predict, fuse, kept, z, labels, real, present, config=config, where=rows, key=key, block_rows=block
     )
