@@ -5,6 +5,7 @@ checksums. NAME is one of c3r_jax/data/builders/registry.py; docs/data.md shows 
 """
 
 import argparse
+import collections
 import contextlib
 import fcntl
 import json
@@ -40,6 +41,7 @@ from c3r_jax.errors import C3RError, ConfigError, DataError
 from c3r_jax.training.progress import TrainingProgress
 
 FAR_TOO_MANY = 1000  # damaged items beyond those allowed: the source is another one than it should be
+Mended = dict[str, collections.Counter[str]]  # {split: {what was mended: how often}}
 LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
 
 
@@ -85,8 +87,8 @@ def prepare(
             (work / "parts").mkdir(parents=True, exist_ok=True)
             converter = Converter(layout, source, len(listing.class_names))
             damaged = _make_all(parts, converter, work / "parts", workers, max_damaged, report)
-            made = _write(layout, listing, parts, work)
-            _describe(made, layout, source, listing, damaged, class_order)
+            made, mended = _write(layout, listing, parts, work)
+            _describe(made, layout, source, listing, damaged, mended, class_order)
             made.replace(final)
         report.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
@@ -172,19 +174,21 @@ def _in_order(found: dict[int, list[Damaged]]) -> list[Damaged]:
     return [one for number in sorted(found) for one in found[number]]
 
 
-def _write(layout: Layout, listing: Listing, parts: list[Part], work: pathlib.Path) -> pathlib.Path:
-    """Writes the shards and, for each split, its labels in the order of the records."""
+def _write(layout: Layout, listing: Listing, parts: list[Part], work: pathlib.Path) -> tuple[pathlib.Path, Mended]:
+    """Writes the shards and, for each split, its labels in the order of the records; counts what was mended."""
     from c3r_jax.data.builders.tfds_builder import Prepared, open_records, write_tfds
 
     labels: dict[str, dict[int, Any]] = {}
+    mended: Mended = {}
 
     def entries(split: str) -> Iterator[Entry]:
-        labels[split] = {}
+        labels[split], mended[split] = {}, collections.Counter()
         for part in parts:
             if part.split == split:
                 for entry in read_part(part.find(work / "parts")):
                     if "reason" not in entry and layout.task != "segmentation":
                         labels[split][entry["index"]] = entry["label"]
+                    mended[split].update(entry.get("mended", {}))
                     yield entry
 
     shutil.rmtree(work / "tfds", ignore_errors=True)  # of a run that was stopped
@@ -197,11 +201,17 @@ def _write(layout: Layout, listing: Listing, parts: list[Part], work: pathlib.Pa
         if layout.task != "segmentation":
             dtype = np.float32 if layout.task == "regression" else np.int32
             np.save(made / f"labels-{split}.npy", np.array([labels[split][i] for i in order], dtype))
-    return made
+    return made, mended
 
 
 def _describe(
-    made: pathlib.Path, layout: Layout, source: pathlib.Path, listing: Listing, damaged: list[Damaged], order: str
+    made: pathlib.Path,
+    layout: Layout,
+    source: pathlib.Path,
+    listing: Listing,
+    damaged: list[Damaged],
+    mended: Mended,
+    order: str,
 ) -> None:
     """Writes the report of damaged items and the manifest beside the shards."""
     lost = {split: sum(one["split"] == split for one in damaged) for split in listing.items}
@@ -211,6 +221,7 @@ def _describe(
             "found": len(items),
             "damaged": lost[split],
             "written": len(items) - lost[split],
+            "mended": dict(mended.get(split, {})),
             "published": layout.published_sizes.get(split),
             "labelled": listing.labelled[split],
         }
@@ -259,6 +270,7 @@ def _summary(manifest: dict[str, Any], directory: pathlib.Path) -> str:
         lines.append(
             f"{split:<14}{counts['found']:>10,}{counts['damaged']:>10,}{counts['written']:>10,}{published:>11}{differs}"
         )
+        lines += [f"  mended: {what}, {count:,} times" for what, count in counts["mended"].items()]
     return "\n".join([*lines, f"prepared in {directory}; all about it is in {directory / MANIFEST}"])
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int16
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from c3r_jax.data.builders.files import check_image, inside, read_file
+from c3r_jax.data.builders.files import inside, read_file
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -173,4 +173,4 @@ def read_frames(source: pathlib.Path, folder: str, count: int) -> list[bytes] | 
     paths = path.iterdir() if path.is_dir() else ()
     names = sorted(path.name for path in paths if path.suffix.lower() in FRAME_ENDINGS)
     kept = [names[i * len(names) // count] for i in range(count if names else 0)]
-    return [check_image(read_file(source, f"{folder}/{name}")) for name in kept] or None
+    return [read_file(source, f"{folder}/{name}") for name in kept] or None

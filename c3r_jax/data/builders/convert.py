@@ -40,13 +40,14 @@ class Converter:
                 if item.damage is not None:
                     raise DamagedItem(item.damage)
                 record = dict(read(item))
-                label = record.pop("label", item.label)
+                label, mended = record.pop("label", item.label), record.pop("mended", None)
                 values = {name: self._value(name, record.pop(name, None)) for name in self.layout.kinds}
                 if record:
                     raise TypeError(f"{self.layout.name} gives {sorted(record)}, which are none of its modalities.")
                 if all(value is None for value in values.values()):
                     raise DamagedItem("all of its modalities are missing")
-                return {"index": index, "key": item.key, "label": self._label(label), **values}
+                entry = {"index": index, "key": item.key, "label": self._label(label), **values}
+                return entry | {"mended": mended} if mended else entry
             except (C3RError, OSError, ValueError, EOFError) as error:
                 reason = str(error) if isinstance(error, C3RError) else f"{type(error).__name__}: {error}"
                 return {"index": index, "key": item.key, "reason": reason}

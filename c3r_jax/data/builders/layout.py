@@ -12,7 +12,7 @@ from c3r_jax.errors import C3RError
 
 KINDS = ("image", "text", "features", "sequence", "audio", "video", "volume")
 TASKS = ("classification", "multilabel", "regression", "segmentation")
-Value = bytes | str | np.ndarray | list[bytes] | None
+Value = bytes | str | np.ndarray | list[bytes] | dict[str, int] | None
 Record = dict[str, Value]
 
 
@@ -100,6 +100,7 @@ class Layout(abc.ABC):
 
         Its record has one value per modality: an image file's bytes (image; they are decoded and checked afterwards), a
         str (text), a float32 array (features, sequence, volume), int16 samples (audio), a list of image files (video),
-        None (naturally missing); and "label" (a uint8 mask) where items have none. It raises :class:`DamagedItem` with
+        None (naturally missing); "label" (a uint8 mask) where items have none; and "mended", {what: how often}, if
+        values were replaced, which is summed up in the manifest. It raises :class:`DamagedItem` with
         a reason for an item that cannot be used; an OSError or ValueError counts as one, too.
         """

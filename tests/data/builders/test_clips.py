@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from c3r_jax.data.builders.clips import int16_samples
+from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.cremad import CremaD
 from c3r_jax.data.builders.iemocap import Iemocap
 from c3r_jax.data.builders.layout import DamagedItem
@@ -34,20 +35,15 @@ def write_clip(source, sound, frames, n=500, count=7, rate=16000):
 
 
 def read_all(layout, source):
-    """{split: {key: (label, record, or the reason why there is none)}}."""
+    """{split: {key: (label, record, or the reason why there is none)}}, all values checked as a preparation does."""
     assert layout.problems(source) == []
-    read = layout.reader(source)
+    read, convert = layout.reader(source), Converter(layout, source, len(layout.class_names(source))).reader()
 
     def outcome(item):
-        try:
-            return item.damage or read(item)
-        except DamagedItem as error:
-            return str(error)
+        return convert(0, item).get("reason") or read(item)
 
-    return {
-        split: {item.key: (item.label, outcome(item)) for item in items}
-        for split, items in layout.items(source).items()
-    }
+    found = layout.items(source)
+    return {split: {item.key: (item.label, outcome(item)) for item in items} for split, items in found.items()}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """CMU-MOSEI: small pickles in the layout of each public file come back exactly, damage with its reason."""
 
+import json
 import os
 import pickle
 import re
@@ -7,8 +8,11 @@ import re
 import numpy as np
 import pytest
 
+from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.builders.mosei import Mosei, MoseiMult, MoseiMultUnaligned, MoseiUnaligned
+from c3r_jax.data.prepare import prepare
+from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import DataError
 
 SIZES = {"train": 5, "valid": 3, "test": 4}
@@ -75,22 +79,37 @@ def test_keys_are_unique_even_where_ids_are_not(tmp_path):
     assert [item.key for item in items["validation"]] == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize(
-    "name, value, reason",
-    [
-        ("audio", np.nan, "audio has 2 features that are NaN or infinite"),
-        ("vision", -np.inf, "vision has 2 features that are NaN or infinite"),
-        ("text", np.inf, "text has 2 features that are NaN or infinite"),
-    ],
-)
-def test_features_that_are_not_finite_are_damage(tmp_path, name, value, reason):
+@pytest.mark.parametrize("name, value", [("audio", np.nan), ("vision", -np.inf), ("text", np.inf)])
+def test_features_that_are_not_finite_are_damage(tmp_path, name, value):
     content = content_of(Mosei)
     content["test"][name][1, 7, 3:5] = value
     write(Mosei, tmp_path, content)
-    items, read = Mosei().items(tmp_path)["test"], Mosei().reader(tmp_path)
-    with pytest.raises(DamagedItem, match=reason):
-        read(items[1])
-    assert np.isfinite(read(items[0])[name]).all()
+    items, convert = Mosei().items(tmp_path)["test"], Converter(Mosei(), tmp_path, 0).reader()
+    assert re.search(f"{name}: 2 of [0-9]+ values are NaN or infinite", convert(1, items[1])["reason"])
+    assert "reason" not in convert(0, items[0])
+
+
+@pytest.mark.parametrize("layout", [Mosei, MoseiMultUnaligned])
+def test_silence_of_minus_infinity_becomes_zero_and_is_counted(tmp_path, layout):
+    content = content_of(layout)
+    content["train"]["audio"][2, 4, :6] = -np.inf
+    content["train"]["audio"][3, 0, 0] = -np.inf
+    content["valid"]["audio"][0, -1, -1] = -np.inf
+    write(layout, tmp_path, content)
+    made = prepare(layout(), tmp_path, tmp_path / "out")
+    splits = json.loads((made / "manifest.json").read_text())["splits"]
+    assert {split: counts["mended"] for split, counts in splits.items()} == {
+        "train": {"sound of -inf set to 0": 7},
+        "validation": {"sound of -inf set to 0": 1},
+        "test": {},
+    }
+    source = load_prepared("train", name=layout.name, path=tmp_path / "out")
+    for example in (source[i] for i in range(len(source))):
+        raw = content["train"]["audio"][example["index"]]
+        np.testing.assert_array_equal(example["audio"], np.where(np.isneginf(raw), 0, raw))
+        assert (
+            example["label"] == content["train"][layout.label_keys[layout is MoseiMultUnaligned]].flat[example["index"]]
+        )
 
 
 @pytest.mark.parametrize("label", [np.nan, 3.5, -np.inf])
