@@ -158,7 +158,7 @@ def contrastive_c3r_loss(
                 where=rows,
                 axis_name=axis_name,
                 key=key,
-                real=of_modality(shared, name),
+                fitted=of_modality(shared, name),
             )
             loss = loss + regularisation
         measured.append(jnp.stack([loss, task, accuracy]))

@@ -155,7 +155,7 @@ def c3r_loss(
     axis_name: str | None = None,
     key: Array | None = None,
     moments: Moments | None = None,
-    real: Fitted | None = None,
+    fitted: Fitted | None = None,
 ) -> tuple[Float[Array, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head.
 
@@ -182,7 +182,7 @@ def c3r_loss(
       key: PRNG key (the same on every device) for counterfactual "permute".
       moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
         batches); the gradient goes through this batch only.
-      real: what :func:`real_world` found for these rows, where several losses share it.
+      fitted: what :func:`real_world` found for these rows, where several losses share it.
 
     Returns:
       The loss and :class:`C3RTerms`.
@@ -207,7 +207,7 @@ def c3r_loss(
     """
     features, labels, present, rows = _check_batch(features, labels, config, present, where)
     z = check_float("fuse(features, present)", fuse(features, present), 2)
-    real, relevance, batch = real or real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
+    real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
     z_bar = hypothetical_representation(
         predict, fuse, features, z, labels, real, present, config=config, where=rows, axis_name=axis_name, key=key
     )
