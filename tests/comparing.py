@@ -1,6 +1,19 @@
-"""What "the same numbers" means for metrics of runs on other devices."""
+"""What "the same numbers" means for runs on other devices, and where a run's state is found."""
 
 import numpy as np
+
+from c3r_jax.training.checkpoints import Checkpoints
+from c3r_jax.training.experiment import build_experiment
+
+
+def last_state(config, workdir):
+    """Step and state of the newest checkpoint."""
+    checkpoints = Checkpoints(workdir)
+    experiment = build_experiment(config)
+    template = experiment.devices.template(experiment.state_maker())
+    step, state, _ = checkpoints.restore(checkpoints.newest_first, template)
+    checkpoints.close()
+    return step, state
 
 
 def assert_same_values(one, other, note=""):

@@ -12,21 +12,11 @@ import pytest
 
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
 from c3r_jax.training import loop
-from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import build_experiment
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history
 from tests.commands import command_environment, train_command
-
-
-def last_state(config, workdir):
-    """State of the newest checkpoint."""
-    checkpoints = Checkpoints(workdir)
-    experiment = build_experiment(config)
-    template = experiment.devices.template(experiment.state_maker())
-    step, state, _ = checkpoints.restore(checkpoints.newest_first, template)
-    checkpoints.close()
-    return step, state
+from tests.comparing import last_state
 
 
 @pytest.fixture
