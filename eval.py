@@ -1,6 +1,5 @@
 """Evaluates one run: python eval.py --workdir=DIR writes results.json, results.md, report.html and figures there."""
 
-import pathlib
 import shlex
 import sys
 
@@ -9,11 +8,17 @@ from absl import app, flags, logging
 from c3r_jax.errors import C3RError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.evaluation.pretrained import pretrained_table
+from c3r_jax.evaluation.robustness import results_folder
+from c3r_jax.report.tables import robustness_table
 from c3r_jax.report.write import write_report
 from c3r_jax.training.workdir import read_history, write_text
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run made by train.py.")
 SPLIT = flags.DEFINE_string("split", None, "Another split than config.eval.split; written to DIR/SPLIT.")
+PROTOCOL = flags.DEFINE_multi_string(
+    "protocol", None, "Evaluate exactly these (commas or repeated); written to DIR/protocols/NAME+NAME."
+)
+BASELINE = flags.DEFINE_string("baseline", None, "Workdir evaluated in the same way, for effective robustness.")
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -24,24 +29,27 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     workdir = str(WORKDIR.value)
     command = "python " + " ".join(shlex.quote(word) for word in sys.argv)
+    protocols = [name for names in PROTOCOL.value or () for name in names.split(",")] or None
     try:
-        results = evaluate(workdir, command=command, split=SPLIT.value)
+        results = evaluate(workdir, command=command, split=SPLIT.value, protocols=protocols, baseline=BASELINE.value)
         history = read_history(workdir)
     except C3RError as error:
         sys.exit(f"eval.py: {error}")
+    out = results_folder(workdir, SPLIT.value, protocols)
     if "retrieval" in results:  # of contrastive pretraining: no classes were trained
         table = pretrained_table(results)
-        path = pathlib.Path(workdir) / (SPLIT.value or "") / "results.md"
+        path = out / "results.md"
         write_text(path, table)
         print(f"{table}\nwrote {path}")
         return
-    out = workdir if SPLIT.value is None else f"{workdir}/{SPLIT.value}"
     written = write_report([results], out, histories={results["method"]: [history]}, command=command)
     for route, summary in results["summary"].items():
         print(
             f"{route}: mean accuracy {summary['mean_accuracy']:.3f}, worst {summary['worst_accuracy']:.3f} "
             f"({summary['worst_condition']})"
         )
+    if protocols:
+        print(robustness_table(results).to_markdown())
     print("wrote " + ", ".join(str(path) for path in written.values()))
 
 

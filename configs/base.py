@@ -41,6 +41,9 @@ def get_config() -> ConfigDict:
     config.data.text_length = 40  # tokens
     config.data.standardise = True  # features and sequences, by the training split's means and standard deviations
     config.data.num_workers = 0  # processes that prepare batches; the order does not depend on it
+    config.data.train_missing = ()  # "modality=share" or "modality@class=share" of training examples that lack it
+    config.data.train_misaligned = ()  # "modality=share" of training examples that have another one's
+    config.data.train_noise = ""  # "family:level" of c3r_jax.data.PROTOCOLS, drawn anew in each epoch; empty: none
     config.data.augment = ConfigDict()
     config.data.augment.shift = 2  # pixels
     config.data.augment.flip = True

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from c3r_jax.data.hashing import check_seed, permutation, uniform
-from c3r_jax.data.source import RESERVED, Example, Source
-from c3r_jax.errors import DataError
+from c3r_jax.data.source import RESERVED, DatasetInfo, Example, Source
+from c3r_jax.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,3 +155,63 @@ class AlteredSource:
         example = {name: found.get(name) for name in names} | {key: found[key] for key in RESERVED if key in found}
         there = np.array([example[name] is not None for name in names])
         return example, there & np.asarray(found.get("present", True), bool)
+
+
+def parse_shares(leaf: str, entries: Sequence[str], info: DatasetInfo) -> Missing:
+    """Reads ``"modality=share"`` and, of class ids and names, ``"modality@class=share"``.
+
+    Args:
+      leaf: the configuration leaf they are from, for messages.
+      entries: the texts.
+      info: the data set's description.
+
+    Raises:
+      ConfigError: on what cannot be read, an unknown modality or class, a share out of range, or the same twice.
+
+    Example:
+      >>> info = DatasetInfo("demo", ("image", "text"), ("cat", "dog"))
+      >>> parse_shares("config.data.train_missing", ("text=0.5", "text@dog=1"), info).rates
+      (('text', None, 0.5), ('text', 1, 1.0))
+    """
+    found: dict[tuple[str, int | None], float] = {}
+    classes = {**{str(i): i for i in range(info.num_classes)}, **{name: i for i, name in enumerate(info.class_names)}}
+    for entry in entries:
+        target, _, text = entry.rpartition("=")
+        name, at, label = target.partition("@")
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        of_class = info.task == "classification" and label in classes
+        if name not in info.modalities or not 0 <= share <= 1 or (at and not of_class):
+            raise ConfigError(
+                f"{leaf} has {entry!r}: expected modality=share or modality@class=share with a share of 0 to 1, one of "
+                f"the modalities {', '.join(info.modalities)} and, where there are any, a class id or name."
+            )
+        key = name, classes[label] if at else None
+        if key in found:
+            raise ConfigError(f"{leaf} has {target!r} twice: give it one share.")
+        found[key] = share
+    return Missing(tuple((name, label, share) for (name, label), share in found.items()))
+
+
+def altered(source: Source, missing: Sequence[str], misaligned: Sequence[str], seed: int) -> Source:
+    """Returns a training split with the configured shares of missing modalities and misaligned pairs.
+
+    Args:
+      source: the split as it is; returned if there is nothing to do.
+      missing: ``config.data.train_missing``.
+      misaligned: ``config.data.train_misaligned``, of all classes alike.
+      seed: of both.
+
+    Raises:
+      ConfigError: as ``parse_shares``.
+    """
+    if not missing and not misaligned:
+        return source
+    rates = parse_shares("config.data.train_missing", missing, source.info)
+    shares = parse_shares("config.data.train_misaligned", misaligned, source.info).rates
+    if any(label is not None for _, label, _ in shares):
+        raise ConfigError("config.data.train_misaligned names a class: expected modality=share, of all classes alike.")
+    pairs = Misaligned(tuple((name, share) for name, _, share in shares))
+    return AlteredSource(source, seed, missing=rates, misaligned=pairs)

@@ -5,17 +5,21 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from c3r_jax.core.instrument import Moments
-from c3r_jax.data import Condition, protocol_conditions
+from c3r_jax.data import Condition, Noise, feature_scales
+from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report, risk_report
+from c3r_jax.evaluation.conditions import conditions_of, rearranged
 from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
 from c3r_jax.evaluation.pretrained import pretrained_scores
+from c3r_jax.evaluation.robustness import read_baseline, results_folder, robustness_report
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import Experiment, build_experiment, encode_split, without_encoders
@@ -24,7 +28,14 @@ from c3r_jax.training.workdir import RESULTS, read_config, write_text
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
 
 
-def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str | None = None) -> dict[str, Any]:
+def evaluate(
+    workdir: str | os.PathLike[str],
+    *,
+    command: str = "",
+    split: str | None = None,
+    protocols: Sequence[str] | None = None,
+    baseline: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run and writes ``results.json``.
 
     The instrument's moments are measured anew over the whole training split, so that no prediction depends on a
@@ -34,6 +45,8 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
       workdir: a directory made by training.
       command: how this was asked for, for the record.
       split: another split than ``config.eval.split``; results then go to the folder of its name in the workdir.
+      protocols: exactly these instead of modality subsets and ``config.eval.protocols``; see ``results_folder``.
+      baseline: workdir of a run that was evaluated in the same way, for effective robustness.
 
     Returns:
       The results, as written.
@@ -54,6 +67,8 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     experiment = build_experiment(
         config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved)
     )
+    conditions = conditions_of(experiment, protocols)
+    other = None if baseline is None else _baseline(experiment, baseline, split, protocols, conditions)
     checkpoints = Checkpoints(path, config.train.keep_last)
     template = experiment.devices.template(experiment.state_maker())
     step, state, _ = checkpoints.restore(checkpoints.best_first, template)
@@ -61,7 +76,7 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
     score = pretrained_scores if experiment.method.contrastive else _score
     results = {
         "schema": 1,
-        **score(experiment, experiment.devices.put(state.evaluated), conditions_of(experiment)),
+        **score(experiment, experiment.devices.put(state.evaluated), conditions),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
         "versions": {
             "python": platform.python_version(),
@@ -70,15 +85,38 @@ def evaluate(workdir: str | os.PathLike[str], *, command: str = "", split: str |
         "config": json.loads(config.to_json()),
         "command": command,
     }
-    out = path if split is None else path / split
-    out.mkdir(exist_ok=True)
+    if not experiment.method.contrastive:
+        results["robustness"] = robustness_report(
+            results["conditions"], other["conditions"] if other is not None else None
+        )
+    if other is not None:
+        results["baseline"] = {"workdir": str(baseline), "method": other["method"], "seed": other["seed"]}
+    out = results_folder(path, split, protocols)
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / RESULTS, json.dumps(_finite(results), indent=1))
     return results
 
 
-def conditions_of(experiment: Experiment) -> list[Condition]:
-    """Clean, every proper modality subset, and the configured protocols."""
-    return protocol_conditions(("subsets", *experiment.config.eval.protocols), experiment.model.modalities)
+def _baseline(
+    experiment: Experiment,
+    workdir: str | os.PathLike[str],
+    split: str | None,
+    protocols: Sequence[str] | None,
+    conditions: list[Condition],
+) -> dict[str, Any]:
+    """The baseline's results, which must be of the same examples and conditions."""
+    if experiment.method.contrastive:
+        raise ConfigError(f"config.task is {experiment.config.task!r}: a baseline is for runs with classes alone.")
+    config = experiment.config.eval
+    source = experiment.sources[config.split]
+    expected = {
+        "dataset": source.info.name,
+        "split": config.split,
+        "num_examples": len(source),
+        "noise_seed": config.noise_seed,
+        "conditions": [condition.name for condition in conditions],
+    }
+    return read_baseline(workdir, split, protocols, expected)
 
 
 def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:
@@ -88,19 +126,16 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
     after_encoders = experiment.devices.host(without_encoders(params))
     moments = experiment.branches.measure_moments(after_encoders, train_h, train_present)
     run = _Runner(experiment, after_encoders, moments)
-    rows, clean, clean_h, present, labels = [], None, {}, np.zeros(0, bool), np.zeros(0, np.int32)
+    noisy = any(isinstance(condition.change, Noise) for condition in conditions)
+    scales = feature_scales(experiment.sources["train"]) if noisy else None
+    encoded = encode_split(experiment, params, split)
+    clean_h, present, labels, _ = encoded
+    rows, clean = [], run(clean_h, present, labels)
     for condition in conditions:
-        if condition.group == "modality_subset" and clean is not None:
-            # Encoders see one modality each: with some absent, the others' representations are the clean ones.
-            kept = present & np.isin(experiment.model.modalities, condition.modalities)
-            branches = run(clean_h, kept, labels)
-        else:
-            h, kept, labels, _ = encode_split(experiment, params, split, condition)
-            branches = run(h, kept, labels)
-            if condition.group == "clean":
-                clean, clean_h, present = branches, h, kept
+        found = rearranged(condition, encoded, experiment.model.modalities, config.eval.noise_seed)
+        h, kept = found or encode_split(experiment, params, split, condition, scales)[:2]
+        branches = clean if condition.group == "clean" else run(h, kept, labels)
         rows.append(_condition_row(condition, branches, labels, config.eval.num_bins))
-    assert clean is not None
     names = source.info.class_names
     report, notes = first_stage_report(
         moments, clean_h, present, labels, config=experiment.method.c3r, num_classes=len(names)

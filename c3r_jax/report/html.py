@@ -15,6 +15,7 @@ from c3r_jax.report.tables import (
     per_class_table,
     results_table,
     risks_table,
+    robustness_table,
     routes_table,
 )
 from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
@@ -179,6 +180,8 @@ def _detail(detail: Run, of: str) -> str:
     step = (detail.get("checkpoint") or {}).get("step")
     at = f", checkpoint of step {step}" if step is not None else ""
     shown = f"<h3>Conditions: {escape(of + at)}</h3>{html_table(conditions_table(detail), 'Conditions of one run')}"
+    if detail.get("robustness"):
+        shown += f"<h3>Robustness</h3>{html_table(robustness_table(detail), 'Robustness of one run by protocol')}"
     for route in detail.get("per_class") or {}:
         label = f"Classes, route {route}"
         shown += f"<h3>{escape(label)}</h3>{html_table(per_class_table(detail, route=route), label)}"

@@ -59,9 +59,11 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
                 _errorbar(
                     ax, [(x, s) for x, s in cells if s], aggregated.metric, i, method, shift=i - (len(methods) - 1) / 2
                 )
-            ax.set_title(_NOISES.get(group, f"noise protocol {group}"))
-            ax.set_xlabel("noise level (0: clean)")
-            ax.set_xticks(sorted({c.level for c in columns}))
+            ax.set_title(_NOISES.get(group, group.replace("_", " ")))
+            percent = group.startswith(("missing", "misaligned"))
+            ax.set_xlabel("% of examples (0: clean)" if percent else "noise level (0: clean)")
+            levels = sorted({c.level for c in columns})
+            ax.set_xticks(levels[::2] if len(levels) > 8 else levels)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for ax in axes[::across]:

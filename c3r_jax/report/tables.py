@@ -145,6 +145,29 @@ def conditions_table(run: Run) -> Table:
     return Table(("condition", "route", *names), tuple(rows), notes=(note,))
 
 
+def robustness_table(run: Run) -> Table:
+    """One run: mean, worst, relative and effective robustness of every group of conditions and route."""
+    rows = []
+    for route, groups in (run.get("robustness") or {}).items():
+        for group, v in groups.items():
+            cells = (metric_value(v.get(key), v["metric"]) for key in ("mean", "worst"))
+            more = (metric_value(v.get(key), v["metric"]) for key in ("relative", "effective"))
+            rows.append((group.replace("_", " "), ROUTE_NAMES[route], *cells, str(v["worst_condition"]), *more))
+    metric = next(
+        (v["metric"] for groups in (run.get("robustness") or {}).values() for v in groups.values()), "accuracy"
+    )
+    baseline = run.get("baseline")
+    note = (
+        f"{METRIC_NAMES.get(metric, metric)}{', %' if metric in PERCENT else ''}; clean is the first level of every "
+        "protocol. Relative: area under the curve over the levels, from 0 (clean) to 1 (the largest). Effective: what "
+        "is kept beyond a baseline brought to the same clean value, summed over the levels"
+    )
+    note += f"; the baseline is {baseline['method']}, seed {baseline['seed']}." if baseline else "; no baseline given."
+    return Table(
+        ("protocol", "route", "mean", "worst", "worst condition", "relative", "effective"), tuple(rows), notes=(note,)
+    )
+
+
 def per_class_table(run: Run, *, route: str = "representation") -> Table:
     """One run: precision, recall, F1 and support of every class."""
     found = (run.get("per_class") or {}).get(route) or {}

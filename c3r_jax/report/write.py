@@ -13,6 +13,7 @@ from c3r_jax.report.tables import (
     per_class_table,
     results_table,
     risks_table,
+    robustness_table,
     routes_table,
 )
 from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
@@ -143,6 +144,8 @@ def run_markdown(run: Run, *, heading: str = "#") -> str:
         f"{heading}# Conditions",
         conditions_table(run).to_markdown(),
     ]
+    if run.get("robustness"):
+        parts += [f"{heading}# Robustness", robustness_table(run).to_markdown()]
     for route in run.get("per_class") or {}:
         parts += [f"{heading}# Classes, route {route}", per_class_table(run, route=route).to_markdown()]
     if run.get("risk"):

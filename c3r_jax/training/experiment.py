@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +19,15 @@ from c3r_jax.data import (
     Tokenizer,
     TrainIterator,
     eval_batches,
+    feature_scales,
     load_emoji,
+    noise_condition,
+    protocol_conditions,
     tokenizer_from_json,
     train_batches,
     train_word_piece,
 )
+from c3r_jax.data.altered import altered
 from c3r_jax.data.builders.registry import LAYOUTS
 from c3r_jax.data.emoji import SPLITS
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
@@ -74,7 +78,7 @@ class Experiment(NamedTuple):
     """
 
     config: ConfigDict
-    sources: dict[str, AnySource]
+    sources: dict[str, Source]
     tokenizer: Tokenizer
     standardisation: Standardisation
     model: TwinNetwork
@@ -94,13 +98,21 @@ class Experiment(NamedTuple):
             batch_size=self.config.train.batch_size // jax.process_count(),
             seed=self.config.seed,
             augment=AugmentConfig(**data.augment),
+            noise=self._train_noise(),
+            scales=feature_scales(self.sources["train"]) if data.train_noise else None,
             num_workers=data.num_workers,
             text_length=data.text_length,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
         )
 
-    def eval_iterator(self, split: str | Source, condition: Condition | None = None) -> Iterator[dict[str, Any]]:
+    def _train_noise(self) -> Condition | None:
+        text = self.config.data.train_noise
+        return noise_condition(text, self.model.modalities) if text else None
+
+    def eval_iterator(
+        self, split: str | Source, condition: Condition | None = None, scales: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """One pass over a split (or any source), in order: this process's share of each batch, the last padded."""
         return iter(
             eval_batches(
@@ -109,6 +121,7 @@ class Experiment(NamedTuple):
                 batch_size=self.config.eval.batch_size // jax.process_count(),
                 condition=condition,
                 seed=self.config.eval.noise_seed,
+                scales=scales,
                 text_length=self.config.data.text_length,
                 shard_index=jax.process_index(),
                 shard_count=jax.process_count(),
@@ -163,9 +176,12 @@ def build_experiment(
     )
     check_batch(compiled.devices, config.train.batch_size, "config.train.batch_size", config.train.accumulation)
     check_batch(compiled.devices, config.eval.batch_size, "config.eval.batch_size")
+    protocol_conditions(config.eval.protocols, train.info.modalities)  # unknown names are told before training
+    if data.train_noise:
+        noise_condition(data.train_noise, train.info.modalities)
     return Experiment(
         config,
-        sources,
+        {**sources, "train": altered(train, data.train_missing, data.train_misaligned, config.seed)},
         tokenizer,
         standardisation,
         compiled.model,
@@ -284,7 +300,11 @@ def without_encoders(params: Any) -> Any:
 
 
 def encode_split(
-    experiment: Experiment, params: Any, split: str | Source, condition: Condition | None = None
+    experiment: Experiment,
+    params: Any,
+    split: str | Source,
+    condition: Condition | None = None,
+    scales: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Encodes a whole split once; everything else (subsets, routes, counterfactuals) is cheap algebra on the result.
 
@@ -293,13 +313,14 @@ def encode_split(
       params: on the devices.
       split: "train", "validation" or "test"; or any source of the same modalities.
       condition: what is done to the inputs.
+      scales: standard deviations of float modalities in training, for noise; see ``feature_scales``.
 
     Returns:
       {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding, of all processes.
     """
     devices = experiment.devices
     parts: list[dict[str, Any]] = []
-    for batch in experiment.eval_iterator(split, condition):
+    for batch in experiment.eval_iterator(split, condition, scales):
         on_devices = devices.split({name: batch[name] for name in ("inputs", *COLUMNS)})
         part = devices.gather(experiment.rows(params, on_devices))
         parts.append(jax.tree.map(lambda column, rows=part["where"]: column[rows], part))
