@@ -1,13 +1,16 @@
 """What every function of the core needs: argument checks, masked global sums, float promotion."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
+
+if TYPE_CHECKING:
+    from c3r_jax.core.tasks import Task
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -60,9 +63,10 @@ def check_where(where: Any, num_examples: int) -> Bool[Array, " batch"]:
     return where
 
 
-def valid_labels(labels: Any, where: Bool[Array, " batch"]) -> Int[Array, " batch"]:
+def valid_labels(labels: Any, where: Bool[Array, " batch"], task: "Task") -> Num[Array, "batch ..."]:
     """Returns checked labels with 0 in the excluded rows, whose labels may be anything."""
-    return jnp.where(where, check_labels(labels, where.shape[0]), 0)
+    labels = task.check_labels(labels, where.shape[0])
+    return jnp.where(expand(where, labels), labels, jnp.zeros((), labels.dtype))
 
 
 def expand(where: Bool[Array, " batch"], like: Array) -> Array:
@@ -114,6 +118,16 @@ def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows:
     parts = [x.reshape(-1, block_rows, *x.shape[1:]) for x in padded]
     found = jax.lax.map(lambda part: function(*part), parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], found)
+
+
+def weighted_mean(
+    x: Array, where: Bool[Array, " batch"], weights: Float[Array, " batch"] | None, axis_name: str | None
+) -> Array:
+    """Means ``x`` (B, ...) over the valid rows of all devices, each by its weight; weights of None are all equal."""
+    if weights is None:
+        return global_mean(x, where, axis_name)
+    total = global_sum(keep(where, weights).sum(), axis_name)
+    return global_sum(keep(where, x * expand(weights, x)).sum(0), axis_name) / jnp.where(total > 0, total, 1)
 
 
 def static_rows(num_examples: int, where: Any, axis_name: str | None) -> int | None:

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core._batch import (
     check_float,
@@ -19,7 +19,7 @@ from c3r_jax.core._batch import (
     promote,
     valid_labels,
 )
-from c3r_jax.core.risk import check_logits, odds_against
+from c3r_jax.core.tasks import CLASSIFICATION, Task
 
 COUNTERFACTUAL_MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
 
@@ -29,7 +29,7 @@ Predict = Callable[[Float[Array, "batch features"]], Float[Array, "batch classes
 def counterfactual(
     predict: Predict,
     z: Float[Array, "batch features"],
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
     *,
     mode: str = "removal",
     step_size: float = 0.5,
@@ -40,6 +40,7 @@ def counterfactual(
     key: Array | None = None,
     ball: float | None = None,
     block_rows: int | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Array, "batch features"]:
     r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
 
@@ -58,7 +59,7 @@ def counterfactual(
     Args:
       predict: maps z (B, d) to logits (B, K), row by row; any differentiable function.
       z: (B, d) representations.
-      labels: (B,) class ids.
+      labels: (B,) class ids, or what else the task has.
       mode: one of "removal", "gradient", "minimal", "instrumented", "mean", "permute".
       step_size: length of the whole "gradient" move in units of rms(z); unused by the other modes.
       num_steps: repetitions with a fresh direction ("removal", "minimal", "gradient").
@@ -68,6 +69,8 @@ def counterfactual(
       key: PRNG key, the same on every device; needed by "permute".
       ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
       block_rows: rows whose K logits are held at a time, where those of all rows are too many; None: all.
+      task: what outputs and labels mean; log-odds and chance become its :meth:`Task.excess`, favouring the label its
+        :meth:`Task.removable`.
 
     Returns:
       (B, d) z_bar in the dtype of z.
@@ -86,19 +89,21 @@ def counterfactual(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
-    z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, key)
+    z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, key, task)
     wide = keep(where, promote(z))
     start = wide if causal is None else keep(where, promote(causal))
 
     def direction(at: Array) -> tuple[Array, Array]:
-        odds = partial(_odds_and_gradient, predict, dtype=z.dtype)
-        return in_blocks(odds, (at, labels), block_rows)
+        excess = partial(_excess_and_gradient, predict, dtype=z.dtype, task=task)
+        return in_blocks(excess, (at, labels), block_rows)
 
     if mode in ("removal", "minimal"):
         centre = global_mean(start, where, axis_name) if mode == "removal" else None
         changed = start
         for _ in range(num_steps):
-            changed = _remove(changed, centre, direction) if centre is not None else _to_chance(changed, direction)
+            changed = (
+                _remove(changed, centre, direction, task) if centre is not None else _to_chance(changed, direction)
+            )
         moved = wide - start + changed
     elif mode == "gradient":
         moved = _ascend(wide, direction, step_size, num_steps, ball, rms(wide, where, axis_name))
@@ -107,7 +112,7 @@ def counterfactual(
     elif mode == "mean":
         moved = jnp.broadcast_to(global_mean(wide, where, axis_name)[None, :], wide.shape)
     else:
-        moved = _permute(wide, labels, where, axis_name, key)
+        moved = _permute(wide, labels, where, axis_name, key, task)
     return jnp.where(expand(where, z), moved.astype(z.dtype), z)
 
 
@@ -155,7 +160,7 @@ def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_na
     return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
 
 
-def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
+def _check(z, labels, mode, num_steps, step_size, z_c, where, key, task):
     if mode not in COUNTERFACTUAL_MODES:
         hint = " ('drop' acts on features: use drop_modality)" if mode == "drop" else ""
         raise ValueError(
@@ -163,7 +168,7 @@ def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
         )
     z = check_float("z", z, 2)
     where = check_where(where, z.shape[0])
-    labels = valid_labels(labels, where)
+    labels = valid_labels(labels, where, task)
     if z_c is not None:
         z_c = check_float("z_c", z_c, 2)
         if z_c.shape != z.shape:
@@ -179,16 +184,15 @@ def _check(z, labels, mode, num_steps, step_size, z_c, where, key):
     return z, labels, z_c, where
 
 
-def _odds_and_gradient(predict: Predict, at: Array, labels: Array, dtype) -> tuple[Array, Array]:
-    """Log-odds against the label (B,) and each row's own gradient of it (B, d), at ``at``."""
+def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype, task: Task) -> tuple[Array, Array]:
+    """How far each row's label is from being told (B,), relative to chance, and its own gradient (B, d), at ``at``."""
 
-    def total(point: Array) -> tuple[Array, tuple[Array, Array]]:
-        logits, checked = check_logits(predict(point.astype(dtype)), labels)
-        odds = odds_against(logits, checked)
-        return odds.sum(), (odds, jnp.asarray(logits.shape[-1], odds.dtype))
+    def total(point: Array) -> tuple[Array, Array]:
+        excess = task.excess(*task.check(predict(point.astype(dtype)), labels))
+        return excess.sum(), excess
 
-    gradient, (odds, num_classes) = jax.grad(total, has_aux=True)(at)
-    return odds + jnp.log(1 / (num_classes - 1)), gradient
+    gradient, excess = jax.grad(total, has_aux=True)(at)
+    return excess, gradient
 
 
 def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
@@ -199,17 +203,18 @@ def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
     return jnp.where(square > 0, g * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def _remove(part: Array, centre: Array, direction: Callable) -> Array:
+def _remove(part: Array, centre: Array, direction: Callable, task: Task) -> Array:
     """Takes away the component along -u (towards the label) that exceeds the mean's."""
-    _, gradient = direction(part)
+    excess, gradient = direction(part)
     u = _unit(gradient)
-    towards = jnp.minimum(0, ((part - centre[None, :]) * u).sum(-1, keepdims=True))
-    return part - towards * u
+    along = ((part - centre[None, :]) * u).sum(-1, keepdims=True)
+    slope = (gradient * u).sum(-1, keepdims=True)
+    return part - task.removable(along, excess[:, None], slope) * u
 
 
 def _to_chance(part: Array, direction: Callable) -> Array:
     """Takes the smallest linearised step after which the label is no likelier than 1/K."""
-    excess, gradient = direction(part)  # excess: odds against the label relative to chance; negative: label favoured
+    excess, gradient = direction(part)  # negative: the label is favoured
     square = jnp.square(gradient).sum(-1)
     step = jnp.where(square > 0, jax.nn.relu(-excess) / jnp.where(square > 0, square, 1), 0)
     return part + step[:, None] * gradient
@@ -230,7 +235,7 @@ def _ascend(z: Array, direction: Callable, step_size: float, num_steps: int, bal
     return moved
 
 
-def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: Array | None) -> Array:
+def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: Array | None, task: Task) -> Array:
     """Gives each row a uniformly drawn valid row of the global batch with another label; the mean if there is none.
 
     Sorted by label, the rows of another label are all but one block: draw a position in the rest and step over the
@@ -243,11 +248,15 @@ def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: 
     else:
         all_z, all_labels, all_where = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (z, labels, where))
         first = jax.lax.axis_index(axis_name) * z.shape[0]
+    all_labels = task.keys(all_labels)
+    labels = jax.lax.dynamic_slice_in_dim(all_labels, first, z.shape[0])
     count = all_where.sum()
     order = jnp.lexsort((all_labels, ~all_where))
-    ranked = jnp.where(jnp.arange(order.shape[0]) < count, all_labels[order], jnp.iinfo(all_labels.dtype).max)
-    begin = jnp.searchsorted(ranked, labels, side="left")
-    end = jnp.minimum(jnp.searchsorted(ranked, labels, side="right"), count)
+    last = jnp.inf if jnp.issubdtype(all_labels.dtype, jnp.floating) else jnp.iinfo(all_labels.dtype).max
+    ranked = jnp.where(jnp.arange(order.shape[0]) < count, all_labels[order], last)
+    same = labels.dtype.type(task.tolerance)
+    begin = jnp.searchsorted(ranked, labels - same, side="left")
+    end = jnp.minimum(jnp.searchsorted(ranked, labels + same, side="right"), count)
     others = count - (end - begin)
     draws = jax.random.uniform(key, (order.shape[0],))
     draw = jnp.floor(jax.lax.dynamic_slice_in_dim(draws, first, z.shape[0]) * others).astype(begin.dtype)

@@ -9,9 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core._batch import check_float, check_where, global_mean, keep, promote, static_rows, valid_labels
+from c3r_jax.core._batch import (
+    check_float,
+    check_where,
+    global_mean,
+    keep,
+    promote,
+    static_rows,
+    valid_labels,
+    weighted_mean,
+)
 from c3r_jax.core.counterfactual import COUNTERFACTUAL_MODES, Predict, closeness, counterfactual
 from c3r_jax.core.instrument import FirstStage, Moments, check_rows, merge_moments
 from c3r_jax.core.real_world import (
@@ -23,7 +32,8 @@ from c3r_jax.core.real_world import (
     moments_width,
     relevance_loss,
 )
-from c3r_jax.core.risk import NECESSITY_KINDS, C3Risk, c3_risk, label_logit, necessity_loss, sufficiency_loss
+from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.tasks import CLASSIFICATION, NECESSITY_KINDS, Task
 
 Fitted = tuple[RealWorld, Float[Array, ""], Moments | None]  # z_c, L_v and the batch's moments
 INSTRUMENTS = ("two_stage", "attention", "none")
@@ -147,7 +157,7 @@ def c3r_loss(
     predict: Predict,
     fuse: Fuse,
     features: Features,
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
     *,
     config: C3RConfig = C3RConfig(),
     present: Bool[Array, "batch modalities"] | None = None,
@@ -156,6 +166,7 @@ def c3r_loss(
     key: Array | None = None,
     moments: Moments | None = None,
     fitted: Fitted | None = None,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Float[Array, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head.
 
@@ -173,7 +184,7 @@ def c3r_loss(
       predict: z (B, d) -> logits (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d); reads only what is present.
       features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention".
-      labels: (B,) class ids.
+      labels: (B,) class ids, or what else the task has.
       config: weights and modes.
       present: (B, M) bool, columns in the sorted order of the names (that in which JAX keeps a dict); absent features
         change nothing, whatever they hold.
@@ -183,6 +194,7 @@ def c3r_loss(
       moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
         batches); the gradient goes through this batch only.
       fitted: what :func:`real_world` found for these rows, where several losses share it.
+      task: what outputs and labels mean: its loss in the place of the cross-entropy, its own necessity and risks.
 
     Returns:
       The loss and :class:`C3RTerms`.
@@ -205,45 +217,57 @@ def c3r_loss(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
-    features, labels, present, rows = _check_batch(features, labels, config, present, where)
+    features, labels, present, rows = _check_batch(features, labels, config, present, where, task)
     z = check_float("fuse(features, present)", fuse(features, present), 2)
     real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
     z_bar = hypothetical_representation(
-        predict, fuse, features, z, labels, real, present, config=config, where=rows, axis_name=axis_name, key=key
+        predict,
+        fuse,
+        features,
+        z,
+        labels,
+        real,
+        present,
+        config=config,
+        where=rows,
+        axis_name=axis_name,
+        key=key,
+        task=task,
     )
     logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
     prior = None if config.prior is None else jnp.asarray(config.prior)
-    smooth = partial(sufficiency_loss, label_smoothing=config.label_smoothing)
+    smooth = partial(task.loss, label_smoothing=config.label_smoothing)
     losses = jnp.stack(
         [
             _counted(config.w_task, smooth(logits, labels)),
             _counted(config.lambda_s, smooth(causal_logits, labels)),
-            _counted(config.lambda_n, necessity_loss(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
-            _counted(0, jnp.exp(label_logit(jax.nn.log_softmax(promote(hypothetical_logits)), labels))),
+            _counted(config.lambda_n, task.necessity(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
+            _counted(0, task.probability(hypothetical_logits, labels)),
         ],
         axis=1,
     )
-    task, sufficiency, necessity, label_probability = global_mean(losses, rows, axis_name)
+    means = weighted_mean(losses, rows, task.weights(labels), axis_name)
+    task_loss, sufficiency, necessity, label_probability = means
     close = closeness(z, z_bar, rows, axis_name)
     stages = None
     if real.stages is not None and real.h_hat is not None:
         stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
     weighted = (
-        (config.w_task, task),
+        (config.w_task, task_loss),
         (config.lambda_s, sufficiency),
         (config.lambda_n, necessity),
         (config.lambda_v, relevance),
         (config.lambda_fe, close),
     )
     # A term that is switched off is reported, but not even a NaN of it reaches the loss or (see _counted) a gradient.
-    loss = sum((weight * term for weight, term in weighted if not _is_zero(weight)), jnp.zeros((), task.dtype))
+    loss = sum((weight * term for weight, term in weighted if not _is_zero(weight)), jnp.zeros((), task_loss.dtype))
     return loss, C3RTerms(
-        task=task,
+        task=task_loss,
         sufficiency=sufficiency,
         necessity=necessity,
         relevance=relevance,
         closeness=close,
-        risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name),
+        risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
         label_probability=label_probability,
         logits=logits,
         z=z,
@@ -259,7 +283,7 @@ def hypothetical_representation(
     fuse: Fuse,
     features: Features,
     z: Float[Array, "batch features"],
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
     real: RealWorld,
     present: Bool[Array, "batch modalities"],
     *,
@@ -268,6 +292,7 @@ def hypothetical_representation(
     axis_name: str | None = None,
     key: Array | None = None,
     block_rows: int | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Array, "batch features"]:
     """z_bar (B, d) as the configuration asks for it, given the real world's z_c: for training and evaluation alike."""
     if config.through_fuse:
@@ -284,6 +309,7 @@ def hypothetical_representation(
         axis_name=axis_name,
         key=key,
         block_rows=block_rows,
+        task=task,
     )
 
 
@@ -296,7 +322,7 @@ def _counted(weight: Any, losses: Array) -> Array:
     return jax.lax.stop_gradient(losses) if _is_zero(weight) else losses
 
 
-def _check_batch(features, labels, config, present, where):
+def _check_batch(features, labels, config, present, where, task):
     """Checks the arguments, and zeroes what is absent or excluded so that it can reach no sum and no gradient."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
@@ -320,7 +346,7 @@ def _check_batch(features, labels, config, present, where):
             f"bool were expected: one column for each of {list(features)}."
         )
     rows = check_where(where, num_examples)
-    labels = valid_labels(labels, rows)
+    labels = valid_labels(labels, rows, task)
     features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
     return features, labels, present, rows
 

@@ -2,24 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core._batch import (
-    check_float,
-    check_labels,
-    check_where,
-    concrete,
-    global_count,
-    global_sum,
-    keep,
-    promote,
-    valid_labels,
-)
-
-NECESSITY_KINDS = ("hinge", "log", "kl")
+from c3r_jax.core._batch import check_float, check_where, global_count, global_sum, keep, promote, valid_labels
+from c3r_jax.core.tasks import CLASSIFICATION, Task
 
 
 class C3Risk(NamedTuple):
@@ -42,40 +29,12 @@ class C3Risk(NamedTuple):
     joint: Float[Array, ""]
 
 
-def check_logits(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Returns logits (B, K) in float32 or wider and checked labels (B,)."""
-    logits = promote(check_float("logits", logits, 2))
-    if logits.shape[1] < 2:
-        raise ValueError(f"logits have shape {logits.shape}, but at least 2 classes were expected in the last axis.")
-    return logits, check_labels(labels, logits.shape[0], logits.shape[1])
-
-
-def centred(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-    """Shifts each row's largest logit to 0: nothing changes but the rounding, which large logits would dominate."""
-    return logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
-
-
-def label_mask(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, "batch classes"]:
-    """Marks each row's label among its classes."""
-    return labels[:, None] == jnp.arange(logits.shape[1])[None, :]
-
-
-def label_logit(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """Picks l_y; NaN for a label outside [0, K), which under ``jit`` cannot be refused earlier."""
-    picked = jnp.where(label_mask(logits, labels), logits, 0).sum(-1)
-    in_range = (labels >= 0) & (labels < logits.shape[1])
-    return jnp.where(in_range, picked, jnp.nan)
-
-
-def odds_against(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """Log-odds of not being the label, logsumexp_{k != y} l_k - l_y: linear where cross-entropy underflows."""
-    logits = centred(logits)
-    others = jnp.where(label_mask(logits, labels), jnp.finfo(logits.dtype).min, logits)
-    return jax.nn.logsumexp(others, axis=-1) - label_logit(logits, labels)
-
-
 def sufficiency_loss(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, label_smoothing: float = 0.0
+    logits: Float[Array, "batch classes"],
+    labels: Num[Array, "batch ..."],
+    *,
+    label_smoothing: float = 0.0,
+    task: Task = CLASSIFICATION,
 ) -> Float[Array, " batch"]:
     r"""Cross-entropy of the real-world branch: is the causal part enough to tell the label?
 
@@ -86,6 +45,7 @@ def sufficiency_loss(
       labels: (B,) class ids in [0, K).
       label_smoothing: share epsilon in [0, 1) of the label's probability that is spread over all K classes; the
         logits must then be finite.
+      task: what outputs and labels mean; with another task than the default, its loss.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces. An out-of-range label gives NaN under ``jit``.
@@ -102,22 +62,16 @@ def sufficiency_loss(
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
       C. Szegedy et al., Rethinking the Inception architecture for computer vision, 2016 (label smoothing).
     """
-    if not isinstance(label_smoothing, Tracer) and not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}, but a share of at least 0 and below 1 was expected.")
-    logits, labels = check_logits(logits, labels)
-    logits = centred(logits)
-    losses = jax.nn.logsumexp(logits, axis=-1) - label_logit(logits, labels)
-    if not isinstance(label_smoothing, Tracer) and label_smoothing == 0:
-        return losses  # so that a class masked by a logit of -inf costs nothing
-    return losses + label_smoothing * (label_logit(logits, labels) - logits.mean(axis=-1))
+    return task.loss(logits, labels, label_smoothing=label_smoothing)
 
 
 def necessity_loss(
     counterfactual_logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
     *,
     kind: str = "hinge",
     prior: Float[Array, " classes"] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Array, " batch"]:
     r"""Penalty of the hypothetical-world branch: can the label still be told once the causal part is gone?
 
@@ -135,6 +89,7 @@ def necessity_loss(
       labels: (B,) class ids in [0, K).
       kind: "hinge", "log" or "kl".
       prior: (K,) training label shares, positive, summing to 1; needed by "kl".
+      task: what outputs and labels mean; with another task than the default, its penalties.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces.
@@ -148,34 +103,17 @@ def necessity_loss(
       >>> [round(float(loss), 4) for loss in losses]
       [0.0, 0.5662, 0.0]
     """
-    if kind not in NECESSITY_KINDS:
-        raise ValueError(f"necessity kind {kind!r} is unknown: expected one of {', '.join(NECESSITY_KINDS)}.")
-    logits, labels = check_logits(counterfactual_logits, labels)
-    if kind == "hinge":
-        logits = centred(logits)
-        log_p = label_logit(logits, labels) - jax.nn.logsumexp(logits, axis=-1)
-        return jax.nn.relu(log_p + jnp.log(jnp.asarray(logits.shape[1], logits.dtype)))
-    if kind == "log":
-        return jax.nn.softplus(-odds_against(logits, labels))
-    if prior is None:
-        raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
-    prior = promote(prior).astype(logits.dtype)
-    if prior.shape != logits.shape[1:]:
-        raise ValueError(f"prior has shape {prior.shape}, but {logits.shape[1:]} was expected: one share a class.")
-    shares = concrete(prior)
-    if shares is not None and (shares.min() < 0 or abs(shares.sum() - 1) > 1e-3):
-        raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
-    entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
-    return entropy - (prior[None, :] * jax.nn.log_softmax(logits, axis=-1)).sum(-1)
+    return task.necessity(counterfactual_logits, labels, kind=kind, prior=prior)
 
 
 def c3_risk(
     logits: Float[Array, "batch classes"],
     counterfactual_logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
     *,
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
+    task: Task = CLASSIFICATION,
 ) -> C3Risk:
     r"""Measures the C3 risk with 0/1 losses, and the interval it leaves for C3.
 
@@ -192,6 +130,7 @@ def c3_risk(
       labels: (B,) class ids.
       where: (B,) bool, rows that count; None: all.
       axis_name: mapped axis over which the batch is split (``pmap``, ``shard_map``); risks are then global.
+      task: what outputs and labels mean, and when a label is told.
 
     Returns:
       :class:`C3Risk` of scalars; NaN when no row counts. A row with a non-finite logit is wrong in that branch.
@@ -211,31 +150,43 @@ def c3_risk(
     """
     logits = promote(check_float("logits", logits, 2))
     where = check_where(where, logits.shape[0])
-    events = risk_events(logits, counterfactual_logits, valid_labels(labels, where))
-    return risk_of(events, where=where, axis_name=axis_name)
+    labels = valid_labels(labels, where, task)
+    events = risk_events(logits, counterfactual_logits, labels, task)
+    return risk_of(events, where=where, weights=task.weights(labels), axis_name=axis_name)
 
 
 def risk_events(
     logits: Float[Array, "batch classes"],
     counterfactual_logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
+    labels: Num[Array, "batch ..."],
+    task: Task = CLASSIFICATION,
 ) -> Float[Array, "batch 3"]:
-    """What :func:`c3_risk` counts, row by row: wrong at z_c, right at z_bar, right at z_c and wrong at z_bar."""
-    logits, labels = check_logits(logits, labels)
-    counterfactual_logits, labels = check_logits(counterfactual_logits, labels)
+    """What :func:`c3_risk` counts, row by row: wrong at z_c, right at z_bar, right at z_c and wrong at z_bar.
+
+    Where a row has several labels these are shares of them.
+    """
+    logits, labels = task.check(logits, labels)
+    counterfactual_logits, labels = task.check(counterfactual_logits, labels)
     if logits.shape != counterfactual_logits.shape:
         raise ValueError(f"logits have shape {logits.shape}, but counterfactual_logits {counterfactual_logits.shape}.")
-
-    def right(scores: Array) -> Array:
-        return (jnp.argmax(scores, axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
-
-    real, hypothetical = right(logits), right(counterfactual_logits)
-    return jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
+    real, hypothetical = task.right(logits, labels), task.right(counterfactual_logits, labels)
+    events = jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
+    return events.mean(-1) if events.ndim == 3 else events
 
 
-def risk_of(events: Float[Array, "batch 3"], *, where: Bool[Array, " batch"], axis_name: str | None = None) -> C3Risk:
-    """The :class:`C3Risk` of events as :func:`risk_events` gives them."""
-    count = global_count(where, axis_name, events.dtype)
+def risk_of(
+    events: Float[Array, "batch 3"],
+    *,
+    where: Bool[Array, " batch"],
+    weights: Float[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+) -> C3Risk:
+    """The :class:`C3Risk` of events as :func:`risk_events` gives them, each row counted by its weight."""
+    if weights is None:
+        count = global_count(where, axis_name, events.dtype)
+    else:
+        events = events * weights[:, None]
+        count = global_sum(keep(where, weights).sum(), axis_name)
     # 0/0 = NaN when no row counts: an empty batch has no risk.
     sufficiency, necessity, joint = global_sum(keep(where, events).sum(0), axis_name) / count
     total = sufficiency + necessity
