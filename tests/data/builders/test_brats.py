@@ -2,51 +2,24 @@
 
 import gzip
 
-import nibabel
 import numpy as np
 import pytest
 
 from c3r_jax.data.builders.brats import MODALITIES, Brats2020, Brats2021, split_of
 from c3r_jax.data.builders.layout import DamagedItem, Item
-
-SHAPE = (6, 5, 4)
-
-
-class Small(Brats2020):
-    """The layout with volumes that tests can afford."""
-
-    shapes = {**dict.fromkeys(MODALITIES, (*SHAPE, 1)), "label": SHAPE}
-
-
-def write(path, volume, dtype=np.int16, slope=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(np.asarray(volume, dtype), np.eye(4))
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0)
-    nibabel.save(image, path)
-
-
-def volume_of(seed):
-    """Raw voxels: half of them background."""
-    generator = np.random.default_rng(seed)
-    return generator.integers(1, 900, SHAPE) * (generator.random(SHAPE) < 0.5)
-
-
-def mask_of(seed):
-    return np.random.default_rng(seed).choice([0, 1, 2, 4], SHAPE)
-
-
-def write_case(folder, number, endings=(".nii.gz",), skip=()):
-    name = f"BraTS20_Training_{number:03d}"
-    for i, modality in enumerate((*MODALITIES, "seg")):
-        if modality not in skip:
-            content = mask_of(number) if modality == "seg" else volume_of(10 * number + i)
-            write(folder / name / f"{name}_{modality}{endings[i % len(endings)]}", content)
-    return folder / name
+from tests.data.builders.media_files import (
+    BRATS_CASES,
+    SmallBrats,
+    brats_mask,
+    brats_volume,
+    write_brats_case,
+    write_nifti,
+)
+from tests.data.builders.media_files import BRATS_SHAPE as SHAPE
 
 
 def read(source, number):
-    layout = Small()
+    layout = SmallBrats()
     assert layout.problems(source) == []
     items = {item.key: item for split in layout.items(source).values() for item in split}
     return layout.reader(source)(items[f"BraTS20_Training_{number:03d}"])
@@ -61,66 +34,64 @@ def expected_of(raw):
 @pytest.mark.parametrize("below", ["", "MICCAI_BraTS2020_TrainingData", "a/b"])
 def test_cases_come_back_normalised_with_class_ids(tmp_path, below):
     for number in (1, 7):
-        write_case(tmp_path / below, number, endings=(".nii.gz", ".nii"))
+        write_brats_case(tmp_path / below, number, endings=(".nii.gz", ".nii"))
     for number in (1, 7):
         record = read(tmp_path, number)
         for i, modality in enumerate(MODALITIES):
             assert record[modality].dtype == np.float32 and record[modality].shape == (*SHAPE, 1)
-            np.testing.assert_allclose(record[modality], expected_of(volume_of(10 * number + i)), rtol=2e-6, atol=1e-6)
-        np.testing.assert_array_equal(record["label"], np.where(mask_of(number) == 4, 3, mask_of(number)))
+            np.testing.assert_allclose(
+                record[modality], expected_of(brats_volume(10 * number + i)), rtol=2e-6, atol=1e-6
+            )
+        np.testing.assert_array_equal(record["label"], np.where(brats_mask(number) == 4, 3, brats_mask(number)))
         assert record["label"].dtype == np.uint8 and sorted(record) == sorted([*MODALITIES, "label"])
 
 
 def test_scaled_and_float_files_are_read_as_their_header_says(tmp_path):
-    case = write_case(tmp_path, 1)
-    raw = volume_of(99)
-    write(case / f"{case.name}_t1.nii.gz", raw, np.float64)
-    write(case / f"{case.name}_seg.nii.gz", mask_of(1), np.float32, slope=1.0)
+    case = write_brats_case(tmp_path, 1)
+    raw = brats_volume(99)
+    write_nifti(case / f"{case.name}_t1.nii.gz", raw, np.float64)
+    write_nifti(case / f"{case.name}_seg.nii.gz", brats_mask(1), np.float32, slope=1.0)
     record = read(tmp_path, 1)
     np.testing.assert_allclose(record["t1"], expected_of(raw), rtol=2e-6, atol=1e-6)
-    np.testing.assert_array_equal(record["label"], np.where(mask_of(1) == 4, 3, mask_of(1)))
+    np.testing.assert_array_equal(record["label"], np.where(brats_mask(1) == 4, 3, brats_mask(1)))
 
 
 def test_split_depends_on_the_name_alone(tmp_path):
     names = [f"BraTS20_Training_{i:03d}" for i in range(1, 370)]
     counts = {split: sum(split_of(name) == split for name in names) for split in Brats2020.splits}
     assert counts == Brats2020.published_sizes
-    for number in (1, 7, 8):  # one of each split
-        write_case(tmp_path, number)
-    found = Small().items(tmp_path)
-    assert {split: [item.key[-1] for item in items] for split, items in found.items()} == {
-        "train": ["1"],
-        "validation": ["7"],
-        "test": ["8"],
-    }
+    for number in BRATS_CASES:
+        write_brats_case(tmp_path, number)
+    found = SmallBrats().items(tmp_path)
+    assert {int(item.key[-3:]): split for split, items in found.items() for item in items} == BRATS_CASES
 
 
 def test_missing_modalities_are_none(tmp_path):
-    write_case(tmp_path, 1, skip=("t1ce", "flair"))
+    write_brats_case(tmp_path, 1, skip=("t1ce", "flair"))
     record = read(tmp_path, 1)
     assert record["t1ce"] is None and record["flair"] is None and record["t2"] is not None
 
 
 def test_mask_of_the_odd_name_is_found(tmp_path):
-    case = write_case(tmp_path, 355, skip=("seg",))
-    write(case / "W39_1998.09.19_Segm.nii", mask_of(355))
+    case = write_brats_case(tmp_path, 355, skip=("seg",))
+    write_nifti(case / "W39_1998.09.19_Segm.nii", brats_mask(355))
     assert read(tmp_path, 355)["label"].max() == 3
 
 
 def spoil_shape(case):
-    write(case / f"{case.name}_t2.nii.gz", np.ones((6, 5, 5)))
+    write_nifti(case / f"{case.name}_t2.nii.gz", np.ones((6, 5, 5)))
 
 
 def spoil_nan(case):
-    write(case / f"{case.name}_t2.nii.gz", np.full(SHAPE, np.nan), np.float32)
+    write_nifti(case / f"{case.name}_t2.nii.gz", np.full(SHAPE, np.nan), np.float32)
 
 
 def spoil_zeros(case):
-    write(case / f"{case.name}_t2.nii.gz", np.zeros(SHAPE))
+    write_nifti(case / f"{case.name}_t2.nii.gz", np.zeros(SHAPE))
 
 
 def spoil_mask(case):
-    write(case / f"{case.name}_seg.nii.gz", np.full(SHAPE, 3))
+    write_nifti(case / f"{case.name}_seg.nii.gz", np.full(SHAPE, 3))
 
 
 def spoil_half(case):
@@ -159,13 +130,13 @@ def spoil_text(case):
     ],
 )
 def test_damaged_cases_say_why(tmp_path, spoil, reason):
-    spoil(write_case(tmp_path, 1))
+    spoil(write_brats_case(tmp_path, 1))
     with pytest.raises(DamagedItem, match=reason):
         read(tmp_path, 1)
 
 
 def test_case_without_any_image_is_damaged(tmp_path):
-    write_case(tmp_path, 1, skip=MODALITIES)
+    write_brats_case(tmp_path, 1, skip=MODALITIES)
     with pytest.raises(DamagedItem, match="none of the four images"):
         read(tmp_path, 1)
 
@@ -182,8 +153,8 @@ def test_volumes_of_the_published_size(tmp_path):
     name, shape = "BraTS2021_00000", (240, 240, 155)
     raw = np.zeros(shape, np.int16)
     raw[100:140, 100:140, 60:90] = np.arange(40)[:, None, None] + 1
-    write(tmp_path / name / f"{name}_t1ce.nii", raw)
-    write(tmp_path / name / f"{name}_seg.nii.gz", 4 * (raw > 20), np.uint8)
+    write_nifti(tmp_path / name / f"{name}_t1ce.nii", raw)
+    write_nifti(tmp_path / name / f"{name}_seg.nii.gz", 4 * (raw > 20), np.uint8)
     layout = Brats2021()
     (item,) = [item for items in layout.items(tmp_path).values() for item in items]
     assert item == Item(name, None, place=name)

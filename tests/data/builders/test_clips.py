@@ -1,37 +1,14 @@
 """CREMA-D and IEMOCAP: lists, sounds and frames written by the tests come back exactly, damage with its reason."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
-from scipy.io import wavfile
 
 from c3r_jax.data.builders.clips import int16_samples
 from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.cremad import CremaD
 from c3r_jax.data.builders.iemocap import Iemocap
 from c3r_jax.data.builders.layout import DamagedItem
-
-
-def tone(n, rate=16000, frequency=440.0):
-    return np.round(20000 * np.sin(2 * np.pi * frequency * np.arange(n) / rate)).astype(np.int16)
-
-
-def picture(shade):
-    file = io.BytesIO()
-    Image.new("RGB", (12, 8), (shade, 0, 0)).save(file, "jpeg")
-    return file.getvalue()
-
-
-def write_clip(source, sound, frames, n=500, count=7, rate=16000):
-    path = source / sound
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wavfile.write(path, rate, tone(n))
-    for i in range(count):
-        frame = source / frames / f"{i * 30:05d}.jpg"
-        frame.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_bytes(picture(10 * i))
+from tests.data.builders.media_files import CREMAD_CLIPS, picture, tone, wav, write_clip, write_cremad, write_iemocap
 
 
 def read_all(layout, source):
@@ -48,26 +25,13 @@ def read_all(layout, source):
 
 @pytest.fixture
 def cremad(tmp_path):
-    for split, name in (("train", "1001_DFA_ANG_XX"), ("train", "1002_DFA_SAD_XX"), ("test", "1003_IEO_HAP_LO")):
-        write_clip(tmp_path, f"audio/{split}/{name}.wav", f"visual/{split}_imgs/Image-01-FPS/{name}")
-    (tmp_path / "my_train_cre.txt").write_text("1001_DFA_ANG_XX.flv Anger\n1002_DFA_SAD_XX.flv Sad\n\n")
-    (tmp_path / "my_test_cre.txt").write_text("1003_IEO_HAP_LO.flv Happy\n")
+    write_cremad(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def iemocap(tmp_path):
-    lines = {
-        "train": ["Ses01F_impro01_F000.mp4 [split|sign] Excuse me, é [split|sign] Neutral"],
-        "dev": ["Ses01F_impro01_F001.mp4 [split|sign] Yeah. [split|sign] Happy"],
-        "test": ["Ses02M_script01_1_F002.mp4 [split|sign] No! [split|sign] Angry"],
-    }
-    for split, text in lines.items():
-        (tmp_path / f"my_{split}_iemo.txt").write_text("\n".join(text), encoding="utf-8")
-        name = text[0].split(".mp4")[0]
-        write_clip(
-            tmp_path, f"audio/{split}/{name}.wav", f"visual/{split}_imgs/{name}", count=0 if split == "dev" else 4
-        )
+    write_iemocap(tmp_path)
     return tmp_path
 
 
@@ -76,10 +40,8 @@ def test_cremad_comes_back(cremad):
     found = read_all(layout, cremad)
     names = layout.class_names(cremad)
     assert names == ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
-    assert {split: {key: names[label] for key, (label, _) in items.items()} for split, items in found.items()} == {
-        "train": {"1001_DFA_ANG_XX": "Anger", "1002_DFA_SAD_XX": "Sad"},
-        "test": {"1003_IEO_HAP_LO": "Happy"},
-    }
+    labels = {split: {key: names[label] for key, (label, _) in items.items()} for split, items in found.items()}
+    assert labels == CREMAD_CLIPS
     record = found["test"]["1003_IEO_HAP_LO"][1]
     assert record["video"] == [picture(10 * i) for i in (0, 2, 4)]  # three of seven
     assert record["audio"].dtype == np.int16 and len(record["audio"]) == -(-500 * 22050 // 16000)
@@ -166,12 +128,6 @@ def test_other_sample_formats_come_to_int16(dtype, scale):
     stored = (sound * scale + (128 if dtype == np.uint8 else 0)).astype(dtype)
     content = wav(np.stack([stored, stored], 1), 8000)  # two channels are averaged
     np.testing.assert_allclose(int16_samples(content, 8000), sound * 32768, atol=260 if dtype == np.uint8 else 1)
-
-
-def wav(samples, rate=16000):
-    file = io.BytesIO()
-    wavfile.write(file, rate, samples)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(

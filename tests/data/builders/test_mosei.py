@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import re
 
 import numpy as np
@@ -14,42 +13,15 @@ from c3r_jax.data.builders.mosei import Mosei, MoseiMult, MoseiMultUnaligned, Mo
 from c3r_jax.data.prepare import prepare
 from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import DataError
+from tests.data.builders.media_files import mosei_content, write_mosei
 
-SIZES = {"train": 5, "valid": 3, "test": 4}
 LAYOUTS = [Mosei, MoseiUnaligned, MoseiMult, MoseiMultUnaligned]
-
-
-def part_of(layout, n, seed):
-    """A split as the layout's public file has it."""
-    generator = np.random.default_rng(seed)
-    part = {name: generator.normal(size=(n, *layout.shapes[name])).astype(np.float32) for name in layout.kinds}
-    labels = np.linspace(-3, 3, n)
-    if layout in (Mosei, MoseiUnaligned):
-        texts = np.array([f"sentence {i}" for i in range(n)])
-        part |= {"raw_text": texts, "text_bert": np.ones((n, 3, 50), np.float32)}
-        part |= {"id": [f"video{seed}$_${i}" for i in range(n)], "regression_labels": labels.astype(np.float32)}
-        part |= {"annotations": ["Positive"] * n, "classification_labels": np.ones(n)}
-    else:
-        ids = np.array([[f"video{seed}".encode(), str(i).encode(), b"9.5"] for i in range(n)], object)
-        part |= {"labels": labels[:, None, None].astype(np.float32), "id": ids}
-    if layout is MoseiUnaligned:
-        part |= {f"{name}_lengths": [int(i) for i in generator.integers(1, 99, n)] for name in ("audio", "vision")}
-    return part
-
-
-def content_of(layout):
-    return {split: part_of(layout, n, seed) for seed, (split, n) in enumerate(SIZES.items())}
-
-
-def write(layout, folder, content):
-    with open(folder / layout.files[0], "wb") as file:
-        pickle.dump(content, file, protocol=4)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_files_come_back_exactly(tmp_path, layout):
-    content = content_of(layout)
-    write(layout, tmp_path, content)
+    content = mosei_content(layout)
+    write_mosei(layout, tmp_path, content)
     assert layout().problems(tmp_path) == [] and layout().class_names(tmp_path) == ()
     items, read = layout().items(tmp_path), layout().reader(tmp_path)
     assert {split: len(found) for split, found in items.items()} == {"train": 5, "validation": 3, "test": 4}
@@ -70,10 +42,10 @@ def test_files_come_back_exactly(tmp_path, layout):
 
 
 def test_keys_are_unique_even_where_ids_are_not(tmp_path):
-    content = content_of(Mosei)
+    content = mosei_content(Mosei)
     content["train"]["id"][3] = content["train"]["id"][2]
     del content["valid"]["id"]
-    write(Mosei, tmp_path, content)
+    write_mosei(Mosei, tmp_path, content)
     items = Mosei().items(tmp_path)
     assert [item.key for item in items["train"]][2:] == ["video0$_$2", "video0$_$2#3", "video0$_$4"]
     assert [item.key for item in items["validation"]] == ["0", "1", "2"]
@@ -81,9 +53,9 @@ def test_keys_are_unique_even_where_ids_are_not(tmp_path):
 
 @pytest.mark.parametrize("name, value", [("audio", np.nan), ("vision", -np.inf), ("text", np.inf)])
 def test_features_that_are_not_finite_are_damage(tmp_path, name, value):
-    content = content_of(Mosei)
+    content = mosei_content(Mosei)
     content["test"][name][1, 7, 3:5] = value
-    write(Mosei, tmp_path, content)
+    write_mosei(Mosei, tmp_path, content)
     items, convert = Mosei().items(tmp_path)["test"], Converter(Mosei(), tmp_path, 0).reader()
     assert re.search(f"{name}: 2 of [0-9]+ values are NaN or infinite", convert(1, items[1])["reason"])
     assert "reason" not in convert(0, items[0])
@@ -91,11 +63,11 @@ def test_features_that_are_not_finite_are_damage(tmp_path, name, value):
 
 @pytest.mark.parametrize("layout", [Mosei, MoseiMultUnaligned])
 def test_silence_of_minus_infinity_becomes_zero_and_is_counted(tmp_path, layout):
-    content = content_of(layout)
+    content = mosei_content(layout)
     content["train"]["audio"][2, 4, :6] = -np.inf
     content["train"]["audio"][3, 0, 0] = -np.inf
     content["valid"]["audio"][0, -1, -1] = -np.inf
-    write(layout, tmp_path, content)
+    write_mosei(layout, tmp_path, content)
     made = prepare(layout(), tmp_path, tmp_path / "out")
     splits = json.loads((made / "manifest.json").read_text())["splits"]
     assert {split: counts["mended"] for split, counts in splits.items()} == {
@@ -114,28 +86,28 @@ def test_silence_of_minus_infinity_becomes_zero_and_is_counted(tmp_path, layout)
 
 @pytest.mark.parametrize("label", [np.nan, 3.5, -np.inf])
 def test_labels_out_of_range_are_damage(tmp_path, label):
-    content = content_of(Mosei)
+    content = mosei_content(Mosei)
     content["test"]["regression_labels"][2] = label
-    write(Mosei, tmp_path, content)
+    write_mosei(Mosei, tmp_path, content)
     damage = [item.damage for item in Mosei().items(tmp_path)["test"]]
     assert damage[2].startswith(f"its label is {label}, expected a number in [-3, 3]") and damage.count(None) == 3
 
 
 def test_lengths_that_cannot_be_are_damage(tmp_path):
-    content = content_of(MoseiUnaligned)
+    content = mosei_content(MoseiUnaligned)
     content["train"]["audio_lengths"][0] = -1
-    write(MoseiUnaligned, tmp_path, content)
+    write_mosei(MoseiUnaligned, tmp_path, content)
     with pytest.raises(DamagedItem, match="audio is said to have -1 steps"):
         MoseiUnaligned().reader(tmp_path)(MoseiUnaligned().items(tmp_path)["train"][0])
 
 
 def test_problems_name_what_is_missing_or_of_another_shape(tmp_path):
     assert "has no aligned_50.pkl" in Mosei().problems(tmp_path)[0]
-    content = content_of(Mosei)
+    content = mosei_content(Mosei)
     del content["valid"]
     del content["test"]["audio"]
     content["train"]["text"] = content["train"]["text"][..., :300]
-    write(Mosei, tmp_path, content)
+    write_mosei(Mosei, tmp_path, content)
     split, text, audio = sorted(
         Mosei().problems(tmp_path), key=lambda text: ("valid" not in text, "'text'" not in text)
     )
@@ -143,14 +115,14 @@ def test_problems_name_what_is_missing_or_of_another_shape(tmp_path):
     assert "has 'text' of shape (5, 50, 300) in 'train', expected (5, 50, 768)" in text
     assert "has 'audio' of shape (0,) in 'test', expected (4, 50, 74)" in audio
     for other in (["a list"], {"train": 1, "valid": None, "test": {"labels": "x", "text": [[1], [2, 3]]}}):
-        write(Mosei, tmp_path, other)
+        write_mosei(Mosei, tmp_path, other)
         assert len(Mosei().problems(tmp_path)) >= 3
 
 
 def test_lengths_must_be_there(tmp_path):
-    content = content_of(MoseiUnaligned)
+    content = mosei_content(MoseiUnaligned)
     del content["test"]["vision_lengths"]
-    write(MoseiUnaligned, tmp_path, content)
+    write_mosei(MoseiUnaligned, tmp_path, content)
     (problem,) = MoseiUnaligned().problems(tmp_path)
     assert "has no 'vision_lengths' of each item in 'test'" in problem
 
@@ -160,7 +132,7 @@ def test_a_hostile_file_is_refused_unrun(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/marker",)
 
-    write(Mosei, tmp_path, {"train": Evil()})
+    write_mosei(Mosei, tmp_path, {"train": Evil()})
     (problem,) = Mosei().problems(tmp_path)
     assert re.search(r"aligned_50\.pkl asks for \w+\.system", problem)
     with pytest.raises(DataError, match=re.escape(problem)):
