@@ -56,6 +56,7 @@ class Stamps(Layout):
     license = "GPL-2"
     kinds = {"image": "image", "speech": "audio", "text": "text"}
     sample_rate = RATE
+    spectrogram = "stft"
     published_sizes = {"train": 501, "validation": 168, "test": 166}
     splits = {split: split for split in SHARES}
     fit = "squash"
