@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.data.vocab_size = 1000  # of word_piece
     config.data.text_length = 40  # tokens
     config.data.standardise = True  # features and sequences, by the training split's means and standard deviations
+    config.data.keep = False  # decoded examples in memory: for prepared sets and records that fit
     config.data.num_workers = 0  # processes that prepare batches; the order does not depend on it
     config.data.train_missing = ()  # "modality=share" or "modality@class=share" of training examples that lack it
     config.data.train_misaligned = ()  # "modality=share" of training examples that have another one's

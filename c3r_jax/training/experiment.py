@@ -30,6 +30,7 @@ from c3r_jax.data import (
 from c3r_jax.data.altered import altered
 from c3r_jax.data.builders.registry import LAYOUTS
 from c3r_jax.data.emoji import SPLITS
+from c3r_jax.data.kept import KeptSource
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.records import RecordSource, load_records
@@ -49,7 +50,7 @@ from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
-AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource
+AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource | KeptSource
 SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
@@ -165,6 +166,8 @@ def build_experiment(
         split: StandardisedSource(source, standardisation) if standardisation.mean else source
         for split, source in loaded.items()
     }
+    if data.keep:
+        sources = {split: KeptSource(source) for split, source in sources.items()}
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     method = build_method(config, train.labels, train.info.num_classes)

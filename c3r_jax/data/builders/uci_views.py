@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.builders.layout import Item, Layout, Record
 from c3r_jax.data.builders.packages import Package
 from c3r_jax.data.hashing import permutation
 from c3r_jax.errors import DataError
@@ -28,7 +28,7 @@ class UciViews(Layout):
 
     Views: profile correlations (fac), Fourier coefficients (fou), Karhunen-Loeve coefficients (kar), morphology (mor),
     pixel means (pix) and Zernike moments (zer). Each class is split 60/20/20 in an order that a fixed seed gives.
-    Columns are standardised by the mean and standard deviation of the training rows alone.
+    Values stay as they are; ``config.data.standardise`` scales them by the training split.
 
     References:
       M. van Breukelen et al., Handwritten digit recognition by combined classifiers, 1998.
@@ -74,31 +74,12 @@ class UciViews(Layout):
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
         """See :class:`Layout`."""
-        tables, labels = _tables(source)
-        train = _split(labels)["train"]
-        scaled = {name: standardised(table, train) for name, table in tables.items()}
+        tables, _ = _tables(source)
 
         def read(item: Item) -> Record:
-            record: Record = {name: table[item.place] for name, table in scaled.items()}
-            for name, table in scaled.items():
-                if not np.isfinite(table[item.place]).all():
-                    raise DamagedItem(f"its view {name!r} has values that are not finite")
-            return record
+            return {name: table[item.place].astype(np.float32) for name, table in tables.items()}
 
         return read
-
-
-def standardised(table: Table, train: np.ndarray) -> Table:
-    """Columns minus their mean, over their standard deviation, both of the finite training rows; constants become 0.
-
-    Example:
-      >>> standardised(np.array([[0.0], [2.0], [5.0]]), np.array([0, 1]))
-      array([[-1.], [ 1.], [ 4.]], dtype=float32)
-    """
-    rows = table[train]
-    rows = rows[np.isfinite(rows).all(1)]
-    spread = rows.std(0)
-    return ((table - rows.mean(0)) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
 
 
 def _split(labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.builders.layout import Item, Layout, Record
 from c3r_jax.data.builders.packages import Package
 from c3r_jax.data.builders.pickles import load_pickle
 from c3r_jax.errors import DataError
@@ -77,9 +77,7 @@ class Watch(Layout):
 
         def read(item: Item) -> Record:
             number, start = item.place
-            window = np.asarray(series[number][start : start + WINDOW], np.float32)
-            if not np.isfinite(window).all():
-                raise DamagedItem("its window has values that are not finite")
+            window = series[number][start : start + WINDOW]
             return {"accelerometer": window[:, :3], "gyroscope": window[:, 3:]}
 
         return read

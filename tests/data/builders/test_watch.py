@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from c3r_jax.data.builders.layout import DamagedItem
+from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.watch import FILE, Watch
 
 LAYOUT = Watch()
@@ -65,8 +65,8 @@ def test_values_that_are_not_finite_are_damage(tmp_path):
     data = recordings()
     data["X"][1][17, 2] = np.nan
     write(tmp_path, data)
-    with pytest.raises(DamagedItem, match="not finite"):
-        LAYOUT.reader(tmp_path)(LAYOUT.items(tmp_path)["train"][1])
+    entry = Converter(LAYOUT, tmp_path, 2).reader()(1, LAYOUT.items(tmp_path)["train"][1])
+    assert entry["reason"] == "accelerometer: 1 of 600 values are NaN or infinite"
 
 
 @pytest.mark.parametrize(

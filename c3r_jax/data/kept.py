@@ -1,0 +1,44 @@
+"""Small sets from files: every example is read and decoded once, and kept."""
+
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.data.source import Example, Source
+
+
+class KeptSource:
+    """A source that keeps what it has read; all else is the source's own.
+
+    Attributes:
+      info: the set's description.
+      streamed: False: what is made of its examples may be kept, too.
+    """
+
+    streamed = False
+
+    def __init__(self, source: Source):
+        self.info = source.info
+        self._source = source
+        self._kept: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying and pickling ask before there is a source
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}  # each process keeps its own
+
+    def __getitem__(self, position: int, /) -> Example:
+        example = self._kept.get(int(position))
+        if example is None:
+            example = dict(self._source[position])
+            for value in example.values():
+                if isinstance(value, np.ndarray):
+                    value.flags.writeable = False  # the next reader sees the same array
+            self._kept[int(position)] = example
+        return dict(example)

@@ -1,0 +1,50 @@
+"""Kept examples are read once, stay as they are, and do not travel to other processes."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from c3r_jax.data.kept import KeptSource
+from c3r_jax.data.source import DatasetInfo
+
+
+class Counting:
+    """Counts how often each example is read."""
+
+    streamed = True
+    texts = ("a", "b")
+
+    def __init__(self):
+        self.info = DatasetInfo("demo", ("sound",), ("low", "high"))
+        self.reads = [0, 0, 0]
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, position):
+        self.reads[position] += 1
+        return {"sound": np.full(4, position, np.float32), "label": position % 2}
+
+
+def test_examples_are_read_once_and_stay_as_they_are():
+    inner = Counting()
+    kept = KeptSource(inner)
+    for position in (0, 2, 2, np.int64(0)):
+        example = kept[position]
+        np.testing.assert_array_equal(example["sound"], np.full(4, position))
+        example["label"] = 7
+        with pytest.raises(ValueError, match="read-only"):
+            example["sound"][0] = 1
+    assert inner.reads == [1, 0, 1] and kept[2]["label"] == 0
+    assert (len(kept), kept.info, kept.texts, kept.streamed) == (3, inner.info, inner.texts, False)
+    assert not hasattr(kept, "gather")
+
+
+def test_what_is_kept_does_not_travel():
+    kept = KeptSource(Counting())
+    kept[1]
+    travelled = pickle.loads(pickle.dumps(kept))
+    assert travelled._source.reads == [0, 1, 0]
+    travelled[1]
+    assert travelled._source.reads == [0, 2, 0]
