@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from c3r_jax.evaluation.branches import BranchRunner, measured_risk
 from c3r_jax.evaluation.metrics import classification_metrics
 from c3r_jax.evaluation.pairs import pair_metrics
 from c3r_jax.models.contrastive import match
-from c3r_jax.training.experiment import encode_split, without_encoders
+from c3r_jax.training.experiment import encode_batches, encode_split, without_encoders
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -47,7 +48,7 @@ def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
 
 
 def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
-    """Scores the running model on the validation split, with the running moments.
+    """Scores the running model on the validation split, with moments of the parameters that are scored.
 
     Args:
       experiment: the run.
@@ -61,8 +62,8 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
         return _validate_pairs(experiment, state)
     model = experiment.model
     h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
-    params, instrument = experiment.devices.host((without_encoders(state.evaluated), state.instrument))
-    moments = Moments(**instrument) if instrument else None
+    params = experiment.devices.host(without_encoders(state.evaluated))
+    moments = current_moments(experiment, state, params)
     values: dict[str, float] = {}
     accuracies = []
     for mask in subsets(len(model.modalities)):
@@ -84,6 +85,30 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
             values[f"accuracy/{subset_name(model.modalities, mask)}"] = scores["accuracy"]
     values["mean_accuracy"] = float(np.mean(accuracies))
     return values
+
+
+def current_moments(experiment: "Experiment", state: "TrainState", params: Any) -> Moments | None:
+    """The instrument's moments of the parameters that are evaluated; None without an instrument.
+
+    Running moments are those of the parameters that are trained. Where averaged ones are evaluated, as many training
+    examples as the running moments weigh (an epoch at most) are encoded with those.
+
+    Args:
+      experiment: the run.
+      state: on the devices.
+      params: of ``state.evaluated``, on the host, without the encoders.
+    """
+    if not state.instrument:
+        return None
+    if not state.ema:
+        return Moments(**experiment.devices.host(state.instrument))
+    train = experiment.config.train
+    num_rows = min(train.batch_size / (1 - train.moments_decay), len(experiment.sources["train"]))
+    batches = experiment.train_iterator(plain=True)
+    some = itertools.islice(batches, math.ceil(num_rows / experiment.config.eval.batch_size))
+    h, present, _, _ = encode_batches(experiment, state.ema, some)
+    batches.close()
+    return experiment.branches.measure_moments(params, h, present)
 
 
 def _validate_pairs(experiment: "Experiment", state: "TrainState") -> dict[str, float]:

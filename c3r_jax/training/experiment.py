@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -90,18 +90,18 @@ class Experiment(NamedTuple):
     rows: Callable[..., Any]
     branches: BranchRunner
 
-    def train_iterator(self) -> TrainIterator:
-        """The endless batches of training: this process's share of each."""
-        data = self.config.data
+    def train_iterator(self, *, plain: bool = False) -> TrainIterator:
+        """The endless batches of training: this process's share of each; plain: as evaluation would see them."""
+        data, size = self.config.data, (self.config.eval if plain else self.config.train).batch_size
         return train_batches(
             self.sources["train"],
             self.tokenizer,
-            batch_size=self.config.train.batch_size // jax.process_count(),
+            batch_size=size // jax.process_count(),
             seed=self.config.seed,
-            augment=AugmentConfig(**data.augment),
-            noise=self._train_noise(),
-            scales=feature_scales(self.sources["train"]) if data.train_noise else None,
-            num_workers=data.num_workers,
+            augment=AugmentConfig() if plain else AugmentConfig(**data.augment),
+            noise=None if plain else self._train_noise(),
+            scales=feature_scales(self.sources["train"]) if data.train_noise and not plain else None,
+            num_workers=0 if plain else data.num_workers,
             text_length=data.text_length,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
@@ -321,9 +321,16 @@ def encode_split(
     Returns:
       {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding, of all processes.
     """
+    return encode_batches(experiment, params, experiment.eval_iterator(split, condition, scales))
+
+
+def encode_batches(
+    experiment: Experiment, params: Any, batches: Iterable[dict[str, Any]]
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Encodes batches of evaluation's size, as :func:`encode_split` does those of a split."""
     devices = experiment.devices
     parts: list[dict[str, Any]] = []
-    for batch in experiment.eval_iterator(split, condition, scales):
+    for batch in batches:
         on_devices = devices.split({name: batch[name] for name in ("inputs", *COLUMNS)})
         part = devices.gather(experiment.rows(params, on_devices))
         parts.append(jax.tree.map(lambda column, rows=part["where"]: column[rows], part))

@@ -9,7 +9,7 @@ import chex
 import numpy as np
 import pytest
 
-from c3r_jax.data import AugmentConfig, ByteTokenizer, train_batches
+from c3r_jax.data import AugmentConfig, ByteTokenizer, eval_batches, train_batches
 from c3r_jax.data.emoji import encode_png, load_emoji
 from c3r_jax.data.records import load_records, write_records
 from c3r_jax.errors import DataError
@@ -120,6 +120,58 @@ def test_shuffled_stream_goes_on_in_the_middle_of_an_epoch(directory, memory, nu
         np.testing.assert_array_equal(batch["labels"], batches[k]["labels"])
         np.testing.assert_array_equal(batches[k]["labels"], labels[batches[k]["index"]])
     reference.close()
+
+
+def test_two_hosts_read_what_one_would(directory):
+    """Their batches, one after the other, are a single host's, over the end of an epoch; so they are when resumed."""
+    found = load_records("train", path=directory, image_size=SIZE)
+    size = len(found) // 2 + 6  # the second batch runs into the next epoch
+
+    def stream(host=0, count=1):
+        return train_batches(
+            found,
+            ByteTokenizer(),
+            batch_size=2 * (size // 2) // count,
+            seed=3,
+            augment=AugmentConfig(shift=1, word_drop=0.2),
+            text_length=16,
+            shard_index=host,
+            shard_count=count,
+        )
+
+    def together(parts):
+        return [np.concatenate(columns) for columns in zip(*(leaves(part) for part in parts), strict=True)]
+
+    def leaves(batch):
+        return [*batch["inputs"].values(), *(batch[name] for name in ("present", "labels", "where", "index"))]
+
+    one, hosts = stream(), [stream(host, 2) for host in (0, 1)]
+    expected = []
+    for _ in range(2):
+        expected.append(leaves(next(one)))
+        chex.assert_trees_all_equal(together([next(host) for host in hosts]), expected[-1])
+    states = [host.get_state() for host in hosts]
+    assert states[0] == states[1] == one.get_state()  # any of them serves one host, or the other
+    expected.append(leaves(next(one)))
+    resumed = [stream(host, 2) for host in (0, 1)]
+    alone = stream()
+    for iterator in (*resumed, alone):
+        iterator.set_state(json.loads(json.dumps(states[1])))
+    chex.assert_trees_all_equal(together([next(host) for host in resumed]), expected[-1])
+    chex.assert_trees_all_equal(leaves(next(alone)), expected[-1])
+    for iterator in (one, alone, *hosts, *resumed):
+        iterator.close()
+
+    split = load_records("test", path=directory, image_size=SIZE)
+    size = (len(split) // 3 + 2) // 2
+    passes = [
+        eval_batches(split, ByteTokenizer(), batch_size=size, text_length=16, shard_index=host, shard_count=2)
+        for host in (0, 1)
+    ]
+    whole = eval_batches(split, ByteTokenizer(), batch_size=2 * size, text_length=16)
+    assert [len(own) for own in passes] == [len(whole)] * 2
+    for k in range(len(whole)):
+        chex.assert_trees_all_equal(together([own[k] for own in passes]), leaves(whole[k]))
 
 
 def test_nothing_of_the_examples_is_kept(directory):
