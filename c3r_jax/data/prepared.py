@@ -102,7 +102,7 @@ class PreparedSource:
         assert size is not None
         return {
             "image": functools.partial(decode_image, size=size, fit=manifest["fit"]),
-            "video": functools.partial(decode_frames, size=size, fit=manifest["fit"]),
+            "video": lambda frames: decode_frames(list(frames), size, fit=manifest["fit"]),
             "text": bytes.decode,
             "audio": functools.partial(spectrogram, rate=manifest["sample_rate"], kind=manifest["spectrogram"]),
             "features": np.array,

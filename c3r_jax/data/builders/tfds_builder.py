@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from c3r_jax.data.builders.convert import Entry, unpack
 from c3r_jax.data.builders.layout import Layout
@@ -139,9 +140,25 @@ def write_tfds(builder: Prepared) -> pathlib.Path:
         tfds.enable_progress_bar()
     else:
         tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # it would say twice where it writes, in bold
+    with contextlib.redirect_stdout(io.StringIO()), _in_fixed_order():  # it would say twice where it writes, in bold
         builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
+
+
+@contextlib.contextmanager
+def _in_fixed_order() -> Iterator[None]:
+    """Writes features sorted by name: else their order, and all checksums, differ from process to process."""
+    serializer: Any = ExampleSerializer
+    usual = serializer.serialize_example
+
+    def serialize_example(self: Any, example: Any) -> bytes:
+        return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+    serializer.serialize_example = serialize_example
+    try:
+        yield
+    finally:
+        serializer.serialize_example = usual
 
 
 class _AsStored(tfds.decode.SkipDecoding):
