@@ -35,7 +35,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "emoji"  # emoji | emoji_shift (with planted cues) | records (shards in data.path)
     config.data.path = ""  # another file of the same layout, or the directory of "records"; empty: the embedded file
-    config.data.image_size = 32  # pixels
+    config.data.image_size = 32  # pixels of a side, as the model sees images and frames
+    config.data.resize = 0  # side to which they are scaled before a crop, random in training; 0: no crop
+    config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes; empty: no crop
     config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
     config.data.vocab_size = 1000  # of word_piece
     config.data.text_length = 40  # tokens

@@ -3,6 +3,7 @@
 from c3r_jax.data.altered import AlteredSource, Misaligned, Missing
 from c3r_jax.data.augment import AugmentConfig
 from c3r_jax.data.corruptions import Noise, Strength, gaussian_noise, mask_words, salt_and_pepper
+from c3r_jax.data.crops import Crops
 from c3r_jax.data.emoji import EmojiSource, load_emoji
 from c3r_jax.data.pipeline import EvalBatches, TrainIterator, eval_batches, train_batches
 from c3r_jax.data.protocols import (
@@ -39,6 +40,7 @@ __all__ = [
     "AugmentConfig",
     "ByteTokenizer",
     "Condition",
+    "Crops",
     "DatasetInfo",
     "EmojiSource",
     "EvalBatches",

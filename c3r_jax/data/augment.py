@@ -1,9 +1,13 @@
 """Training augmentation of a whole batch at once, with random numbers of each example's own."""
 
 import dataclasses
+import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from c3r_jax.data.crops import space_of
 from c3r_jax.data.hashing import uniform
 from c3r_jax.data.text import MASK_ID
 
@@ -13,13 +17,14 @@ class AugmentConfig:
     """What training examples go through; the default changes nothing.
 
     Attributes:
-      shift: images move by up to so many pixels each way, the border repeated.
+      shift: images (and frames of videos) move by up to so many pixels each way, the border repeated.
       flip: images are mirrored with probability 1/2.
       brightness: images get up to this share of 255 lighter or darker.
       contrast: differences from mid-grey grow or shrink by up to this share.
       colour: each channel is scaled by up to this share.
       word_drop: probability that a word's ids become the mask id.
-      feature_noise: standard deviation of the Gaussian noise on float features, in their own units.
+      feature_noise: standard deviation of the Gaussian noise on features, sequences and volumes, in the units in which
+        they reach the model.
     """
 
     shift: int = 0
@@ -44,44 +49,50 @@ def _around(seed: int, name: str, keys: tuple[np.ndarray, ...], width: float, *m
     return np.float32(width) * (2 * uniform(seed, name, *keys, *more) - 1)
 
 
-def augment_images(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Shifts, mirrors and recolours images.
+def augment_images(
+    images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple[np.ndarray, ...], *, colours: bool = True
+) -> np.ndarray:
+    """Shifts, mirrors and recolours images, all frames of a video alike.
 
     Args:
-      images: uint8 ``(B, height, width, channels)``; left as they are.
+      images: uint8 ``(B, height, width, channels)`` or ``(B, frames, height, width, channels)``; left as they are.
       config: how much of each.
       seed: integer of at least 0.
       keys: integer arrays ``(B,)`` that name each draw, such as epoch and example.
+      colours: whether the values are colours; if not (depth, masks), they are moved but never changed.
 
     Returns:
       uint8 of the same shape; colours saturate at 0 and 255.
     """
-    batch, height, width, channels = images.shape
+    height, width = images.shape[-3:-1]
     if config.shift or config.flip:
         moved = np.empty_like(images)
         size = config.shift
-        padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)), mode="edge") if size else images
+        border = [(0, 0)] * (images.ndim - 3) + [(size, size), (size, size), (0, 0)]
+        padded = np.pad(images, border, mode="edge") if size else images
         down, right = (
             np.floor(uniform(seed, name, *keys) * (2 * size + 1)).astype(int).tolist() for name in ("down", "right")
         )
-        mirror = (uniform(seed, "flip", *keys) < 0.5).tolist() if config.flip else [False] * batch
-        for i in range(batch):
-            view = padded[i, down[i] : down[i] + height, right[i] : right[i] + width]
-            moved[i] = view[:, ::-1] if mirror[i] else view
+        mirror = (uniform(seed, "flip", *keys) < 0.5).tolist() if config.flip else [False] * len(images)
+        for i in range(len(images)):
+            view = padded[i, ..., down[i] : down[i] + height, right[i] : right[i] + width, :]
+            moved[i] = view[..., ::-1, :] if mirror[i] else view
         images = moved
-    if config.brightness or config.contrast or config.colour:
-        images = _recolour(images, config, seed, keys, channels)
+    if colours and (config.brightness or config.contrast or config.colour):
+        images = _recolour(images, config, seed, keys)
     return images
 
 
-def _recolour(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple, channels: int) -> np.ndarray:
+def _recolour(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple) -> np.ndarray:
     # All three are one scale and one offset per example and channel.
+    channels = images.shape[-1]
     contrast = 1 + _around(seed, "contrast", keys, config.contrast)[:, None]
     by_channel = tuple(key[:, None] for key in keys)
     colour = 1 + _around(seed, "colour", by_channel, config.colour, np.arange(channels))
     brightness = 255 * _around(seed, "brightness", keys, config.brightness)[:, None]
-    scale = (contrast * colour)[:, None, None, :]
-    offset = (127.5 * (1 - contrast) * colour + brightness + 0.5)[:, None, None, :]
+    shape = (len(images), *(1,) * (images.ndim - 2), channels)
+    scale = (contrast * colour).reshape(shape)
+    offset = (127.5 * (1 - contrast) * colour + brightness + 0.5).reshape(shape)
     values = images * scale
     values += offset
     np.clip(values, 0, 255.5, out=values)
@@ -113,3 +124,46 @@ def add_noise(values: np.ndarray, sd: float, seed: int, keys: tuple[np.ndarray, 
     radius = np.sqrt(-2 * np.log1p(-uniform(seed, "radius", *by_entry, entry)))
     noise = radius * np.cos(2 * np.pi * uniform(seed, "angle", *by_entry, entry))
     return (values + np.float32(sd) * noise.reshape(values.shape)).astype(values.dtype)
+
+
+def augment_batch(
+    batch: dict[str, Any],
+    words: Mapping[str, np.ndarray],
+    kinds: Mapping[str, str],
+    config: AugmentConfig,
+    seed: int,
+    keys: tuple[np.ndarray, ...],
+    *,
+    depth: tuple[str, ...] = (),
+    masks: bool = False,
+) -> dict[str, Any]:
+    """Sends a whole batch through its augmentation; changes the batch.
+
+    All images and frames of one example (colour and depth), and masks in their space, move together; texts and floats
+    draw independently of each other.
+
+    Args:
+      batch: of the pipeline.
+      words: word numbers (B, L) of each text modality.
+      kinds: {modality: kind}.
+      config: how much of each.
+      seed: integer of at least 0.
+      keys: integer arrays ``(B,)`` that name each draw, such as epoch and example.
+      depth: image modalities whose values are no colours.
+      masks: whether the labels are masks, of the space of ``space_of``.
+    """
+    for name, kind in kinds.items():
+        value = batch["inputs"][name]
+        own = (*keys, np.full(len(value), zlib.crc32(name.encode())))
+        if kind in ("image", "video"):
+            value = augment_images(value, config, seed, keys, colours=name not in depth)
+        elif kind == "text":
+            value = drop_words(value, words[name], config.word_drop, seed, own)
+        else:
+            noisy = add_noise(value, config.feature_noise, seed, own)
+            # Frames of zeros are padding, which no noise turns into something.
+            value = np.where(value.any(-1, keepdims=True), noisy, value) if kind == "sequence" else noisy
+        batch["inputs"][name] = value
+    if masks and space_of(kinds) == "image":
+        batch["labels"] = augment_images(batch["labels"][..., None], config, seed, keys, colours=False)[..., 0]
+    return batch

@@ -55,6 +55,7 @@ class Assembler:
         self._tokenizer = tokenizer
         self._length = text_length
         self.num_examples = len(source)
+        self.info = source.info
         self.modalities = source.info.modalities
         self.kinds, self._shapes = describe(source)
         texts = [name for name, kind in self.kinds.items() if kind == "text"]

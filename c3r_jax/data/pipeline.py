@@ -6,7 +6,6 @@ get, so the order and values are the same for any number of workers, hosts or re
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 from absl import flags
 
 from c3r_jax.data.altered import AlteredSource, Misaligned
-from c3r_jax.data.augment import AugmentConfig, add_noise, augment_images, drop_words
+from c3r_jax.data.augment import AugmentConfig, augment_batch
 from c3r_jax.data.batching import Assembler, Change, empty_missing
+from c3r_jax.data.crops import Crops, crop_batch
 from c3r_jax.data.hashing import check_seed, permutation
 from c3r_jax.data.protocols import Condition, apply_condition
 from c3r_jax.data.source import Example, Source
@@ -56,6 +56,7 @@ class _TrainingBatches:
         seed: int,
         augment: AugmentConfig,
         noise: tuple[Condition | None, Mapping[str, Any] | None],
+        crops: Crops,
         shard: tuple[int, int],
     ):
         self._assembler = assembler
@@ -63,6 +64,7 @@ class _TrainingBatches:
         self._seed = seed
         self._augment = augment
         self._noise, self._scales = noise
+        self._crops = crops
         self._shard_index, self._shard_count = shard
         self._order = functools.lru_cache(maxsize=4)(self._shuffle)
 
@@ -95,17 +97,10 @@ class _TrainingBatches:
             positions[chosen] = self._order(int(epoch))[offsets[chosen]]
         batch, words = self._assembler.batch(positions, self._noisy(epochs))
         keys = (epochs, batch["index"])
-        for name, kind in self._assembler.kinds.items():
-            value = batch["inputs"][name]
-            # Images of one example (colour and depth) move together; other modalities draw independently.
-            own = (*keys, np.full(self._batch_size, zlib.crc32(name.encode())))
-            if kind == "image":
-                value = augment_images(value, self._augment, self._seed, keys)
-            elif kind == "text":
-                value = drop_words(value, words[name], self._augment.word_drop, self._seed, own)
-            else:
-                value = add_noise(value, self._augment.feature_noise, self._seed, own)
-            batch["inputs"][name] = value
+        info, kinds = self._assembler.info, self._assembler.kinds
+        masks = info.task == "segmentation"
+        batch = crop_batch(batch, kinds, self._crops, masks=masks, seed=self._seed, keys=keys)
+        batch = augment_batch(batch, words, kinds, self._augment, self._seed, keys, depth=info.depth, masks=masks)
         return empty_missing(batch, self._assembler.modalities)
 
     def _noisy(self, epochs: np.ndarray) -> Change | None:
@@ -187,6 +182,7 @@ def train_batches(
     augment: AugmentConfig | None = None,
     noise: Condition | None = None,
     scales: Mapping[str, Any] | None = None,
+    crops: Crops | None = None,
     num_workers: int = 0,
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
@@ -205,6 +201,7 @@ def train_batches(
       augment: what examples go through; nothing if not given.
       noise: what they go through before, in every epoch with draws of its own; see ``noise_condition``.
       scales: standard deviations of feature modalities, for noise; see ``gaussian_features``.
+      crops: what is cut out of images and volumes at a random place, before augmentation; nothing if not given.
       num_workers: processes that prepare batches; 0 is a thread of this process.
       text_length: ids L per text.
       shard_index: this host's number, ``jax.process_index()``.
@@ -224,7 +221,7 @@ def train_batches(
     assembler = Assembler(source, tokenizer, text_length)
     augment = AugmentConfig() if augment is None else augment
     batches = _TrainingBatches(
-        assembler, batch_size, check_seed(seed), augment, (noise, scales), (shard_index, shard_count)
+        assembler, batch_size, check_seed(seed), augment, (noise, scales), crops or Crops(), (shard_index, shard_count)
     )
     fingerprint = {
         "dataset": source.info.name,
@@ -246,9 +243,11 @@ class EvalBatches:
         condition: Condition | None,
         seed: int,
         scales: Mapping[str, Any] | None,
+        crops: Crops,
         shard: tuple[int, int],
     ):
         self._assembler = assembler
+        self._crops = crops
         self._batch_size = batch_size
         self._condition = condition
         self._scales = scales
@@ -266,7 +265,8 @@ class EvalBatches:
         positions = np.where(where, positions, self._assembler.num_examples - 1)
         batch, _ = self._assembler.batch(positions, None if self._condition is None else self._change)
         batch["where"] = where
-        return batch
+        masks = self._assembler.info.task == "segmentation"
+        return crop_batch(batch, self._assembler.kinds, self._crops, masks=masks)
 
     def _change(self, example: Example, row: int) -> Example:
         del row
@@ -286,6 +286,7 @@ def eval_batches(
     condition: Condition | None = None,
     seed: int = 0,
     scales: Mapping[str, Any] | None = None,
+    crops: Crops | None = None,
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -299,6 +300,7 @@ def eval_batches(
       condition: what every example goes through, see ``protocol_conditions``; nothing if not given.
       seed: of the corruption; with it, the example's index and the condition's name it is fixed.
       scales: standard deviations of feature modalities in training, for noise; see ``gaussian_features``.
+      crops: what is cut out of the centre of images and volumes; nothing if not given.
       text_length: ids L per text.
       shard_index: this host's number, ``jax.process_index()``.
       shard_count: number of hosts, ``jax.process_count()``.
@@ -315,4 +317,6 @@ def eval_batches(
         source = AlteredSource(source, seed, misaligned=condition.change)
         condition = dataclasses.replace(condition, change=None)
     assembler = Assembler(source, tokenizer, text_length)
-    return EvalBatches(assembler, batch_size, condition, check_seed(seed), scales, (shard_index, shard_count))
+    return EvalBatches(
+        assembler, batch_size, condition, check_seed(seed), scales, crops or Crops(), (shard_index, shard_count)
+    )

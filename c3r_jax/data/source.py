@@ -26,6 +26,7 @@ class DatasetInfo:
       image_size: height and width of its images, if it has any.
       task: "classification" (labels are class ids), "multilabel" ((K,) of 0 and 1), "regression" (one number) or
         "segmentation" (a class id per voxel).
+      depth: image modalities whose pixels are no colours: training moves them with the others but never recolours them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DatasetInfo:
     sha256: str | None = None
     image_size: int | None = None
     task: str = "classification"
+    depth: tuple[str, ...] = ("depth",)
 
     @property
     def num_classes(self) -> int:

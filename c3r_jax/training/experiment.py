@@ -15,6 +15,7 @@ from c3r_jax.data import (
     AugmentConfig,
     ByteTokenizer,
     Condition,
+    Crops,
     EmojiSource,
     Tokenizer,
     TrainIterator,
@@ -101,6 +102,7 @@ class Experiment(NamedTuple):
             augment=AugmentConfig() if plain else AugmentConfig(**data.augment),
             noise=None if plain else self._train_noise(),
             scales=feature_scales(self.sources["train"]) if data.train_noise and not plain else None,
+            crops=self._crops(),
             num_workers=0 if plain else data.num_workers,
             text_length=data.text_length,
             shard_index=jax.process_index(),
@@ -123,11 +125,16 @@ class Experiment(NamedTuple):
                 condition=condition,
                 seed=self.config.eval.noise_seed,
                 scales=scales,
+                crops=self._crops(),
                 text_length=self.config.data.text_length,
                 shard_index=jax.process_index(),
                 shard_count=jax.process_count(),
             )
         )
+
+    def _crops(self) -> Crops:
+        data = self.config.data
+        return Crops(image=data.image_size if data.resize else 0, volume=tuple(data.volume_size))
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of training examples, for its shapes and dtypes."""
@@ -160,7 +167,8 @@ def build_experiment(
     data = config.data
     load, splits = _loader(data.name, data.path)
     _check(config, splits)
-    loaded = {split: load(split, path=data.path or None, image_size=data.image_size) for split in splits}
+    size = data.resize or data.image_size
+    loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
     standardisation = _standardisation(data, loaded["train"], standardisation_json)
     sources: dict[str, AnySource] = {
         split: StandardisedSource(source, standardisation) if standardisation.mean else source
@@ -293,6 +301,11 @@ def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
         raise ConfigError(f"config.train.ema_decay is {train.ema_decay}: expected 0 (off) <= decay < 1.")
     if train.select_by not in ("accuracy", "mean_accuracy"):
         raise ConfigError(f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy'.")
+    if config.data.resize and config.data.resize < config.data.image_size:
+        raise ConfigError(
+            f"config.data.resize is {config.data.resize}: expected 0 (off) or at least config.data.image_size, "
+            f"{config.data.image_size}."
+        )
     if evaluation.split == "train" or evaluation.split not in splits:
         raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected one of {', '.join(splits[1:])}.")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data import AugmentConfig
-from c3r_jax.data.augment import add_noise, augment_images, drop_words
+from c3r_jax.data.augment import add_noise, augment_batch, augment_images, drop_words
 from c3r_jax.data.hashing import example_rng, hash64, permutation, uniform
 
 HASHES = [4607845897163955596, 10807453009806115804, 3922805665946695360]
@@ -112,3 +112,12 @@ def test_feature_noise_is_gaussian():
 def test_settings_out_of_range(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
         AugmentConfig(**wrong)
+
+
+def test_noise_leaves_padding_alone():
+    sound = np.ones((5, 4, 2), np.float32)
+    sound[:, 3] = 0
+    batch = {"inputs": {"sound": sound.copy()}}
+    config = AugmentConfig(feature_noise=1.0)
+    found = augment_batch(batch, {}, {"sound": "sequence"}, config, 0, (np.arange(5),))["inputs"]["sound"]
+    assert (found[:, 3] == 0).all() and (found[:, :3] != 1).all()

@@ -165,14 +165,14 @@ def test_augmentation_differs_by_epoch_and_keeps_labels(three_modalities):
 
 
 def test_images_move_together_and_other_modalities_apart():
-    info = DatasetInfo("demo", ("colour", "depth", "title", "caption", "left", "right"), ("a",))
+    info = DatasetInfo("demo", ("colour", "infrared", "title", "caption", "left", "right"), ("a",))
     picture = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     texts = ["one two three four five six"] * 20
     sound = np.zeros((20, 5), np.float32)
     columns = dict(zip(info.modalities, (picture, picture, texts, texts, sound, sound), strict=True))
     source = ArraySource(columns, np.zeros(20, int), info=info)
     inputs = next(train_batches(source, ByteTokenizer(), batch_size=20, seed=0, augment=AUGMENT))["inputs"]
-    np.testing.assert_array_equal(inputs["colour"], inputs["depth"])
+    np.testing.assert_array_equal(inputs["colour"], inputs["infrared"])
     assert not np.array_equal(inputs["title"], inputs["caption"])
     assert abs(np.corrcoef(inputs["left"].ravel(), inputs["right"].ravel())[0, 1]) < 0.4
 
