@@ -17,10 +17,12 @@ class Crops:
     Attributes:
       image: height and width in pixels of what is kept of images and frames; 0: everything.
       volume: depth, height and width in voxels of what is kept of volumes; (): everything.
+      central: take the centre in training too.
     """
 
     image: int = 0
     volume: tuple[int, ...] = ()
+    central: bool = False
 
     def __post_init__(self):
         if self.image < 0 or len(self.volume) not in (0, 3) or min(self.volume, default=1) < 1:

@@ -99,7 +99,8 @@ class _TrainingBatches:
         keys = (epochs, batch["index"])
         info, kinds = self._assembler.info, self._assembler.kinds
         masks = info.task == "segmentation"
-        batch = crop_batch(batch, kinds, self._crops, masks=masks, seed=self._seed, keys=keys)
+        place = None if self._crops.central else self._seed
+        batch = crop_batch(batch, kinds, self._crops, masks=masks, seed=place, keys=keys)
         batch = augment_batch(batch, words, kinds, self._augment, self._seed, keys, depth=info.depth, masks=masks)
         return empty_missing(batch, self._assembler.modalities)
 

@@ -102,7 +102,7 @@ class Experiment(NamedTuple):
             augment=AugmentConfig() if plain else AugmentConfig(**data.augment),
             noise=None if plain else self._train_noise(),
             scales=feature_scales(self.sources["train"]) if data.train_noise and not plain else None,
-            crops=self._crops(),
+            crops=dataclasses.replace(self._crops(), central=plain),
             num_workers=0 if plain else data.num_workers,
             text_length=data.text_length,
             shard_index=jax.process_index(),

@@ -55,6 +55,8 @@ def test_all_images_of_an_example_are_cropped_and_moved_alike(pictures):
     centre = next(iter(eval_batches(pictures, None, batch_size=N, crops=Crops(image=5))))["inputs"]
     np.testing.assert_array_equal(centre["rgb"], pictures.columns["rgb"][:, 1:6, 1:6])
     np.testing.assert_array_equal(centre["clip"], pictures.columns["clip"][:, :, 1:6, 1:6])
+    central = next(train_batches(pictures, None, batch_size=N, seed=3, crops=Crops(image=5, central=True)))["inputs"]
+    np.testing.assert_array_equal(central["rgb"], centre["rgb"])
 
 
 def test_depth_keeps_its_values(pictures):
