@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from c3r_jax.report.stats import ROUTES, Aggregate, Run, Stat, compare, describe, ranking
+from c3r_jax.report.stats import ROUTES, Aggregate, Column, Run, Stat, compare, describe, ranking
 
 MISSING = "n/a"
 PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
@@ -94,9 +94,19 @@ def metric_stat(stat: Stat | None, metric: str) -> str:
     return metric_value(stat.mean, metric) + (f" ± {metric_value(stat.sd, metric)}" if stat.n > 1 else "")
 
 
+def shown_columns(aggregated: Aggregate) -> list[Column]:
+    """The columns of a table: of a protocol of more than five levels the middle and the last one alone."""
+    levels = {c.group: [d.level for d in aggregated.columns if d.group == c.group] for c in aggregated.columns}
+    return [
+        c
+        for c in aggregated.columns
+        if c.level == 0 or len(of := sorted(levels[c.group])) <= 5 or c.level in (of[(len(of) - 1) // 2], of[-1])
+    ]
+
+
 def results_table(aggregated: Aggregate, *, route: str = "representation") -> Table:
     """Methods by conditions: mean and sd over seeds, the best in bold by :data:`BOLD_RULE`."""
-    columns = aggregated.columns
+    columns = shown_columns(aggregated)
     rows = []
     for method in aggregated.methods:
         cells = [metric_stat(aggregated.stat(method, c.name, route=route), aggregated.metric) for c in columns]
@@ -115,19 +125,17 @@ def results_table(aggregated: Aggregate, *, route: str = "representation") -> Ta
 
 def routes_table(aggregated: Aggregate) -> Table:
     """Both prediction routes side by side, one row per method and route."""
-    rows = []
+    rows, columns = [], shown_columns(aggregated)
     for method in aggregated.methods:
         for route in aggregated.routes:
-            cells = [
-                metric_stat(aggregated.stat(method, c.name, route=route), aggregated.metric) for c in aggregated.columns
-            ]
+            cells = [metric_stat(aggregated.stat(method, c.name, route=route), aggregated.metric) for c in columns]
             if any(c != MISSING for c in cells):
                 rows.append((method, ROUTE_NAMES[route], *cells))
     note = (
         "Route: predict(z) from the fused representation, or predict(z_c) from the part of it that the other "
         "modalities explain. With one modality present z_c stands for what that modality predicts of the others."
     )
-    return Table(("method", "route", *(c.label for c in aggregated.columns)), tuple(rows), notes=(note,))
+    return Table(("method", "route", *(c.label for c in columns)), tuple(rows), notes=(note,))
 
 
 def conditions_table(run: Run) -> Table:
@@ -254,6 +262,8 @@ def _notes(aggregated: Aggregate, route: str) -> tuple[str, ...]:
         f"examples of {aggregated.dataset}, route {ROUTE_NAMES[route]}; mean ± standard deviation over seeds. Mean "
         "and worst are taken over the conditions of each run first, then averaged over seeds."
     )
+    if len(shown_columns(aggregated)) < len(aggregated.columns):
+        return what, "Of protocols with more than five levels the middle and the last one are shown.", BOLD_RULE
     return what, BOLD_RULE
 
 

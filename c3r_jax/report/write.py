@@ -80,9 +80,9 @@ def write_figures(
     made = {
         "robustness": (
             plots.robustness_curves(aggregated, directory / "robustness.png"),
-            f"Accuracy against noise level, by prediction from the representation. {over} Points are moved sideways "
-            "by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
-            f"Line chart of accuracy against noise level for {methods}; the numbers are in the results table.",
+            f"Accuracy against the level of each protocol, by prediction from the representation. {over} Points move "
+            "sideways by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
+            f"Line chart of accuracy against protocol level for {methods}; the numbers are in the results table.",
         ),
         "modalities": (
             plots.modality_bars(aggregated, directory / "modalities.png"),

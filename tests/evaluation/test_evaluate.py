@@ -132,6 +132,17 @@ def test_command_line_writes_the_report(finished):
         "figures/reliability.png",
     ):
         assert (finished / name).stat().st_size > 500, name
+    named = subprocess.run(
+        [*command, "--protocol=qmf_salt,subsets", "--protocol=missing", f"--baseline={finished}"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=dict(os.environ),
+    )
+    assert named.returncode == 1 and named.stderr.count("\n") == 1
+    assert (
+        f"evaluate it first, by python eval.py --workdir={finished} --protocol=qmf_salt,subsets,missing" in named.stderr
+    )
     missing = subprocess.run([*command[:2], "--workdir=nowhere"], capture_output=True, text=True, cwd=REPOSITORY)
     assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "Traceback" not in missing.stderr
 

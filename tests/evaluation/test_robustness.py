@@ -13,7 +13,8 @@ from c3r_jax.evaluation.robustness import (
     results_folder,
     robustness_report,
 )
-from c3r_jax.report.tables import robustness_table
+from c3r_jax.report.stats import aggregate
+from c3r_jax.report.tables import results_table, robustness_table
 
 
 def test_relative_robustness_by_hand():
@@ -68,6 +69,14 @@ def test_table_shows_the_report():
     cells = "| official gaussian | representation (z) | 56.7 | 10.0 | noise 10 | 60.0 | -40.0 |"
     assert cells in shown and "the baseline is plain, seed 3." in shown
     assert "n/a |" in robustness_table({"robustness": robustness_report(ROWS)}).to_markdown()
+
+
+def test_tables_show_two_of_many_levels():
+    run = {"dataset": "d", "split": "test", "method": "c3r", "seed": 0, "num_examples": 9}
+    rows = [row(f"missing {x} %", "missing", float(x), 0.5) for x in range(10, 101, 10)]
+    table = results_table(aggregate([{**run, "conditions": [*ROWS, *rows]}]))
+    assert table.header[3:] == ("image only", "missing 50 %", "missing 100 %", "noise 5", "noise 10", "mean", "worst")
+    assert any("more than five levels" in note for note in table.notes)
 
 
 def test_baselines_that_do_not_fit(tmp_path):
