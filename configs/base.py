@@ -38,7 +38,9 @@ def get_config() -> ConfigDict:
     config.data.image_size = 32  # pixels of a side, as the model sees images and frames
     config.data.resize = 0  # side to which they are scaled before a crop, random in training; 0: no crop
     config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes; empty: no crop
-    config.data.tokenizer = "bytes"  # bytes | word_piece (trained on the training texts)
+    config.data.tokenizer = (
+        "bytes"  # bytes | word_piece (trained on the training texts) | a tokenizer.json or vocab.txt
+    )
     config.data.vocab_size = 1000  # of word_piece
     config.data.text_length = 40  # tokens
     config.data.standardise = True  # features and sequences, by the training split's means and standard deviations

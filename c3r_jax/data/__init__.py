@@ -25,9 +25,9 @@ from c3r_jax.data.text import (
     ByteTokenizer,
     Tokenizer,
     WordPieceTokenizer,
-    tokenizer_from_json,
     train_word_piece,
 )
+from c3r_jax.data.token_files import FileTokenizer, load_tokenizer, tokenizer_from_json
 
 __all__ = [
     "MASK_ID",
@@ -44,6 +44,7 @@ __all__ = [
     "DatasetInfo",
     "EmojiSource",
     "EvalBatches",
+    "FileTokenizer",
     "Misaligned",
     "Missing",
     "Noise",
@@ -58,6 +59,7 @@ __all__ = [
     "feature_scales",
     "gaussian_noise",
     "load_emoji",
+    "load_tokenizer",
     "mask_words",
     "noise_condition",
     "protocol_conditions",

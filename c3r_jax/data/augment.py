@@ -99,20 +99,23 @@ def _recolour(images: np.ndarray, config: AugmentConfig, seed: int, keys: tuple)
     return values.astype(np.uint8)  # 0.5 was added: this rounds to nearest
 
 
-def drop_words(ids: np.ndarray, words: np.ndarray, p: float, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
+def drop_words(
+    ids: np.ndarray, words: np.ndarray, p: float, seed: int, keys: tuple[np.ndarray, ...], *, mask_id: int = MASK_ID
+) -> np.ndarray:
     """Replaces all ids of a word by the mask id with probability p, word by word.
 
     Args:
       ids: int32 ``(B, L)``.
-      words: number of each id's word, -1 for padding. Shape ``(B, L)``.
+      words: number of each id's word, -1 for padding and what is no word. Shape ``(B, L)``.
       p: probability for each word.
       seed: integer of at least 0.
       keys: integer arrays ``(B,)`` that name each draw.
+      mask_id: of the tokeniser.
     """
     if not p:
         return ids
     draws = uniform(seed, "words", *(key[:, None] for key in keys), np.maximum(words, 0))
-    return np.where((draws < p) & (words >= 0), np.int32(MASK_ID), ids)
+    return np.where((draws < p) & (words >= 0), np.int32(mask_id), ids)
 
 
 def add_noise(values: np.ndarray, sd: float, seed: int, keys: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -136,6 +139,7 @@ def augment_batch(
     *,
     depth: tuple[str, ...] = (),
     masks: bool = False,
+    mask_id: int = MASK_ID,
 ) -> dict[str, Any]:
     """Sends a whole batch through its augmentation; changes the batch.
 
@@ -151,6 +155,7 @@ def augment_batch(
       keys: integer arrays ``(B,)`` that name each draw, such as epoch and example.
       depth: image modalities whose values are no colours.
       masks: whether the labels are masks, of the space of ``space_of``.
+      mask_id: of the tokeniser, for hidden words.
     """
     for name, kind in kinds.items():
         value = batch["inputs"][name]
@@ -158,7 +163,7 @@ def augment_batch(
         if kind in ("image", "video"):
             value = augment_images(value, config, seed, keys, colours=name not in depth)
         elif kind == "text":
-            value = drop_words(value, words[name], config.word_drop, seed, own)
+            value = drop_words(value, words[name], config.word_drop, seed, own, mask_id=mask_id)
         else:
             noisy = add_noise(value, config.feature_noise, seed, own)
             # Frames of zeros are padding, which no noise turns into something.

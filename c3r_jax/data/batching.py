@@ -16,7 +16,7 @@ from c3r_jax.data.source import (
     describe,
     kind_of,
 )
-from c3r_jax.data.text import Tokenizer
+from c3r_jax.data.text import MASK_ID, Tokenizer
 from c3r_jax.errors import DataError
 
 Batch = dict[str, Any]
@@ -53,6 +53,7 @@ class Assembler:
         check_source(source)
         self._source = source
         self._tokenizer = tokenizer
+        self.mask_id = MASK_ID if tokenizer is None else tokenizer.mask_id
         self._length = text_length
         self.num_examples = len(source)
         self.info = source.info

@@ -101,7 +101,8 @@ class _TrainingBatches:
         masks = info.task == "segmentation"
         place = None if self._crops.central else self._seed
         batch = crop_batch(batch, kinds, self._crops, masks=masks, seed=place, keys=keys)
-        batch = augment_batch(batch, words, kinds, self._augment, self._seed, keys, depth=info.depth, masks=masks)
+        how = {"depth": info.depth, "masks": masks, "mask_id": self._assembler.mask_id}
+        batch = augment_batch(batch, words, kinds, self._augment, self._seed, keys, **how)
         return empty_missing(batch, self._assembler.modalities)
 
     def _noisy(self, epochs: np.ndarray) -> Change | None:

@@ -1,4 +1,4 @@
-"""Tokenisers: texts to int32 ids, 0 for padding and 1 for masked or unknown words."""
+"""Tokenisers: texts to int32 ids, 0 for padding; ours have 1 for masked or unknown words."""
 
 import json
 from collections.abc import Iterable
@@ -25,6 +25,11 @@ class Tokenizer(Protocol):
         """Number of ids, padding and mask among them."""
         ...
 
+    @property
+    def mask_id(self) -> int:
+        """The id of a hidden word."""
+        ...
+
     def encode(self, text: str, length: int) -> np.ndarray:
         """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
         ...
@@ -38,13 +43,26 @@ class Tokenizer(Protocol):
         ...
 
 
-def _fit(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
+def fit_ids(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids and word numbers cut to a length, or filled up with 0 and -1. Each ``(length,)``, int32."""
     padded = np.full(length, PAD_ID, np.int32)
     numbers = np.full(length, -1, np.int32)
     n = min(len(ids), length)
     padded[:n] = ids[:n]
     numbers[:n] = words[:n]
     return padded, numbers
+
+
+def word_numbers(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Returns the number of the word (split at spaces) that each piece of a text, given by its offsets, ends in.
+
+    Example:
+      >>> word_numbers("red apple", [(0, 3), (4, 6), (6, 9)])
+      [0, 1, 1]
+    """
+    starts = [not letter.isspace() and (i == 0 or text[i - 1].isspace()) for i, letter in enumerate(text)]
+    number = np.cumsum(starts) - 1
+    return [int(number[max(begin, end - 1)]) if end else -1 for begin, end in offsets]
 
 
 class WordPieceTokenizer:
@@ -76,6 +94,11 @@ class WordPieceTokenizer:
         """Number of ids, padding and mask among them."""
         return len(self.vocabulary)
 
+    @property
+    def mask_id(self) -> int:
+        """The id of a hidden word."""
+        return MASK_ID
+
     def encode(self, text: str, length: int) -> np.ndarray:
         """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
         return self.encode_words(text, length)[0]
@@ -83,9 +106,7 @@ class WordPieceTokenizer:
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids and, for each, the number of the word (split at spaces) it is part of, -1 for padding."""
         encoding = self._tokenizer.encode(text)
-        starts = [begin == 0 or text[begin - 1].isspace() for begin in range(len(text))]
-        number = np.cumsum([start and not text[i].isspace() for i, start in enumerate(starts)]) - 1
-        return _fit(encoding.ids, [int(number[begin]) for begin, _ in encoding.offsets], length)
+        return fit_ids(encoding.ids, word_numbers(text, encoding.offsets), length)
 
     def to_json(self) -> str:
         """Returns all that is needed to make the same tokeniser again."""
@@ -105,6 +126,11 @@ class ByteTokenizer:
         """Number of ids, padding and mask among them."""
         return 258
 
+    @property
+    def mask_id(self) -> int:
+        """The id of a hidden word."""
+        return MASK_ID
+
     def encode(self, text: str, length: int) -> np.ndarray:
         """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
         return self.encode_words(text, length)[0]
@@ -119,7 +145,7 @@ class ByteTokenizer:
             for position, piece in enumerate(pieces):
                 ids += ([MASK_ID] if position else []) + [byte + 2 for byte in piece.encode()]
             words += [number] * (len(ids) - len(words))
-        return _fit(ids, words, length)
+        return fit_ids(ids, words, length)
 
     def decode(self, ids: np.ndarray) -> str:
         """Returns the text of some ids, the marker for masked bytes, nothing for padding."""
@@ -160,27 +186,3 @@ def train_word_piece(texts: Iterable[str], *, vocab_size: int = 2000, min_count:
                 counts[word] = counts.get(word, 0) + 1
     pieces = word_piece_vocabulary(counts, size=vocab_size - 2, min_count=min_count)
     return WordPieceTokenizer([PAD_TOKEN, MASK_MARKER, *pieces])
-
-
-def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer:
-    """Returns the tokeniser that ``to_json`` described.
-
-    Raises:
-      DataError: the text is not such a description.
-
-    Example:
-      >>> tokenizer_from_json(ByteTokenizer().to_json()).vocab_size
-      258
-    """
-    try:
-        state = json.loads(text)
-        kind = state["kind"]
-        if kind == "byte":
-            return ByteTokenizer()
-        if kind == "word_piece":
-            return WordPieceTokenizer(state["vocabulary"])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"The tokeniser {text[:40]!r} cannot be read: restore the file that to_json wrote.") from error
-    raise DataError(f"The tokeniser has kind {kind!r}, expected 'byte' or 'word_piece': restore the saved file.")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from c3r_jax.data import (
     eval_batches,
     feature_scales,
     load_emoji,
+    load_tokenizer,
     noise_condition,
     protocol_conditions,
     tokenizer_from_json,
@@ -268,7 +270,12 @@ def _tokenizer(data: ConfigDict, train: AnySource) -> Tokenizer:
         return ByteTokenizer()
     if data.tokenizer == "word_piece":
         return train_word_piece(train.texts, vocab_size=data.vocab_size)
-    raise ConfigError(f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes' or 'word_piece'.")
+    if not pathlib.Path(data.tokenizer).is_file():
+        raise ConfigError(
+            f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes', 'word_piece' or the path of a "
+            "tokenizer.json or vocab.txt."
+        )
+    return load_tokenizer(data.tokenizer)
 
 
 def _standardisation(data: ConfigDict, train: Source, saved: str | None) -> Standardisation:
