@@ -112,7 +112,7 @@ class PreparedSource:
 
 
 def load_prepared(
-    split: str, *, name: str = "*", path: str | os.PathLike[str] | None = None, image_size: int = 32
+    split: str, *, name: str | None = None, path: str | os.PathLike[str] | None = None, image_size: int = 32
 ) -> PreparedSource:
     """Opens one split of a prepared benchmark.
 
@@ -131,15 +131,16 @@ def load_prepared(
     Raises:
       DataError: the set is not there or not whole, or has no such split.
     """
-    directory = set_directory(pathlib.Path(path), name) if path else None
+    directory = set_directory(pathlib.Path(path), name or "*") if path else None
     if directory is None:
+        name = name or "NAME"
         place = f"{path} has no prepared {name!r}" if path else f"config.data.path of {name!r} is empty"
         raise DataError(
             f"{place}: run 'python -m c3r_jax.data.prepare {name} --source DIR --out {path or 'OUT'}' and give the "
             "directory after --out as config.data.path."
         )
     manifest = read_manifest(directory)
-    if name not in ("*", manifest["name"]):
+    if name not in (None, manifest["name"]):
         raise DataError(f"{directory} has {manifest['name']!r} prepared, expected {name!r}: give its own directory.")
     sizes = {part: counts["written"] for part, counts in manifest["splits"].items() if counts["written"]}
     there, positions = split, np.arange(sizes.get(split, 0))

@@ -66,6 +66,13 @@ def list_source(layout: Layout, source: pathlib.Path, class_order: str = "sorted
             + f"People get it at {layout.homepage} (licence: {layout.license})."
         )
     names, items = layout.class_names(source), layout.items(source)
+    unusable = [
+        name for i, name in enumerate(names) if name != name.strip() or not name.isprintable() or name in names[:i]
+    ]
+    if unusable or "" in names:
+        raise DataError(
+            f"{source} has a class named {(unusable or [''])[0]!r}: expected different names of one line each."
+        )
     if class_order == "first_seen":
         names, items = _first_seen(names, items)
     labelled = {split: _labelled(layout, split, some) for split, some in items.items()}

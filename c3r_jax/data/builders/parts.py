@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -94,6 +95,7 @@ def _start(converter: Converter, folder: pathlib.Path) -> None:
         os._exit(1)  # a parent that was killed cannot end its workers
 
     threading.Thread(target=follow, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all at once: the parent alone answers
     _maker = _Maker(converter, folder)
 
 

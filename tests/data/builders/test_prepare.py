@@ -133,7 +133,8 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
     out, work = tmp_path / "out", tmp_path / "out/mvsa/.1.0.0.work"
     code = (
         "import sys; from c3r_jax.data.prepare import main; main(sys.argv[1:]);"
-        "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules"
+        "assert 'tensorflow_datasets' in sys.modules and 'tensorflow' not in sys.modules;"
+        "assert 'c3r_jax.data.builders.brats' not in sys.modules"  # one layout does not import the others
     )
     command = [sys.executable, "-c", code, "mvsa", f"--source={source}", "--workers=0"]
     run_killed([*command, f"--out={out}"], lambda: len(list(work.glob("parts/*.part"))) >= 2)
@@ -213,6 +214,7 @@ def test_manifest_tells_all(source, tmp_path):
         "written": 22,
         "published": 518,
         "labelled": True,
+        "mended": {},
     }
     assert manifest["lists"].keys() == {"train.jsonl", "dev.jsonl", "test.jsonl"}
     assert set(manifest["libraries"]) >= {"numpy", "pillow", "tensorflow-datasets", "array-record"}

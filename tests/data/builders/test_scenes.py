@@ -87,7 +87,14 @@ def test_folders_are_checked(tmp_path):
     (tmp_path / "other/test/room 03").rename(tmp_path / "other/test/attic")
     with pytest.raises(DataError, match=r"in one of train and test only: attic, room 03"):
         prepare(SunRgbd(), tmp_path / "other", tmp_path / "out")
-    (tmp_path / "other/test/attic").rename(tmp_path / "other/test/room 03")
+    for split in ("train", "test"):
+        (tmp_path / "other" / split / ("room 03" if split == "train" else "attic")).rename(
+            tmp_path / "other" / split / "two\nlines"
+        )
+    with pytest.raises(DataError, match=r"a class named 'two\\nlines': expected different names of one line each"):
+        prepare(SunRgbd(), tmp_path / "other", tmp_path / "out")
+    for split in ("train", "test"):
+        (tmp_path / "other" / split / "two\nlines").rename(tmp_path / "other" / split / "room 03")
     prepare(SunRgbd(), tmp_path / "other", tmp_path / "out")
     few = load_prepared("validation", name="sunrgbd", path=tmp_path / "out")
     assert len(few) == 1  # no class has ten scenes here, and none to validate on would not do
