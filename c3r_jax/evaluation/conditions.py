@@ -1,10 +1,11 @@
 """What a run is evaluated under, and which of it needs no second pass through the encoders."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from c3r_jax.data import Condition, Misaligned, Missing, Noise, protocol_conditions
+from c3r_jax.data import Condition, Misaligned, Missing, Noise, feature_scales, protocol_conditions
 from c3r_jax.data.altered import origins, remaining
 from c3r_jax.errors import ConfigError
 from c3r_jax.training.experiment import Experiment
@@ -27,6 +28,12 @@ def conditions_of(experiment: Experiment, protocols: Sequence[str] | None = None
             "are scored for every modality subset."
         )
     return conditions
+
+
+def noise_scales(experiment: Experiment, conditions: Sequence[Condition]) -> dict[str, Any]:
+    """Standard deviations of float modalities in training, which noise on them is a multiple of; measured if needed."""
+    noisy = any(isinstance(condition.change, Noise) for condition in conditions)
+    return feature_scales(experiment.sources["train"]) if noisy else {}
 
 
 def rearranged(

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from c3r_jax.core.instrument import Moments
-from c3r_jax.data import Condition, Noise, feature_scales
+from c3r_jax.data import Condition
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report, risk_report
-from c3r_jax.evaluation.conditions import conditions_of, rearranged
+from c3r_jax.evaluation.conditions import conditions_of, noise_scales, rearranged
 from c3r_jax.evaluation.metrics import classification_metrics, per_class, predictions, reliability
 from c3r_jax.evaluation.pretrained import pretrained_scores
 from c3r_jax.evaluation.robustness import read_baseline, results_folder, robustness_report
@@ -126,8 +126,7 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
     after_encoders = experiment.devices.host(without_encoders(params))
     moments = experiment.branches.measure_moments(after_encoders, train_h, train_present)
     run = _Runner(experiment, after_encoders, moments)
-    noisy = any(isinstance(condition.change, Noise) for condition in conditions)
-    scales = feature_scales(experiment.sources["train"]) if noisy else None
+    scales = noise_scales(experiment, conditions)
     encoded = encode_split(experiment, params, split)
     clean_h, present, labels, _ = encoded
     rows, clean = [], run(clean_h, present, labels)

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from c3r_jax.core.contrastive import unit
 from c3r_jax.data import ArraySource, Condition
 from c3r_jax.data.emoji import CLASS_PHRASES
+from c3r_jax.evaluation.conditions import noise_scales
 from c3r_jax.evaluation.pairs import retrieval
 from c3r_jax.evaluation.validate import subset_name, subsets
 from c3r_jax.models.contrastive import match
@@ -81,10 +82,11 @@ def pretrained_scores(experiment: "Experiment", params: Any, conditions: list[Co
         if len(np.unique(train_labels)) > 1
     }
     rows, found, labels = [], {}, np.zeros(0, np.int32)
+    scales = noise_scales(experiment, conditions)
     for condition in conditions:
         if condition.group == "modality_subset":
             continue
-        h, _, labels, _ = encode_split(experiment, params, config.eval.split, condition)
+        h, _, labels, _ = encode_split(experiment, params, config.eval.split, condition, scales)
         for name, mask in masks.items():
             z = pooled(h, mask)
             scores = {}

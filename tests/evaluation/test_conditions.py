@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from c3r_jax.data import MASK_ID, protocol_conditions
+from c3r_jax.data import MASK_ID, ArraySource, DatasetInfo, protocol_conditions
 from c3r_jax.data.altered import AlteredSource, parse_shares
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.conditions import conditions_of, rearranged
@@ -32,6 +32,28 @@ def test_rearranging_is_encoding_anew(small_config):
                 np.testing.assert_allclose(found[0][name][present[:, m]], h[name][present[:, m]], atol=1e-6)
     noise = protocol_conditions(["gaussian"], experiment.model.modalities)[1]
     assert rearranged(noise, clean, experiment.model.modalities, 0) is None
+
+
+def test_rearranging_respects_what_is_missing_in_the_data():
+    """Row numbers as representations: the short way keeps and swaps the rows that an altered source does."""
+    n, names = 40, ("a", "b", "c")
+    present = np.random.default_rng(0).random((n, 3)) < 0.6
+    present[~present.any(1), 0] = True
+    column = np.arange(n, dtype=np.float32)[:, None] + 1
+    info = DatasetInfo("demo", names, ("x", "y"))
+    columns = dict.fromkeys(names, column)
+    source = ArraySource(columns, np.arange(n) % 2, info=info, present=present, index=np.arange(n)[::-1] * 7)
+    conditions = protocol_conditions(["missing", "misaligned"], names)[1:]
+    for condition in conditions:
+        how = {"missing": condition.change} if "missing" in condition.group else {"misaligned": condition.change}
+        altered = AlteredSource(source, 5, **how)
+        found = rearranged(condition, (columns, present, source.labels, source.index), names, 5)
+        assert found is not None
+        np.testing.assert_array_equal(found[1], [altered[i]["present"] for i in range(n)])
+        assert found[1].any(1).all()
+        for m, name in enumerate(names):
+            expected = np.stack([altered[i][name] for i in range(n)])
+            np.testing.assert_array_equal(np.where(found[1][:, m, None], found[0][name], 0), expected)
 
 
 def test_named_protocols_on_a_run_trained_on_altered_data(small_config, tmp_path):
