@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     workdir = str(WORKDIR.value)
     command = "python " + " ".join(shlex.quote(word) for word in sys.argv)
-    protocols = [name for names in PROTOCOL.value or () for name in names.split(",")] or None
+    protocols = list(dict.fromkeys(name for names in PROTOCOL.value or () for name in names.split(","))) or None
     try:
         results = evaluate(workdir, command=command, split=SPLIT.value, protocols=protocols, baseline=BASELINE.value)
         history = read_history(workdir)
