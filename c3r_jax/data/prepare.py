@@ -8,41 +8,27 @@ import argparse
 import collections
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from absl import logging
 
-import c3r_jax
-from c3r_jax.data.builders.convert import Converter, Entry
+from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.layout import Layout
 from c3r_jax.data.builders.listing import ORDERS, Listing, list_source
-from c3r_jax.data.builders.manifest import (
-    DAMAGED,
-    FORMAT,
-    MANIFEST,
-    describe_files,
-    file_sha256,
-    read_manifest,
-    set_directory,
-    verify,
-)
-from c3r_jax.data.builders.parts import Damaged, Part, cut, make_parts, read_part
+from c3r_jax.data.builders.manifest import DAMAGED, MANIFEST, read_manifest, set_directory, verify, write_json
+from c3r_jax.data.builders.parts import Damaged, Part, cut, make_parts
 from c3r_jax.data.builders.registry import LAYOUTS, find_layout
+from c3r_jax.data.builders.writing import describe, write_shards
 from c3r_jax.errors import C3RError, ConfigError, DataError
 from c3r_jax.training.progress import TrainingProgress
 
 FAR_TOO_MANY = 1000  # damaged items beyond those allowed: the source is another one than it should be
-Mended = dict[str, collections.Counter[str]]  # {split: {what was mended: how often}}
-LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
 
 
 def prepare(
@@ -87,13 +73,26 @@ def prepare(
             (work / "parts").mkdir(parents=True, exist_ok=True)
             converter = Converter(layout, source, len(listing.class_names))
             damaged = _make_all(parts, converter, work / "parts", workers, max_damaged, report)
-            made, mended = _write(layout, listing, parts, work)
-            _describe(made, layout, source, listing, damaged, mended, class_order)
+            splits = _usable(layout, listing, damaged)
+            print(f"writing {layout.name}: {', '.join(splits)}", flush=True)
+            made, mended = write_shards(layout, listing.class_names, parts, splits, work)
+            describe(made, layout, source, listing, damaged, mended, class_order)
             made.replace(final)
         report.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
     print(_summary(read_manifest(final), final))
     return final
+
+
+def _usable(layout: Layout, listing: Listing, damaged: list[Damaged]) -> tuple[str, ...]:
+    """The splits of which something is left."""
+    lost = collections.Counter(one["split"] for one in damaged)
+    splits = tuple(split for split, items in listing.items.items() if len(items) > lost[split])
+    if "train" not in splits:
+        raise DataError(
+            f"All {lost['train']:,} training items of {layout.name} are damaged: nothing is left to train on."
+        )
+    return splits
 
 
 def _is_prepared(final: pathlib.Path, digest: str) -> bool:
@@ -172,93 +171,6 @@ def _make_all(
 
 def _in_order(found: dict[int, list[Damaged]]) -> list[Damaged]:
     return [one for number in sorted(found) for one in found[number]]
-
-
-def _write(layout: Layout, listing: Listing, parts: list[Part], work: pathlib.Path) -> tuple[pathlib.Path, Mended]:
-    """Writes the shards and, for each split, its labels in the order of the records; counts what was mended."""
-    from c3r_jax.data.builders.tfds_builder import Prepared, open_records, write_tfds
-
-    labels: dict[str, dict[int, Any]] = {}
-    mended: Mended = {}
-
-    def entries(split: str) -> Iterator[Entry]:
-        labels[split], mended[split] = {}, collections.Counter()
-        for part in parts:
-            if part.split == split:
-                for entry in read_part(part.find(work / "parts")):
-                    if "reason" not in entry and layout.task != "segmentation":
-                        labels[split][entry["index"]] = entry["label"]
-                    mended[split].update(entry.get("mended", {}))
-                    yield entry
-
-    shutil.rmtree(work / "tfds", ignore_errors=True)  # of a run that was stopped
-    splits = tuple(split for split, items in listing.items.items() if items)
-    print(f"writing {layout.name}: {', '.join(splits)}", flush=True)
-    made = write_tfds(Prepared(layout, listing.class_names, entries, splits, data_dir=work / "tfds"))
-    for split in splits:
-        records = open_records(made, split)
-        order = [int(records[i]["index"]) for i in range(len(records))]
-        if layout.task != "segmentation":
-            dtype = np.float32 if layout.task == "regression" else np.int32
-            np.save(made / f"labels-{split}.npy", np.array([labels[split][i] for i in order], dtype))
-    return made, mended
-
-
-def _describe(
-    made: pathlib.Path,
-    layout: Layout,
-    source: pathlib.Path,
-    listing: Listing,
-    damaged: list[Damaged],
-    mended: Mended,
-    order: str,
-) -> None:
-    """Writes the report of damaged items and the manifest beside the shards."""
-    lost = {split: sum(one["split"] == split for one in damaged) for split in listing.items}
-    splits = {
-        split: {
-            "in_source": layout.splits[split],
-            "found": len(items),
-            "damaged": lost[split],
-            "written": len(items) - lost[split],
-            "mended": dict(mended.get(split, {})),
-            "published": layout.published_sizes.get(split),
-            "labelled": listing.labelled[split],
-        }
-        for split, items in listing.items.items()
-    }
-    write_json(made / DAMAGED, damaged)
-    manifest = {
-        "format": FORMAT,
-        "name": layout.name,
-        "version": layout.version,
-        "title": layout.title,
-        "homepage": layout.homepage,
-        "license": layout.license,
-        "task": layout.task,
-        "kinds": dict(layout.kinds),
-        "shapes": {name: list(shape) for name, shape in layout.shapes.items()},
-        "sample_rate": layout.sample_rate,
-        "spectrogram": layout.spectrogram,
-        "fit": layout.fit,
-        "class_names": list(listing.class_names),
-        "class_order": order,
-        "splits": splits,
-        "warnings": list(listing.warnings),
-        "listing": listing.digest(layout),
-        "lists": {str(path.relative_to(source)): file_sha256(path) for path in layout.list_files(source)},
-        "files": describe_files(made),
-        "libraries": {"c3r_jax": c3r_jax.__version__, **{name: version(name) for name in LIBRARIES}},
-    }
-    write_json(made / MANIFEST, manifest)
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file that people read, too: whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    temporary.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
-    temporary.replace(path)
 
 
 def _summary(manifest: dict[str, Any], directory: pathlib.Path) -> str:

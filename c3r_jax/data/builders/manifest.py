@@ -50,6 +50,14 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
     return manifest
 
 
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a file that people read, too: whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    temporary.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
+    temporary.replace(path)
+
+
 def file_sha256(path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from c3r_jax.data import prepare as program
-from c3r_jax.data.builders import parts
+from c3r_jax.data.builders import parts, writing
 from c3r_jax.data.builders.image_text import MvsaSingle
 from c3r_jax.data.builders.manifest import read_manifest
 from c3r_jax.data.prepare import main, prepare
-from c3r_jax.data.prepared import load_prepared
+from c3r_jax.data.prepared import load_prepared, prepared_splits
 from c3r_jax.errors import C3RError, ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:etils", "ignore::ResourceWarning")
@@ -103,7 +103,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(source, whole, tmp_pa
         (parts._Maker, "make", 5),
         (parts.msgpack, "packb", 2),
         (Prepared, "_example", 30),
-        (program, "describe_files", 0),
+        (writing, "describe_files", 0),
         (program.shutil, "rmtree", 1),
     )
     for place, name, number in stops:
@@ -189,6 +189,18 @@ def test_a_wrong_source_ends_early(tmp_path, monkeypatch):
     source = write_tweets(tmp_path / "source", dark={f"train{i}" for i in range(22)})
     with pytest.raises(DataError, match="8 items of mvsa cannot be used so far, at most 0"):
         prepare(Small(), source, tmp_path)
+
+
+def test_splits_of_which_nothing_is_left(tmp_path):
+    source = write_tweets(
+        tmp_path / "source", count=3, dark={f"{split}{i}" for split in ("train", "dev") for i in range(3)}
+    )
+    with pytest.raises(DataError, match="All 3 training items of mvsa are damaged: nothing is left to train on"):
+        prepare(Small(), source, tmp_path, max_damaged=6)
+    write_tweets(tmp_path / "other", count=3, dark={"test0", "test1", "test2"})
+    made = prepare(Small(), tmp_path / "other", tmp_path / "out", max_damaged=3)
+    assert read_manifest(made)["splits"]["test"]["written"] == 0
+    assert sorted(prepared_splits(made, "mvsa")) == ["train", "validation"]
 
 
 def test_other_files_in_the_same_place_are_refused(source, tmp_path):
