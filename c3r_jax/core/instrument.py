@@ -239,6 +239,9 @@ def fit_modalities(
 ) -> dict[str, FirstStage]:
     """Fits, from one set of joint moments, the first stage of every modality on all the others.
 
+    One inverse of the joint covariance would give all of them only if they shared one penalty; theirs is relative to
+    the variance of each instrument, so every modality has its own solve.
+
     Args:
       moments: joint :class:`Moments` of the concatenated features, over rows that have every modality.
       blocks: {name: columns} as given by :func:`columns`.
