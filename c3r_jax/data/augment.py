@@ -9,6 +9,7 @@ import numpy as np
 
 from c3r_jax.data.crops import space_of
 from c3r_jax.data.hashing import uniform
+from c3r_jax.data.source import keep_padding
 from c3r_jax.data.text import MASK_ID
 
 
@@ -166,8 +167,7 @@ def augment_batch(
             value = drop_words(value, words[name], config.word_drop, seed, own, mask_id=mask_id)
         else:
             noisy = add_noise(value, config.feature_noise, seed, own)
-            # Frames of zeros are padding, which no noise turns into something.
-            value = np.where(value.any(-1, keepdims=True), noisy, value) if kind == "sequence" else noisy
+            value = keep_padding(value, noisy) if kind == "sequence" else noisy
         batch["inputs"][name] = value
     if masks and space_of(kinds) == "image":
         batch["labels"] = augment_images(batch["labels"][..., None], config, seed, keys, colours=False)[..., 0]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from c3r_jax.data.source import keep_padding
 from c3r_jax.data.text import MASK_MARKER
 
 
@@ -129,5 +130,7 @@ class Noise:
         if value.dtype == np.uint8:
             return (gaussian_noise if self.how == "gaussian" else salt_and_pepper)(value, strength.image, rng)
         if self.how == "gaussian":
-            return gaussian_features(value, strength.features, rng, scale)
-        return salt_features(value, strength.features, rng)
+            noisy = gaussian_features(value, strength.features, rng, scale)
+        else:
+            noisy = salt_features(value, strength.features, rng)
+        return keep_padding(value, noisy) if value.ndim == 2 else noisy  # a sequence

@@ -78,19 +78,25 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def on_white(png: bytes, size: int) -> np.ndarray:
-    """Decodes a PNG, puts it on white and scales it.
+def on_white(content: bytes, size: int) -> np.ndarray:
+    """Decodes an image, puts it on white and scales it.
 
     Args:
-      png: the encoded image, with or without transparency.
+      content: the encoded image, with or without transparency; a JPEG is decoded at the smallest eighth that is at
+        least twice as large as what is returned.
       size: height and width to return.
 
     Returns:
       uint8 ``(size, size, 3)``: exact box means where the size divides the image's, else antialiased cubic.
     """
-    rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), np.uint32)
-    alpha = rgba[..., 3:]
-    image = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    opened = Image.open(io.BytesIO(content))
+    opened.draft("RGB", (2 * size, 2 * size))
+    if opened.mode in ("RGB", "L", "CMYK") and "transparency" not in opened.info:
+        image = np.asarray(opened.convert("RGB"))
+    else:
+        rgba = np.asarray(opened.convert("RGBA"), np.uint32)
+        alpha = rgba[..., 3:]
+        image = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     height, width, channels = image.shape
     if height == width and height % size == 0:
         side = height // size

@@ -95,6 +95,16 @@ def kind_of(name: str, value: Any) -> str:
     )
 
 
+def keep_padding(sequence: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Returns a changed sequence (..., T, F) with zeros where the sequence has frames of zeros, which are padding.
+
+    Example:
+      >>> keep_padding(np.array([[1.0, 0.0], [0.0, 0.0]]), np.full((2, 2), 5.0)).tolist()
+      [[5.0, 5.0], [0.0, 0.0]]
+    """
+    return np.where(sequence.any(-1, keepdims=True), changed, np.zeros((), changed.dtype))
+
+
 def describe(source: "Source") -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Returns kind and shape of each modality, found in the first example that has it; a text's shape is ().
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.data.hashing import permutation
-from c3r_jax.data.source import Example, Source, describe, kind_of
+from c3r_jax.data.source import Example, Source, describe, keep_padding, kind_of
 from c3r_jax.errors import DataError
 
 SAMPLE = 2048  # the most examples that are read
@@ -90,7 +90,7 @@ class Standardisation:
             return values
         values = values.astype(np.float32)
         made = (values - self.mean[name]) / self.scale[name]
-        return np.where(values.any(-1, keepdims=True), made, np.float32(0)) if sequence else made
+        return keep_padding(values, made) if sequence else made
 
     def to_json(self) -> str:
         """Returns all that is needed to make the same standardisation again, to the last bit."""

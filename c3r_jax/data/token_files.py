@@ -114,8 +114,8 @@ def bert_tokenizer(vocabulary: list[str]) -> FileTokenizer:
     return FileTokenizer(tokenizer.to_str())
 
 
-def load_tokenizer(path: str | os.PathLike[str]) -> FileTokenizer:
-    """Reads a ``tokenizer.json``, or a ``vocab.txt`` with one word piece per line.
+def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:
+    """Reads a ``tokenizer.json``, published or of an earlier run, or a ``vocab.txt`` with one word piece per line.
 
     Raises:
       DataError: the file is not there, or is neither.
@@ -129,7 +129,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> FileTokenizer:
         ) from error
     try:
         if path.suffix == ".json":
-            return FileTokenizer(text)
+            return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
         return bert_tokenizer([line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")])
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -117,3 +117,11 @@ def test_noise_treats_videos_as_images_and_sequences_and_volumes_as_features(how
             assert np.isin(changed, (value.min(), value.max())).all() and abs(changed.size / value.size - 0.5) < 0.15
         else:
             assert abs((noisy - value).std() / value.std() - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("how", ["gaussian", "salt"])
+def test_padding_of_sequences_stays_empty(how):
+    sequence = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    sequence[4:] = 0
+    noisy = Noise(how, Strength(0, 0, 1.0))(sequence, np.random.default_rng(1))
+    assert (noisy[4:] == 0).all() and (noisy[:4] != sequence[:4]).all() and noisy.dtype == np.float32

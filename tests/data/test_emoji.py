@@ -1,3 +1,4 @@
+import io
 import re
 import shutil
 import subprocess
@@ -105,6 +106,18 @@ def test_half_transparent_black_is_grey(tmp_path):
     Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8)).save(path)
     np.testing.assert_array_equal(on_white(path.read_bytes(), 2), np.full((2, 2, 3), 127))
     np.testing.assert_array_equal(on_white(path.read_bytes(), 3), np.full((3, 3, 3), 127))
+
+
+def test_large_jpegs_look_the_same():
+    """They are decoded smaller than they are."""
+    from PIL import Image
+
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8))
+    file = io.BytesIO()
+    small.resize((800, 600), Image.Resampling.BICUBIC).save(file, "jpeg", quality=95)
+    plain = Image.open(io.BytesIO(file.getvalue())).resize((40, 40), Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(plain).astype(int) - on_white(file.getvalue(), 40))
+    assert difference.mean() < 1 and difference.max() < 12
 
 
 @pytest.fixture

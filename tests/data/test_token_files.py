@@ -6,7 +6,16 @@ import pickle
 import numpy as np
 import pytest
 
-from c3r_jax.data import ArraySource, AugmentConfig, DatasetInfo, eval_batches, load_tokenizer, train_batches
+from c3r_jax.data import (
+    ArraySource,
+    AugmentConfig,
+    ByteTokenizer,
+    DatasetInfo,
+    eval_batches,
+    load_tokenizer,
+    train_batches,
+    train_word_piece,
+)
 from c3r_jax.data.corruptions import mask_words
 from c3r_jax.data.token_files import bert_tokenizer, tokenizer_from_json
 from c3r_jax.errors import DataError
@@ -127,6 +136,13 @@ def test_hidden_words_in_training_and_in_noise(tokenizer):
     assert [VOCABULARY[i] for i in noisy[:5]] == ["[CLS]", "[MASK]", "[MASK]", "[MASK]", "[SEP]"]
 
 
+def test_the_tokeniser_of_an_earlier_run(tokenizer, tmp_path):
+    for saved in (tokenizer, train_word_piece(["red apple", "green apple"], vocab_size=60), ByteTokenizer()):
+        (tmp_path / "tokenizer.json").write_text(saved.to_json(), encoding="utf-8")
+        found = load_tokenizer(tmp_path / "tokenizer.json")
+        np.testing.assert_array_equal(found.encode("low apple", 9), saved.encode("low apple", 9))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -136,7 +152,8 @@ def test_hidden_words_in_training_and_in_noise(tokenizer):
         ("vocab.txt", "", "no '\\[PAD\\]'"),
         ("vocab.txt", b"\xff\xfe", "cannot be read"),
         ("tokenizer.json", "{", "cannot be read"),
-        ("tokenizer.json", '{"kind": "byte"}', "cannot be read"),
+        ("tokenizer.json", '{"kind": "bytes"}', "has kind 'bytes'"),
+        ("tokenizer.json", "[]", "cannot be read"),
         ("missing.json", None, "cannot be read"),
     ],
 )
