@@ -13,6 +13,7 @@ from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.prepare import prepare
 from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import ConfigError, DataError
+from tests.data.builders.training import take_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:etils", "ignore::ResourceWarning")
 SIZE = 8
@@ -94,6 +95,20 @@ def test_what_is_in_the_lists_comes_out_of_the_prepared_source(case):
     batch = next(batches)
     assert batch["inputs"]["image"].shape == (2, SIZE, SIZE, 3) and batch["inputs"]["text"].shape == (2, 8)
     batches.close()
+
+
+def test_to_a_training_step(case, small_config):
+    """Food-101 and MVSA have three classes here, and one compiled step."""
+    layout, source, lists, out = case
+    prepare(layout, source, out)
+    small_config.method = "plain"  # what compiles fastest
+    small_config.data.name, small_config.data.path, small_config.data.image_size = layout.name, str(out), 2 * SIZE
+    experiment, batch = take_step(small_config)
+    assert list(experiment.sources) == ["train", "validation", *sorted(set(layout.splits) - {"train", "validation"})]
+    # 64 rows out of three or four examples: each is there, with its label.
+    names = sorted({line[1] for line in lists["train"]})
+    labels = {(number, names.index(line[1])) for number, line in enumerate(lists["train"])}
+    assert set(zip(batch["index"].tolist(), batch["labels"].tolist(), strict=True)) == labels
 
 
 def test_a_split_without_labels_can_be_read_but_not_evaluated(tmp_path):
