@@ -33,8 +33,8 @@ def get_config() -> ConfigDict:
     config.c3r.shuffled = False
 
     config.data = ConfigDict()
-    config.data.name = "emoji"  # emoji | emoji_shift (with planted cues) | records (shards in data.path)
-    config.data.path = ""  # another file of the same layout, or the directory of "records"; empty: the embedded file
+    config.data.name = "emoji"  # emoji | emoji_shift (planted cues) | records | a benchmark of docs/data.md
+    config.data.path = ""  # directory of "records" or of the prepared benchmark; another file like the embedded one
     config.data.image_size = 32  # pixels of a side, as the model sees images and frames
     config.data.resize = 0  # side to which they are scaled before a crop, random in training; 0: no crop
     config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes; empty: no crop

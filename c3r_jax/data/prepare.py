@@ -111,10 +111,13 @@ def _alone(home: pathlib.Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     handle = os.open(home, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"Another process prepares {home} at the moment: wait for it to end.") from error
+        except OSError:
+            pass  # a file system without locks: whoever has one must not start two
         yield
-    except BlockingIOError as error:
-        raise DataError(f"Another process prepares {home} at the moment: wait for it to end.") from error
     finally:
         os.close(handle)
 

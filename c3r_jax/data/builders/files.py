@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from c3r_jax.data.builders.archives import safe_name
 from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.decode import DAMAGE, FORMATS, MAX_PIXELS, flat_image
 from c3r_jax.data.emoji import encode_png
+from c3r_jax.errors import DataError
 
 MAX_BYTES = 1 << 28  # of one file of an example
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # what every reader takes, and how a whole file of it ends
@@ -27,10 +29,13 @@ def inside(source: pathlib.Path, name: str) -> pathlib.Path:
       >>> inside(pathlib.Path("/data/mvsa"), "data/17.jpg").name
       '17.jpg'
     """
-    parts = pathlib.PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
+    try:
+        plain = safe_name(name, str(source))
+    except DataError:
+        plain = ""
+    if not plain:
         raise DamagedItem(f"its file {name!r} is no name inside the source directory")
-    path = source / name
+    path = source / plain
     root = os.path.realpath(source)
     if not os.path.realpath(path).startswith(root + os.sep):
         raise DamagedItem(f"its file {name!r} is a link that leads out of the source directory")

@@ -4,7 +4,7 @@ import collections
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from c3r_jax.data.builders.files import inside, read_file
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
@@ -19,19 +19,27 @@ def read_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | None,
       The line's number from 1, its object, and "" or, where the object is None, why it cannot be read.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file), 1):
             if not line.strip():
                 continue
             shown = line[:60].decode("utf-8", "replace").strip()
             try:
                 if len(line) > MAX_LINE:
-                    raise ValueError(f"it has {len(line):,} bytes, more than {MAX_LINE:,}")
+                    raise ValueError(f"it has more than {MAX_LINE:,} bytes")
                 found = json.loads(line.decode("utf-8-sig"))
                 if not isinstance(found, dict):
                     raise ValueError("it is no object {...}")
                 yield number, found, ""
             except (ValueError, RecursionError) as error:
                 yield number, None, f"the line {shown!r} is no JSON object ({error})"
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, of those that are too long the beginning only: a whole file may be one line."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
 
 
 class ImageTextLayout(Layout):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from c3r_jax.data import ByteTokenizer, train_batches
+from c3r_jax.data.builders import image_text
 from c3r_jax.data.builders.image_text import Food101, HatefulMemes, MvsaSingle
 from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.prepare import prepare
@@ -127,6 +128,17 @@ def test_lists_of_later_phases_may_be_missing(tmp_path):
     prepare(HatefulMemes(), source, tmp_path)
     with pytest.raises(DataError, match="no items of split 'dev_unseen', expected one of train, validation, test"):
         load_prepared("dev_unseen", name="hateful_memes", path=tmp_path)
+
+
+def test_a_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_text, "MAX_LINE", 40)
+    good = [json.dumps({"id": i}) for i in range(3)]
+    long = "x" * 1000
+    (tmp_path / "list").write_text("\n".join([good[0], long, good[1], "", long + "{}", good[2], long]))
+    found = list(image_text.read_lines(tmp_path / "list"))
+    assert [line for _, line, _ in found] == [{"id": 0}, None, {"id": 1}, None, {"id": 2}, None]
+    assert [number for number, _, _ in found] == [1, 2, 3, 5, 6, 7]
+    assert "more than 40 bytes" in found[1][2]
 
 
 def test_class_ids_in_the_order_of_first_appearance(tmp_path):
