@@ -1,11 +1,12 @@
 """Crops of a batch: random in training, central in evaluation, at one place for all that shows an example's space."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from c3r_jax.data.batching import Assembler, Batch, Change
 from c3r_jax.data.hashing import uniform
 from c3r_jax.errors import DataError
 
@@ -120,3 +121,41 @@ def crop_batch(
     if masks:
         batch["labels"] = crop(batch["labels"], *crops.of(space_of(kinds)), seed, keys, "label")
     return batch
+
+
+def cropped_batch(
+    assembler: Assembler,
+    crops: Crops,
+    positions: np.ndarray,
+    change: Change | None,
+    seed: int | None,
+    epochs: np.ndarray,
+) -> tuple[Batch, dict[str, np.ndarray]]:
+    """Returns a batch, cropped, and its word numbers; the whole of a batch of volumes is never in memory.
+
+    Args:
+      assembler: of the split.
+      crops: the sizes.
+      positions: (B,) of the examples in the split.
+      change: what each example goes through first.
+      seed: of the places in training; None: the centre.
+      epochs: (B,) numbers that name each draw, beside the example's index.
+    """
+    masks = assembler.info.task == "segmentation"
+    rows = np.arange(len(positions))
+    parts = []
+    for part in np.split(rows, len(rows)) if crops.volume and "volume" in assembler.kinds.values() else [rows]:
+        own = change and (lambda example, row, part=part, change=change: change(example, int(part[row])))
+        batch, words = assembler.batch(positions[part], own)
+        keys = (epochs[part], batch["index"])
+        parts.append((crop_batch(batch, assembler.kinds, crops, masks=masks, seed=seed, keys=keys), words))
+    batches, words = zip(*parts, strict=True)
+    return _joined(batches), _joined(words)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)

@@ -16,7 +16,7 @@ from absl import flags
 from c3r_jax.data.altered import AlteredSource, Misaligned
 from c3r_jax.data.augment import AugmentConfig, augment_batch
 from c3r_jax.data.batching import Assembler, Change, empty_missing
-from c3r_jax.data.crops import Crops, crop_batch
+from c3r_jax.data.crops import Crops, cropped_batch
 from c3r_jax.data.hashing import check_seed, permutation
 from c3r_jax.data.protocols import Condition, apply_condition
 from c3r_jax.data.source import Example, Source
@@ -95,14 +95,11 @@ class _TrainingBatches:
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             positions[chosen] = self._order(int(epoch))[offsets[chosen]]
-        batch, words = self._assembler.batch(positions, self._noisy(epochs))
-        keys = (epochs, batch["index"])
-        info, kinds = self._assembler.info, self._assembler.kinds
-        masks = info.task == "segmentation"
         place = None if self._crops.central else self._seed
-        batch = crop_batch(batch, kinds, self._crops, masks=masks, seed=place, keys=keys)
-        how = {"depth": info.depth, "masks": masks, "mask_id": self._assembler.mask_id}
-        batch = augment_batch(batch, words, kinds, self._augment, self._seed, keys, **how)
+        batch, words = cropped_batch(self._assembler, self._crops, positions, self._noisy(epochs), place, epochs)
+        info, keys = self._assembler.info, (epochs, batch["index"])
+        how = {"depth": info.depth, "masks": info.task == "segmentation", "mask_id": self._assembler.mask_id}
+        batch = augment_batch(batch, words, self._assembler.kinds, self._augment, self._seed, keys, **how)
         return empty_missing(batch, self._assembler.modalities)
 
     def _noisy(self, epochs: np.ndarray) -> Change | None:
@@ -265,10 +262,9 @@ class EvalBatches:
         positions = first + np.arange(self._batch_size)
         where = positions < self._assembler.num_examples
         positions = np.where(where, positions, self._assembler.num_examples - 1)
-        batch, _ = self._assembler.batch(positions, None if self._condition is None else self._change)
-        batch["where"] = where
-        masks = self._assembler.info.task == "segmentation"
-        return crop_batch(batch, self._assembler.kinds, self._crops, masks=masks)
+        change = None if self._condition is None else self._change
+        batch, _ = cropped_batch(self._assembler, self._crops, positions, change, None, np.zeros_like(positions))
+        return {**batch, "where": where}
 
     def _change(self, example: Example, row: int) -> Example:
         del row

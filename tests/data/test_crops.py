@@ -6,7 +6,16 @@ import itertools
 import numpy as np
 import pytest
 
-from c3r_jax.data import ArraySource, AugmentConfig, Crops, DatasetInfo, eval_batches, train_batches
+from c3r_jax.data import (
+    ArraySource,
+    AugmentConfig,
+    ByteTokenizer,
+    Crops,
+    DatasetInfo,
+    eval_batches,
+    noise_condition,
+    train_batches,
+)
 from c3r_jax.data.crops import crop, space_of
 from c3r_jax.errors import DataError
 
@@ -103,6 +112,30 @@ def test_masks_follow_the_modalities(kind):
     np.testing.assert_array_equal(batch["inputs"]["flair"][..., 0], batch["labels"])
     whole = next(iter(eval_batches(source, None, batch_size=N)))
     np.testing.assert_array_equal(whole["labels"], mask)
+
+
+def test_noise_is_the_same_whether_volumes_are_cut_or_not(list_source):
+    """Cut batches are made example by example: each keeps its own noise, text and place."""
+    rng = np.random.default_rng(0)
+    info = DatasetInfo("scans", ("note", "scan"), ("a",))
+    scans = rng.standard_normal((6, 4, 4, 4)).astype(np.float32)
+    source = list_source([{"note": f"case {i} of six", "scan": scans[i], "label": 0} for i in range(6)], info)
+    condition = noise_condition("gaussian:2", info.modalities)
+    how = {"batch_size": 6, "condition": condition, "seed": 1, "text_length": 16}
+    whole, cut = (
+        next(iter(eval_batches(source, ByteTokenizer(), crops=crops, **how)))["inputs"]
+        for crops in (Crops(), Crops(volume=(2, 2, 2)))
+    )
+    np.testing.assert_array_equal(whole["scan"][:, 1:3, 1:3, 1:3], cut["scan"])
+    np.testing.assert_array_equal(whole["note"], cut["note"])
+    noise = {"noise": condition, "seed": 0, "batch_size": 6, "text_length": 16, "augment": AugmentConfig(word_drop=0.5)}
+    whole, cut = (
+        next(train_batches(source, ByteTokenizer(), crops=crops, **noise))
+        for crops in (Crops(volume=(4, 4, 4)), Crops())
+    )
+    for name in info.modalities:
+        np.testing.assert_array_equal(whole["inputs"][name], cut["inputs"][name])
+    assert list(whole) == list(cut) and list(whole["inputs"]) == list(cut["inputs"])
 
 
 def test_space_of_a_mask():
