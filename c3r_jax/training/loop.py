@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -15,7 +17,8 @@ from c3r_jax.evaluation.validate import validate
 from c3r_jax.parallel.hosts import is_primary
 from c3r_jax.parallel.strategy import Strategy
 from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import Experiment, build_experiment
+from c3r_jax.training.experiment import Experiment, build_experiment, encoded_batches
+from c3r_jax.training.frozen import VectorTable, read_weights, with_weights
 from c3r_jax.training.optimizer import build_schedule
 from c3r_jax.training.progress import TrainingProgress
 from c3r_jax.training.step import TrainState, first_non_finite, step_columns
@@ -92,6 +95,7 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
     train = experiment.config.train
     iterator = experiment.train_iterator()
     state, start, selection = _resume(experiment, checkpoints, iterator)
+    prepared = _preparation(experiment, state)
     log = MetricsLog(path, after=start) if is_primary() else NoLog()
     schedule = build_schedule(experiment.config.optimizer, train.steps)
     look_at = functools.partial(
@@ -108,7 +112,7 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
     try:
         with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
             while step < train.steps and not stopped_early:
-                batch = next(iterator)
+                batch = prepared(next(iterator))
                 state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
                 step += 1
                 # The step before is looked at while this one runs, so that the devices never wait for the host.
@@ -132,6 +136,14 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
     return FitResult(path, step, selection.best_step, selection.best, stopped_early)
 
 
+def _preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What is done to a training batch: nothing, or frozen encoders' vectors take the place of their inputs."""
+    if not experiment.config.train.cache_frozen:
+        return lambda batch: batch
+    frozen = [name for name, encoder in experiment.model.encoders.items() if getattr(encoder, "frozen", False)]
+    return VectorTable(encoded_batches(experiment, state.params, "train"), frozen)
+
+
 def _is_over(selection: Selection, patience: int) -> bool:
     return 0 < patience <= selection.worse
 
@@ -144,7 +156,9 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> 
     """The newest whole checkpoint's state or a fresh one, on the devices; the data iterator goes to the same place."""
     devices, make_state = experiment.devices, experiment.state_maker()
     if not checkpoints.exist():
-        return devices.init(make_state), 0, Selection()
+        weights = read_weights(experiment.config, experiment.model, jax.eval_shape(make_state).params)
+        state = devices.init(make_state)
+        return (with_weights(state, weights, devices.put) if weights else state), 0, Selection()
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))
     try:
         iterator.set_state(progress["iterator"])

