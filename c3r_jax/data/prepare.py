@@ -79,7 +79,8 @@ def prepare(
             describe(made, layout, source, listing, damaged, mended, class_order)
             made.replace(final)
         report.unlink(missing_ok=True)
-        shutil.rmtree(work, ignore_errors=True)
+        for old in home.glob(".*.work"):  # also of versions that were never finished
+            shutil.rmtree(old, ignore_errors=True)
     print(_summary(read_manifest(final), final))
     return final
 
