@@ -11,6 +11,7 @@ import argparse
 import pathlib
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -52,7 +53,7 @@ def columns_of(layout: Layout, source: pathlib.Path, items: list[Item]) -> dict[
     records = [read(item) for item in items]
     found: dict[str, list] = {}
     for name, kind in layout.kinds.items():
-        values = [record[name] for record in records]
+        values: list[Any] = [record[name] for record in records]
         if kind == "text":
             found[name] = [value or "" for value in values]
             continue
@@ -64,7 +65,7 @@ def columns_of(layout: Layout, source: pathlib.Path, items: list[Item]) -> dict[
             made = [None if value is None else moments(value) for value in values]
         else:
             made = values
-        empty = np.zeros_like(next(value for value in made if value is not None))
+        empty: Any = np.zeros_like(next(value for value in made if value is not None))
         found[name] = [(empty if value is None else value).ravel() for value in made]
     return found
 

@@ -1,0 +1,31 @@
+"""UCI views: handwritten digits by six sets of features.
+
+python -m c3r_jax.demo --config=configs/uci_views.py --config.data.path=DIR --seeds 5 --workdir runs/uci_views
+
+docs/real_sets.md says how DIR is prepared, how these settings were chosen, and what came out.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration of the digits."""
+    config = base.get_config()
+    config.data.name = "uci_views"
+    config.data.keep = True
+    config.data.augment.feature_noise = 0.2
+    config.model.dim = 8  # five other views make an instrument of 40 columns
+    config.model.features.hidden = (64,)
+    config.model.features.dropout = 0.2
+    config.c3r.necessity = "kl"
+    config.c3r.lambda_s = 0.3
+    config.c3r.lambda_v = 0.2
+    config.c3r.lambda_n = 0.1
+    config.modality_dropout.rate = 0.6
+    config.train.batch_size = 256
+    config.train.steps = 300
+    config.train.label_smoothing = 0.1
+    config.eval.protocols = ()  # mean and worst are then over modality subsets
+    return config
