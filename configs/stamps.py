@@ -15,12 +15,11 @@ def get_config() -> ConfigDict:
     config = emoji.get_config()
     config.data.name = "stamps"
     config.data.keep = True
-    config.data.augment.feature_noise = 0.3
     config.model.sequence.patch = 16
     config.model.sequence.width = 32
     config.model.sequence.depth = 1
     config.model.sequence.block = "mixer"
     config.model.sequence.dropout = 0.5
-    config.train.steps = 400
+    config.train.steps = 200
     config.eval.protocols = ()  # mean and worst are then over modality subsets
     return config

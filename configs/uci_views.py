@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.c3r.lambda_n = 0.1
     config.modality_dropout.rate = 0.6
     config.train.batch_size = 256
-    config.train.steps = 300
+    config.train.steps = 200
     config.train.label_smoothing = 0.1
     config.eval.protocols = ()  # mean and worst are then over modality subsets
     return config

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.c3r.lambda_v = 0.2
     config.c3r.lambda_n = 0.1
     config.modality_dropout.rate = 0.6
+    config.train.steps = 200
     config.train.label_smoothing = 0.1
     config.eval.protocols = ()  # mean and worst are then over modality subsets
     return config

@@ -1,5 +1,7 @@
 """Small sets from files: every example is read and decoded once, and kept."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -42,3 +44,24 @@ class KeptSource:
                     value.flags.writeable = False  # the next reader sees the same array
             self._kept[int(position)] = example
         return dict(example)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keyed:
+    key: str
+    source: Source = dataclasses.field(compare=False)
+
+
+def kept(source: Source, key: str) -> KeptSource:
+    """Returns what keeps a source; all runs of this process that use the same key share what has been read.
+
+    Args:
+      source: the split.
+      key: what its examples depend on besides the file (``info.sha256``): split, image size, standardisation.
+    """
+    return KeptSource(source) if source.info.sha256 is None else _shared(_Keyed(f"{source.info.sha256} {key}", source))
+
+
+@functools.lru_cache(maxsize=12)
+def _shared(keyed: _Keyed) -> KeptSource:
+    return KeptSource(keyed.source)

@@ -33,7 +33,7 @@ from c3r_jax.data import (
 from c3r_jax.data.altered import altered
 from c3r_jax.data.builders.registry import LAYOUTS
 from c3r_jax.data.emoji import SPLITS
-from c3r_jax.data.kept import KeptSource
+from c3r_jax.data.kept import KeptSource, kept
 from c3r_jax.data.planted import SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.records import RecordSource, load_records
@@ -176,13 +176,15 @@ def build_experiment(
     _check(config, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
+    if data.keep:
+        loaded = _kept(loaded, str(size))
     standardisation = _standardisation(data, loaded["train"], standardisation_json)
     sources: dict[str, AnySource] = {
         split: StandardisedSource(source, standardisation) if standardisation.mean else source
         for split, source in loaded.items()
     }
-    if data.keep:
-        sources = {split: KeptSource(source) for split, source in sources.items()}
+    if data.keep and standardisation.mean:
+        sources = _kept(sources, f"{size} {standardisation.to_json()}")
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     method = build_method(config, train.labels, train.info.num_classes)
@@ -272,6 +274,10 @@ def _loader(name: str, path: str) -> tuple[Callable[..., AnySource], tuple[str, 
     if name in LAYOUTS:
         return functools.partial(load_prepared, name=name), prepared_splits(path, name)
     raise ConfigError(f"config.data.name is {name!r}: expected one of {', '.join([*SOURCES, *LAYOUTS])}.")
+
+
+def _kept(sources: dict[str, AnySource], key: str) -> dict[str, AnySource]:
+    return {split: kept(source, f"{split} {key}") for split, source in sources.items()}
 
 
 def _tokenizer(data: ConfigDict, train: AnySource) -> Tokenizer:

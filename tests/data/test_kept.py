@@ -1,11 +1,12 @@
 """Kept examples are read once, stay as they are, and do not travel to other processes."""
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 
-from c3r_jax.data.kept import KeptSource
+from c3r_jax.data.kept import KeptSource, kept
 from c3r_jax.data.source import DatasetInfo
 
 
@@ -48,3 +49,14 @@ def test_what_is_kept_does_not_travel():
     assert travelled._source.reads == [0, 1, 0]
     travelled[1]
     assert travelled._source.reads == [0, 2, 0]
+
+
+def test_runs_share_what_has_been_read_of_one_file():
+    sources = [Counting() for _ in range(4)]
+    for source, digest in zip(sources, ("one", "one", "two", None), strict=True):
+        source.info = dataclasses.replace(source.info, sha256=digest)
+    first, again, other, nameless = (kept(source, "train 24") for source in sources)
+    assert first is again and kept(sources[0], "train 32") is not first
+    assert (
+        len({id(source) for source in (first, other, nameless)}) == 3 and kept(sources[3], "train 24") is not nameless
+    )

@@ -11,6 +11,7 @@ from c3r_jax.models.build import build_model
 from c3r_jax.training import experiment as module
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import flatten
+from configs import base
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
@@ -57,9 +58,12 @@ def without_recording(dump, seen):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_leaf_is_read(name, small_config, tmp_path, monkeypatch):
+def test_every_configuration_has_the_leaves_of_the_base(name):
     config = importlib.import_module(f"configs.{name}").get_config()
-    assert flatten(config.to_dict()).keys() == flatten(small_config.to_dict()).keys()
+    assert flatten(config.to_dict()).keys() == flatten(base.get_config().to_dict()).keys()
+
+
+def test_every_leaf_is_read(small_config, tmp_path, monkeypatch):
     seen: set[str] = set()
     reads = record_reads(small_config, "", seen)
     seen.clear()
