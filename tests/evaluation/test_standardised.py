@@ -45,6 +45,7 @@ def test_evaluation_uses_what_training_measured(config, tmp_path, scales):
     np.testing.assert_allclose(standardisation_from_json(text).mean["sound"], 51, atol=0.3)
     scores = evaluate(tmp_path)["conditions"]
     assert scores[0]["routes"]["representation"]["accuracy"] > 0.7  # both scales are learned from
+    assert module.build_experiment(config).standardisation.to_json() == text  # as a run that goes on measures it
     scales["train"] = 10.0
     assert evaluate(tmp_path)["conditions"] == scores
     assert module.build_experiment(config).standardisation.to_json() != text

@@ -116,6 +116,10 @@ def test_bfloat16_and_remat(remat):
         shapes = jax.eval_shape(encoder.init, jax.random.key(0), x)
         assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
         assert jax.eval_shape(encoder.apply, shapes, x).dtype == jnp.bfloat16
+    if not remat:  # the last one, in numbers
+        variables = jax.jit(encoder.init)(jax.random.key(0), x)
+        exact = jax.jit(encoder.clone(dtype=jnp.float32).apply)(variables, x)
+        np.testing.assert_allclose(jax.jit(encoder.apply)(variables, x).astype(np.float32), exact, atol=0.05)
 
 
 def test_build_model_takes_every_kind():
