@@ -112,7 +112,7 @@ def test_missing_files_are_damage(cremad):
 def test_damaged_frames_are_damage(cremad):
     frame = cremad / "visual/train_imgs/Image-01-FPS/1002_DFA_SAD_XX/00060.jpg"
     frame.write_bytes(frame.read_bytes()[:200])
-    assert "damaged, cut short" in read_all(CremaD(), cremad)["train"]["1002_DFA_SAD_XX"][1]
+    assert "damaged or cut short" in read_all(CremaD(), cremad)["train"]["1002_DFA_SAD_XX"][1]
 
 
 def test_problems_name_each_thing_that_is_missing(tmp_path):
