@@ -11,7 +11,7 @@ from tests.data.builders.training import take_step
 
 
 def iemocap(source):
-    clips = {f"Ses01F_F{i:03d}": ("Excuse me.", ("Angry", "Sad")[i % 2]) for i in range(8)}
+    clips = {f"Ses01F_F{i:03d}": ("Excuse me.", ("Angry", "Sad")[i % 2]) for i in range(16)}
     write_iemocap(source, {"train": clips, "dev": {"Ses01F_F100": ("No.", "Sad")}, "test": {"Ses02F": ("Yes.", "Sad")}})
 
 
@@ -33,6 +33,6 @@ def test_to_a_step_of_training(tmp_path, layout, write, small_config):
     small_config.data.update(name=layout.name, path=prepared(tmp_path, layout, write), image_size=8)
     small_config.data.augment.shift = 1
     small_config.model.sequence.update(patch=32, width=8, depth=1)
-    small_config.train.batch_size = small_config.eval.batch_size = 8
+    small_config.train.batch_size = small_config.eval.batch_size = 16
     _, batch = take_step(small_config)
     assert sorted(batch["inputs"]) == sorted(layout.kinds)
