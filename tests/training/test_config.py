@@ -14,7 +14,8 @@ from c3r_jax.training.workdir import flatten
 from configs import base
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+SHARED = ("__init__", "base", "benchmark")  # what the configurations are made of
+CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in SHARED)
 
 
 def record_reads(config, prefix, seen):
