@@ -72,9 +72,13 @@ def get_config() -> ConfigDict:
     config.model.image.mlp_ratio = 2
     config.model.image.dropout = 0.3
     config.model.image.token_dropout = 0.0  # share of patches that a training example loses
-    config.model.image.pretrained = ""  # a published encoder instead, by its name in models.pretrained.ARCHITECTURES
+    # A published encoder instead, by its name in models.pretrained.ARCHITECTURES, and a hidden layer of ``width`` after
+    # it; of the leaves above only that and dropout count.
+    config.model.image.pretrained = ""
     config.model.image.weights = ""  # its weights: safetensors, .pth or .bin, or a folder or Python wheel with one
-    config.model.image.frozen = False  # whether it keeps them
+    config.model.image.frozen = (
+        False  # whether it keeps them; of the leaves above it has width (of a hidden layer), dropout
+    )
     config.model.text = ConfigDict()
     config.model.text.width = 64
     config.model.text.depth = 0

@@ -34,6 +34,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Parity with PyTorch is tested wherever PyTorch is; without it the first lines of the output say what is left out.
 _TORCH = importlib.util.find_spec("torch") is not None
 collect_ignore = [] if _TORCH else ["parity", "reference"]
+_LIBRARIES = [name for name in ("timm", "torchvision", "transformers") if importlib.util.find_spec(name) is None]
+collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES and _TORCH else []
 
 import pytest  # noqa: E402
 
@@ -42,7 +44,8 @@ from configs.emoji import get_config  # noqa: E402
 
 
 def pytest_report_header():
-    return f"parity with PyTorch: {'tested' if _TORCH else 'left out, for PyTorch is not installed'}"
+    without = f" (but for published encoders: without {', '.join(_LIBRARIES)})" if _LIBRARIES else ""
+    return f"parity with PyTorch: {'tested' + without if _TORCH else 'left out, for PyTorch is not installed'}"
 
 
 @pytest.fixture(scope="session")

@@ -69,9 +69,8 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: b
     blocks = shared | {"remat": config.remat}
     if kind in ("image", "text") and config[kind].pretrained:
         own = config[kind]
-        return PretrainedEncoder(
-            architecture=own.pretrained, vocab_size=vocab_size, frozen=own.frozen, dropout=own.dropout, **blocks
-        )
+        sizes = {name: own[name] for name in ("width", "frozen", "dropout")}
+        return PretrainedEncoder(architecture=own.pretrained, vocab_size=vocab_size, **sizes, **blocks)
     if kind == "image":
         return ImageEncoder(**_leaves(config.image), **blocks)
     if kind == "video":

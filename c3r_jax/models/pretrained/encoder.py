@@ -11,21 +11,23 @@ from c3r_jax.models.pretrained.bert import mean_token
 
 
 class PretrainedEncoder(nn.Module):
-    """The backbone's mean token or mean pixel, normalised, with dropout, projected to ``dim``.
+    """The backbone's mean token or mean pixel, normalised, through one hidden layer with dropout, projected to ``dim``.
 
     A frozen backbone's vectors can be given in place of the raw inputs, computed once for all.
 
     Attributes:
       dim: width of the representation.
       architecture: a name of :data:`ARCHITECTURES`.
+      width: of the hidden layer.
       vocab_size: number of token ids, of texts.
       frozen: whether the backbone keeps its weights.
-      dropout: rate on the backbone's vector.
+      dropout: rate on the hidden layer.
       remat: compute the backbone's activations again for the gradient.
     """
 
     dim: int
     architecture: str
+    width: int = 64
     vocab_size: int = 0
     frozen: bool = True
     dropout: float = 0.0
@@ -36,6 +38,7 @@ class PretrainedEncoder(nn.Module):
         """Names the parts."""
         self.backbone = ARCHITECTURES[self.architecture].make(self.vocab_size, self.remat, self.dtype)
         self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.hidden = nn.Dense(self.width, dtype=self.dtype)
         self.drop = ExampleDropout(self.dropout)
         self.project = nn.Dense(self.dim, dtype=self.dtype)
 
@@ -54,4 +57,4 @@ class PretrainedEncoder(nn.Module):
         """Returns representations (B, dim) of raw inputs, or of a frozen backbone's vectors; ``keys`` (B,): dropout."""
         given = self.frozen and inputs.ndim == 2 and jnp.issubdtype(inputs.dtype, jnp.floating)
         x = inputs.astype(self.dtype) if given else self.features(inputs)
-        return self.project(self.drop(self.norm(x), keys))
+        return self.project(self.drop(nn.relu(self.hidden(self.norm(x))), keys))
