@@ -27,11 +27,15 @@ def get_config() -> ConfigDict:
     config.model.image.pretrained = "efficientnet_lite0"
     config.model.image.weights = IMAGE
     config.model.image.frozen = True
-    config.model.image.dropout = 0.5
+    config.model.image.width = 256
+    config.model.image.dropout = 0.7
     config.model.text.pretrained = "minilm_l6"
     config.model.text.weights = TEXT
     config.model.text.frozen = True
-    config.model.text.dropout = 0.5
+    config.model.text.width = 256
+    config.model.text.dropout = 0.7
+    config.train.steps = 500
+    config.train.eval_every = 125
     config.train.cache_frozen = True
     config.train.keep_last = 1
     return config
