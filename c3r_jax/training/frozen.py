@@ -148,7 +148,7 @@ def cached_batches(
     if split == "train":
         digest.update(repr(config.seed).encode())  # training data may be altered by the seed
     for value in jax.tree.leaves(experiment.devices.host(split_frozen(params, experiment.model)[1])):
-        digest.update(np.ascontiguousarray(value))
+        digest.update(np.asarray(value).tobytes())
     key = digest.hexdigest()
     if key not in _kept:
         while len(_kept) >= KEPT_SPLITS:
