@@ -43,9 +43,10 @@ def main(argv: list[str]) -> None:
         print(f"{table}\nwrote {path}")
         return
     written = write_report([results], out, histories={results["method"]: [history]}, command=command)
+    metric = results["metric"]
     for route, summary in results["summary"].items():
         print(
-            f"{route}: mean accuracy {summary['mean_accuracy']:.3f}, worst {summary['worst_accuracy']:.3f} "
+            f"{route}: mean {metric} {summary[f'mean_{metric}']:.3f}, worst {summary[f'worst_{metric}']:.3f} "
             f"({summary['worst_condition']})"
         )
     if protocols:

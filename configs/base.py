@@ -7,7 +7,8 @@ def get_config() -> ConfigDict:
     """Returns the base configuration; every leaf is read by the code and can be set as ``--config.any.leaf=value``."""
     config = ConfigDict()
     config.seed = 0
-    config.task = "classification"  # classification | softmax (contrastive, CLIP) | sigmoid (contrastive, SigLIP)
+    # As the data set's: classification | multilabel | regression | segmentation; or contrastive: softmax | sigmoid
+    config.task = "classification"
     config.method = "c3r"  # plain | modality_dropout | c3r
 
     config.modality_dropout = ConfigDict()
@@ -31,6 +32,13 @@ def get_config() -> ConfigDict:
     config.c3r.through_fuse = False
     config.c3r.stop_gradient = False
     config.c3r.shuffled = False
+
+    config.regression = ConfigDict()
+    config.regression.tolerance = 0.5  # of an error, as labels are: the label is told within it, and losses count in it
+
+    config.segmentation = ConfigDict()
+    config.segmentation.class_weights = ()  # of voxels, by class; empty: inverse to the classes' shares in training
+    config.segmentation.max_weight = 100.0  # of those, relative to the commonest class; 1: all voxels alike
 
     config.data = ConfigDict()
     config.data.name = "emoji"  # emoji | emoji_shift (planted cues) | records | a benchmark of docs/data.md
@@ -135,7 +143,9 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 50  # steps between validations, each followed by a checkpoint
     config.train.log_every = 10  # steps
     config.train.patience = 0  # validations without a better selection value before stopping; 0: never
-    config.train.select_by = "mean_accuracy"  # accuracy (everything present) | mean_accuracy (over modality subsets)
+    # accuracy (everything present) | mean_accuracy (over modality subsets) | any other score of the task, see
+    # c3r_jax/evaluation/scores.py, e.g. auroc, mean_mae, mean_dice
+    config.train.select_by = "mean_accuracy"
     config.train.moments_decay = 0.9  # of the running moments, per step
     config.train.keep_last = 2  # checkpoints kept besides the best
 

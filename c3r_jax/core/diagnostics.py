@@ -109,7 +109,7 @@ def over_identification(
 
     Args:
       features: {name: (n, d_name)} held-out representations.
-      labels: (n,) class ids.
+      labels: (n,) class ids, or (n, T) outcomes, each tested as it is.
       name: the modality under test.
       num_classes: K; None: 1 + the largest label.
 
@@ -129,15 +129,17 @@ def over_identification(
     if any(a.ndim != 2 or len(a) != len(y) for a in arrays.values()):
         shapes = {key: a.shape for key, a in arrays.items()}
         raise ValueError(f"features have shapes {shapes}, but ({len(y)}, d) was expected for {len(y)} labels.")
-    classes = int(y.max()) + 1 if num_classes is None else num_classes
+    if y.ndim == 1:
+        classes = int(y.max()) + 1 if num_classes is None else num_classes
+        y = y[:, None] == np.arange(classes)[None]
     h = arrays.pop(name)
     v = np.concatenate(list(arrays.values()), axis=1) if arrays else np.zeros((len(y), 0))
     dof = v.shape[1] - h.shape[1]
     if dof <= 0 or len(y) <= v.shape[1] + 1:
-        return OverIdentification(np.full(classes, np.nan), 0, np.full(classes, np.nan))
+        return OverIdentification(np.full(y.shape[1], np.nan), 0, np.full(y.shape[1], np.nan))
     ones = np.ones((len(y), 1))
     regressors, instruments = np.concatenate([ones, h], 1), np.concatenate([ones, v], 1)
-    statistic = np.array([_hansen_j(regressors, instruments, (y == c).astype(float)) for c in range(classes)])
+    statistic = np.array([_hansen_j(regressors, instruments, outcome.astype(float)) for outcome in y.T])
     return OverIdentification(statistic, dof, stats.chi2.sf(statistic, dof))
 
 

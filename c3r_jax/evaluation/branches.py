@@ -4,6 +4,7 @@ Encoders run once per input; all of this is algebra on (n, d) arrays, compiled o
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from c3r_jax.core.real_world import (
 )
 from c3r_jax.core.regularizer import C3RConfig, hypothetical_representation
 from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.tasks import CLASSIFICATION, Task
 from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
 BLOCK = 1024  # rows at a time when moments are measured
@@ -43,10 +45,10 @@ class Branches(NamedTuple):
     z_bar: np.ndarray
 
 
-def measured_risk(branches: Branches, labels: np.ndarray) -> C3Risk:
+def measured_risk(branches: Branches, labels: np.ndarray, task: Task = CLASSIFICATION) -> C3Risk:
     """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
     arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
-    return c3_risk(*map(jnp.asarray, arrays))
+    return c3_risk(*map(jnp.asarray, arrays), task=task)
 
 
 def both_worlds(
@@ -59,6 +61,7 @@ def both_worlds(
     *,
     config: C3RConfig,
     key: Array | None = None,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Array, Array, Array]:
     """z, z_c and z_bar of evaluated rows, each row's z_c by the given moments alone; pure.
 
@@ -67,10 +70,11 @@ def both_worlds(
       fuse: (h, present) -> z (n, d).
       h: {modality: (n, d_m)}, zero where absent.
       present: (n, M) bool.
-      labels: (n,) class ids.
+      labels: (n,) class ids, or what else the task has.
       moments: of the training set; None without an instrument.
       config: instrument and counterfactual.
       key: of counterfactual "permute".
+      task: what outputs and labels mean.
 
     Returns:
       z, z_c, z_bar, each (n, d).
@@ -80,7 +84,9 @@ def both_worlds(
     if moments is not None:
         real = causal_representation(fuse, h, present, moments, config=config)
     where = jnp.ones(present.shape[0], bool)
-    z_bar = hypothetical_representation(predict, fuse, h, z, labels, real, present, config=config, where=where, key=key)
+    z_bar = hypothetical_representation(
+        predict, fuse, h, z, labels, real, present, config=config, where=where, key=key, task=task
+    )
     return z, real.z_c, z_bar
 
 
@@ -89,25 +95,30 @@ class BranchRunner:
 
     Args:
       model: the twin network.
+      task: what its outputs and the labels mean.
     """
 
-    def __init__(self, model: TwinNetwork):
+    def __init__(self, model: TwinNetwork, task: Task = CLASSIFICATION):
         self.model = model
+        self.task = task
         self._run = jax.jit(self._branches)
         self._merge = jax.jit(self._add_moments)
 
-    def measure_moments(self, params: Any, h: dict[str, np.ndarray], present: np.ndarray) -> Moments | None:
+    def measure_moments(
+        self, params: Any, h: Mapping[str, Any], present: np.ndarray, earlier: Moments | None = None
+    ) -> Moments | None:
         """The instrument's exact centred moments over all given rows; None without an instrument.
 
         Args:
           params: the model's parameters.
           h: {modality: (n, d)} representations of the training set.
           present: (n, M) bool.
+          earlier: moments of rows that come before these.
         """
         width = moments_width(self.model.c3r, {name: value.shape[1] for name, value in h.items()})
         if not width:
             return None
-        total = batch_moments(jnp.zeros((0, width)))
+        total = batch_moments(jnp.zeros((0, width))) if earlier is None else earlier
         for begin in range(0, len(present), BLOCK):
             rows = slice(begin, begin + BLOCK)
             total = self._merge(total, params, {name: value[rows] for name, value in h.items()}, present[rows])
@@ -130,7 +141,7 @@ class BranchRunner:
           moments: of :meth:`measure_moments`, or running ones.
           h: {modality: (n, d)}; absent ones may hold anything.
           present: (n, M) bool.
-          labels: (n,) class ids.
+          labels: (n,) class ids, or what else the task has.
           seed: of counterfactual "permute".
 
         Returns:
@@ -153,5 +164,5 @@ class BranchRunner:
         }
         fuse = functools.partial(apply, model, variables, model.fuse)
         moments = Moments(**variables["instrument"]) if config.instrument != "none" else None
-        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, config=config, key=key)
+        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, config=config, key=key, task=self.task)
         return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar

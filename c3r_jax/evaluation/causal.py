@@ -4,16 +4,19 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from c3r_jax.core.diagnostics import WEAK_F, f_statistics, over_identification
 from c3r_jax.core.instrument import Moments, apply_modalities, columns, fit_modalities
+from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.tasks import CLASSIFICATION, Task
 from c3r_jax.evaluation.branches import Branches, measured_risk
 
 
@@ -33,30 +36,53 @@ def wilson_interval(share: float, count: int, level: float = 0.95) -> list[float
     return [float(max(0.0, centre - half)), float(min(1.0, centre + half))]
 
 
-def risk_report(train: Branches, train_labels: np.ndarray, test: Branches, labels: np.ndarray) -> dict[str, Any]:
+def risk_report(
+    train: Branches, train_labels: np.ndarray, test: Branches, labels: np.ndarray, task: Task = CLASSIFICATION
+) -> dict[str, Any]:
     """The C3 risk of evaluated examples, its sampling intervals, and what a fresh probe reads from z_bar.
 
     Args:
       train: branches of the training split (the probe is fitted there).
       train_labels: (n_train,).
       test: branches of the evaluated split.
-      labels: (n,).
+      labels: (n,), or what else the task has.
+      task: what outputs and labels mean.
 
     Returns:
-      The ``risk`` part of results.json: risks, 95 % Wilson intervals, mean p_y(z_bar), the probe's accuracy, and
-      chance, the share of the commonest label.
+      The ``risk`` part of results.json: risks, 95 % Wilson intervals, mean p_y(z_bar) (or what stands for it), the
+      probe's accuracy, and chance: the largest share that one answer for all rows gets right.
     """
-    risk = measured_risk(test, labels)
+    risk = measured_risk(test, labels, task)
     values: dict[str, Any] = {name: float(value) for name, value in risk._asdict().items()}
     values["intervals"] = {
         name: wilson_interval(values[name], len(labels)) for name in ("sufficiency", "necessity", "joint")
     }
-    shifted = test.counterfactual_logits - test.counterfactual_logits.max(1, keepdims=True)
-    p = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
-    values["label_probability"] = float(p[np.arange(len(labels)), labels].mean())
-    values["probe_accuracy"] = probe_accuracy(train.z_bar, train_labels, test.z_bar, labels)
-    values["chance"] = float(np.bincount(labels).max() / len(labels))
+    told = task.probability(jnp.asarray(test.counterfactual_logits), jnp.asarray(labels))
+    values["label_probability"] = float(np.asarray(told, np.float64).mean())
+    if isinstance(task, Regression):
+        probe = make_pipeline(StandardScaler(), LinearRegression()).fit(_wide(train.z_bar), train_labels)
+        read = np.asarray(probe.predict(_wide(test.z_bar)))
+        values["probe_accuracy"] = float((np.abs(read - labels) <= task.tolerance).mean())
+        values["chance"] = _densest_share(labels, task.tolerance)
+        return values
+    columns = [(train_labels, labels)]
+    if labels.ndim == 2:
+        columns = list(zip(train_labels.T, labels.T, strict=True))
+    probes = [probe_accuracy(train.z_bar, own, test.z_bar, held) for own, held in columns]
+    values["probe_accuracy"] = float(np.mean(probes))
+    values["chance"] = float(np.mean([np.bincount(held).max() / len(held) for _, held in columns]))
     return values
+
+
+def _densest_share(labels: np.ndarray, tolerance: float) -> float:
+    """The largest share of the labels that one number is within the tolerance of."""
+    ordered = np.sort(np.asarray(labels, np.float64))
+    inside = np.searchsorted(ordered, ordered + 2 * tolerance, side="right") - np.arange(len(ordered))
+    return float(inside.max() / len(ordered))
+
+
+def _wide(z: np.ndarray) -> np.ndarray:
+    return np.asarray(z, np.float64)
 
 
 def probe_accuracy(train_z: np.ndarray, train_labels: np.ndarray, z: np.ndarray, labels: np.ndarray) -> float:
@@ -66,8 +92,8 @@ def probe_accuracy(train_z: np.ndarray, train_labels: np.ndarray, z: np.ndarray,
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that has not settled is still a probe
-        probe.fit(np.asarray(train_z, np.float64), train_labels)
-    return float(probe.score(np.asarray(z, np.float64), labels))
+        probe.fit(_wide(train_z), train_labels)
+    return float(probe.score(_wide(z), labels))
 
 
 def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lambda_n: float) -> list[str]:
@@ -128,9 +154,9 @@ def first_stage_report(
       moments: of the training set.
       h: {modality: (n, d)} held-out representations.
       present: (n, M) bool; rows that miss a modality are left out.
-      labels: (n,).
+      labels: (n,) class ids, numbers, or (n, K) of 0 and 1.
       config: instrument and ridge.
-      num_classes: K.
+      num_classes: K, of class ids.
 
     Returns:
       The ``first_stage`` part of results.json ({} unless the instrument is "two_stage") and warnings in plain words.
@@ -140,6 +166,8 @@ def first_stage_report(
     complete = present.all(1)
     h = {name: value[complete] for name, value in h.items()}
     labels = labels[complete]
+    if not np.issubdtype(labels.dtype, np.integer):
+        labels = labels[:, None]
     stages = fit_modalities(moments, columns(h), ridge=config.ridge)  # type: ignore[arg-type]
     h_hat, _ = apply_modalities(stages, h, np.ones((len(labels), len(h)), bool))  # type: ignore[arg-type]
     report, notes = {}, []
@@ -153,7 +181,7 @@ def first_stage_report(
         rejected = None
         if test.dof > 0:
             # Bonferroni over classes: the smallest p-value times their number.
-            p_value = float(min(1.0, np.nanmin(test.p_value) * num_classes))
+            p_value = float(min(1.0, np.nanmin(test.p_value) * len(test.p_value)))
             rejected = {"statistic": float(np.nanmax(test.statistic)), "dof": test.dof, "p_value": p_value}
             if p_value < 0.05:
                 notes.append(

@@ -4,7 +4,14 @@ from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: int = 10) -> dict[str, float]:
@@ -16,7 +23,8 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: 
       num_bins: equal-width confidence bins of the calibration error.
 
     Returns:
-      {"accuracy", "balanced_accuracy", "macro_f1", "nll", "ece"}.
+      {"accuracy", "balanced_accuracy", "macro_f1", "nll", "ece"}, and of two classes "auroc" and "average_precision" of
+      class 1, NaN where all rows have one class.
 
     Examples:
       >>> import numpy as np
@@ -36,6 +44,28 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: 
         "macro_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
         "nll": float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
         "ece": float((weights * gap).sum()),
+        **(binary_metrics(logits, labels) if logits.shape[1] == 2 else {}),
+    }
+
+
+def binary_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Area under the ROC curve and average precision of class 1 by l_1 - l_0; a non-finite row ranks as wrong.
+
+    Args:
+      logits: (n, 2).
+      labels: (n,) of 0 and 1.
+
+    Returns:
+      {"auroc", "average_precision"}; NaN where all rows have one class.
+    """
+    if len(np.unique(labels)) < 2:
+        return {"auroc": float("nan"), "average_precision": float("nan")}
+    worst = np.where(labels == 1, -np.finfo(np.float64).max, np.finfo(np.float64).max)
+    with np.errstate(invalid="ignore"):
+        score = np.where(np.isfinite(logits).all(1), logits[:, 1] - logits[:, 0], worst)
+    return {
+        "auroc": float(roc_auc_score(labels, score)),
+        "average_precision": float(average_precision_score(labels, score)),
     }
 
 
@@ -70,15 +100,20 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, num_bins: int = 10) -
 
 def per_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Precision, recall, F1 and support of every class."""
-    rows = precision_recall_fscore_support(
+    found = precision_recall_fscore_support(
         labels, predictions(np.asarray(logits)), labels=np.arange(len(class_names)), zero_division=0
     )
+    return class_rows(found, class_names)
+
+
+def class_rows(found: Any, class_names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """scikit-learn's precision, recall, F1 and support, by the classes' names."""
     return {
         name: {
-            "precision": float(rows[0][k]),
-            "recall": float(rows[1][k]),
-            "f1": float(rows[2][k]),
-            "support": int(rows[3][k]),
+            "precision": float(found[0][k]),
+            "recall": float(found[1][k]),
+            "f1": float(found[2][k]),
+            "support": int(found[3][k]),
         }
         for k, name in enumerate(class_names)
     }

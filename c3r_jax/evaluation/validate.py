@@ -13,10 +13,13 @@ from jaxtyping import Array
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.evaluation.branches import BranchRunner, measured_risk
-from c3r_jax.evaluation.metrics import classification_metrics
+from c3r_jax.evaluation.measures import branch_scores
 from c3r_jax.evaluation.pairs import pair_metrics
+from c3r_jax.evaluation.scores import headline
+from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.models.contrastive import match
-from c3r_jax.training.experiment import encode_batches, encode_split, without_encoders
+from c3r_jax.models.twin import ROUTES, rows_of
+from c3r_jax.training.experiment import encode_batches, encode_each, encode_split, encoded_batches, without_encoders
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -55,35 +58,36 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
       state: on the devices.
 
     Returns:
-      accuracy, nll, ece; accuracy through the instrument; mean_accuracy over every modality subset; risks. For a
-      contrastive task: the share of examples whose own key is the best match in the whole split, loss terms and risks.
+      Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
+      ("mean_accuracy"); risks. For a contrastive task: the share of examples whose own key is the best match in the
+      whole split, loss terms and risks.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state)
-    model = experiment.model
-    h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
     params = experiment.devices.host(without_encoders(state.evaluated))
     moments = current_moments(experiment, state, params)
-    values: dict[str, float] = {}
-    accuracies = []
-    for mask in subsets(len(model.modalities)):
-        kept = present & mask
-        branches = experiment.branches(params, moments, h, kept, labels, seed=experiment.config.seed)
-        scores = classification_metrics(
-            branches.logits["representation"], labels, num_bins=experiment.config.eval.num_bins
-        )
-        accuracies.append(scores["accuracy"])
-        if mask.all():
-            values |= scores
-            through = classification_metrics(
-                branches.logits["instrument"], labels, num_bins=experiment.config.eval.num_bins
-            )
-            values["accuracy_instrument"] = through["accuracy"]
-            risk = measured_risk(branches, labels)
-            values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
-        else:
-            values[f"accuracy/{subset_name(model.modalities, mask)}"] = scores["accuracy"]
-    values["mean_accuracy"] = float(np.mean(accuracies))
+    modalities = experiment.model.modalities
+    masks = subsets(len(modalities))
+    if experiment.method.task == "segmentation":
+        scorer = VolumeScorer(experiment, params, moments)
+        encoded = encode_each(experiment, state.evaluated, encoded_batches(experiment, state.evaluated, "validation"))
+        found = volume_scores(encoded, scorer, [None, *masks[1:]])
+        scored = [{route: own[route].scores(scorer.regions) for route in ROUTES} for own in found]
+        risk = found[0]["instrument"].risk()
+    else:
+        h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
+        run = functools.partial(experiment.branches, params, moments, h, seed=experiment.config.seed)
+        branches = [run(present & mask, labels) for mask in masks]
+        scored = [branch_scores(experiment, own, labels) for own in branches]
+        risk = measured_risk(branches[0], labels, experiment.method.target)
+    values = dict(scored[0]["representation"])
+    values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]
+    values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
+    shown = dict.fromkeys(("accuracy", headline(experiment.method.task)))
+    for mask, own in zip(masks[1:], scored[1:], strict=True):
+        values |= {f"{name}/{subset_name(modalities, mask)}": own["representation"][name] for name in shown}
+    for name in scored[0]["representation"]:
+        values[f"mean_{name}"] = float(np.mean([own["representation"][name] for own in scored]))
     return values
 
 
@@ -108,7 +112,8 @@ def current_moments(experiment: "Experiment", state: "TrainState", params: Any) 
     some = itertools.islice(batches, math.ceil(num_rows / experiment.config.eval.batch_size))
     h, present, _, _ = encode_batches(experiment, state.ema, some)
     batches.close()
-    return experiment.branches.measure_moments(params, h, present)
+    h, (rows,) = rows_of(h, present)
+    return experiment.branches.measure_moments(params, h, np.asarray(rows))
 
 
 def _validate_pairs(experiment: "Experiment", state: "TrainState") -> dict[str, float]:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.errors import ConfigError
 from c3r_jax.models.contrastive import PairHead
@@ -35,7 +36,8 @@ def build_model(
       num_classes: K.
       vocab_size: token ids of the text modalities.
       c3r: the instrument's settings.
-      task: "classification", or a contrastive one, whose head compares instead of classifying.
+      task: of the labels: a regression's head gives one number, encoders of a segmentation give maps; or a contrastive
+        one, whose head compares.
 
     Returns:
       An unbound :class:`TwinNetwork`.
@@ -59,9 +61,9 @@ def build_model(
 
 
 def _head(task: str, num_classes: int, dtype: Any) -> nn.Module:
-    if task == "classification":
-        return nn.Dense(num_classes, dtype=dtype)
-    return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
+    if task in CONTRASTIVE_KINDS:
+        return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
+    return nn.Dense(1 if task == "regression" else num_classes, dtype=dtype)
 
 
 def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:

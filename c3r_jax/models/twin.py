@@ -1,5 +1,6 @@
 """The twin network: encoders, fusion and head, read by a real-world and a hypothetical-world branch."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from c3r_jax.core._batch import expand
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.real_world import causal_representation, instrument_moments, moments_width
 from c3r_jax.core.regularizer import C3RConfig
@@ -64,7 +66,7 @@ class TwinNetwork(nn.Module):
           keys: (B,) one PRNG key per example, which switch dropout on; None for evaluation.
 
         Returns:
-          {modality: (B, d)}.
+          {modality: (B, d)}, or maps (B, ..., d) in segmentation, see :func:`rows_of`.
         """
         missing = [name for name in self.encoders if name not in inputs]
         if missing:
@@ -75,7 +77,7 @@ class TwinNetwork(nn.Module):
         for m, name in enumerate(self.modalities):
             own = None if keys is None else jax.vmap(lambda key, m=m: jax.random.fold_in(key, m))(keys)
             value = self.encoders[name](inputs[name], own)
-            h[name] = jnp.where(present[:, m, None], value, jnp.zeros((), value.dtype))
+            h[name] = jnp.where(expand(present[:, m], value), value, jnp.zeros((), value.dtype))
         return h
 
     def vectors(self, inputs: Mapping[str, Array]) -> dict[str, Float[Array, "batch width"]]:
@@ -105,7 +107,7 @@ class TwinNetwork(nn.Module):
         self, inputs: Mapping[str, Array], present: Bool[Array, "batch modalities"], where: Bool[Array, " batch"]
     ) -> Moments:
         """Moments of this batch as the instrument needs them, to be merged over a training set."""
-        h = self.encode(inputs, present)
+        h, (present, where) = rows_of(self.encode(inputs, present), present, where)
         return instrument_moments(h, self.fuse(h, present), present, config=self.c3r, where=where)
 
     def __call__(
@@ -122,14 +124,46 @@ class TwinNetwork(nn.Module):
           route: "representation" or "instrument".
 
         Returns:
-          (B, K) logits; a row's logits never depend on the other rows.
+          (B, K) logits, or (B, ..., K) of maps; a row's logits never depend on the other rows.
         """
         if route not in ROUTES:
             raise ValueError(f"route {route!r} is unknown: expected one of {', '.join(ROUTES)}.")
         if present is None:
             present = jnp.ones((len(next(iter(inputs.values()))), len(self.encoders)), bool)
-        h = self.encode(inputs, present)
-        return self.predict(self.fuse(h, present) if route == "representation" else self.causal(h, present))
+        maps = self.encode(inputs, present)
+        shape = next(iter(maps.values())).shape[:-1]
+        h, (rows,) = rows_of(maps, present)
+        logits = self.predict(self.fuse(h, rows) if route == "representation" else self.causal(h, rows))
+        return logits.reshape(*shape, -1)
+
+
+def rows_of(h: Mapping[str, Any], *columns: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    """The rows of losses, risks and moments: the examples, or every voxel of their maps.
+
+    Args:
+      h: {modality: (B, d)}, or maps {modality: (B, ..., d)}, all of one shape.
+      columns: arrays with examples first (``present``, ``where``), which all rows of an example share.
+
+    Returns:
+      {modality: (rows, d)} and the columns by row.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> h, (where,) = rows_of({"mri": jnp.zeros((2, 3, 3, 3, 8))}, jnp.array([True, False]))
+      >>> h["mri"].shape, int(where.sum())
+      ((54, 8), 27)
+    """
+    shapes = {value.shape[1:-1] for value in h.values()}
+    if shapes == {()}:
+        return dict(h), columns
+    if len(shapes) != 1:
+        raise ValueError(
+            f"representations have shapes {[v.shape for v in h.values()]}, but maps of one size and vectors "
+            "of one kind were expected: segmentation takes volumes of one size."
+        )
+    count = math.prod(next(iter(shapes)))
+    flat = {name: value.reshape(-1, value.shape[-1]) for name, value in h.items()}
+    return flat, tuple(jnp.repeat(column, count, axis=0) for column in columns)
 
 
 def apply(model: TwinNetwork, variables: Mapping[str, Any], method: Callable[..., Any], *arguments: Any) -> Any:

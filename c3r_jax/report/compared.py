@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from c3r_jax.errors import DataError
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report.html import html_page, html_table
 from c3r_jax.report.measured import KEYS, Measured
 from c3r_jax.report.stats import Stat, describe, t_interval
-from c3r_jax.report.tables import PERCENT, Table, metric_stat, metric_value, number
+from c3r_jax.report.tables import Table, metric_stat, metric_value, number
 
 PUBLISHED = pathlib.Path(__file__).with_name("published.json")
 HEADER = (
@@ -163,7 +164,7 @@ def tables(rows: Sequence[Row]) -> dict[str, Table]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for row in rows:
         dataset, method, condition, metric = row.key
-        name = f"{metric}, %" if metric in PERCENT else metric
+        name = f"{metric}, %" if score_of(metric).percent else metric
         seen = tuple(part for stat in (row.ours, row.torch) for part in _stat(stat, metric))
         measured = (method, condition, name, *seen, _interval(row.difference, metric))
         lines = found.setdefault(dataset, [])
@@ -189,7 +190,7 @@ def _quoted(row: Published, metric: str) -> str:
 
     def digits(value: float | None) -> str:
         shown = number(value, digits=4)
-        return number(100 * float(value), digits=2) if value is not None and metric in PERCENT else shown
+        return number(100 * float(value), digits=2) if value is not None and score_of(metric).percent else shown
 
     if row.value is None:
         return f"{digits(row.low)} to {digits(row.high)}"

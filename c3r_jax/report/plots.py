@@ -12,8 +12,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report.stats import ROUTES, Aggregate, Run, Stat, describe
-from c3r_jax.report.tables import METRIC_NAMES, PERCENT, ROUTE_NAMES
+from c3r_jax.report.tables import ROUTE_NAMES, metric_name
 
 History = Sequence[Mapping[str, Any]]
 
@@ -67,7 +68,7 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for ax in axes[::across]:
-            ax.set_ylabel(_axis_name(aggregated.metric))
+            ax.set_ylabel(metric_name(aggregated.metric))
         _legend_below(figure)
         return _save(figure, path)
 
@@ -103,21 +104,24 @@ def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "repr
         ax.set_xticks(range(len(columns)), [f"{c.label}\n(all)" if c.group == "clean" else c.label for c in columns])
         ax.grid(visible=False, axis="x")
         ax.set_ylim(bottom=0)
-        ax.set_ylabel(_axis_name(aggregated.metric))
+        ax.set_ylabel(metric_name(aggregated.metric))
         _legend_below(figure)
         return _save(figure, path)
 
 
-def training_curves(histories: Mapping[str, Sequence[History]], path: str | Path) -> Path | None:
-    """Loss and accuracy against steps, one colour per method; the line is the mean over seeds, the band its sd.
+def training_curves(
+    histories: Mapping[str, Sequence[History]], path: str | Path, *, metric: str = "accuracy"
+) -> Path | None:
+    """Loss, accuracy and metric against steps, one colour per method; the line is the mean over seeds, the band its sd.
 
     Args:
       histories: method -> one history per seed.
       path: the PNG file to write.
+      metric: a score beside the accuracy.
     """
     panels = [
         (key, split)
-        for key in ("loss", "accuracy")
+        for key in dict.fromkeys(("loss", "accuracy", metric))
         for split in ("train", "validation")
         if any(_series(hs, key, split) for hs in histories.values())
     ]
@@ -133,7 +137,7 @@ def training_curves(histories: Mapping[str, Sequence[History]], path: str | Path
                 _band(ax, _series(found, key, split), _scale(key), i, method)
             ax.set_title(f"{split}: {key}")
             ax.set_xlabel("step")
-            ax.set_ylabel("loss (each method's own)" if key == "loss" else _axis_name(key))
+            ax.set_ylabel("loss (each method's own)" if key == "loss" else metric_name(key))
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         _legend_below(figure)
@@ -203,13 +207,8 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
         return _save(figure, path)
 
 
-def _axis_name(metric: str) -> str:
-    name = METRIC_NAMES.get(metric, metric)
-    return f"{name}, %" if metric in PERCENT else name
-
-
 def _scale(metric: str) -> int:
-    return 100 if metric in PERCENT else 1
+    return 100 if score_of(metric).percent else 1
 
 
 def _colour(i: int) -> str:

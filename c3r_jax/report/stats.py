@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from c3r_jax.evaluation.scores import score_of
+
 Run = Mapping[str, Any]
 
 ROUTES = ("representation", "instrument")
-LOWER_IS_BETTER = frozenset({"nll", "ece"})
 SUMMARY_COLUMNS = ("mean", "worst")
 _GROUP_ORDER = ("clean", "modality_subset", "gaussian", "salt")
 
@@ -74,7 +75,7 @@ class Aggregate:
     @property
     def sign(self) -> int:
         """+1 where a higher value is better, -1 where a lower one is."""
-        return -1 if self.metric in LOWER_IS_BETTER else 1
+        return 1 if score_of(self.metric).higher else -1
 
     def seeds(self, method: str) -> tuple[int, ...]:
         """The seeds of a method, sorted."""
@@ -140,14 +141,14 @@ def column_label(condition: Mapping[str, Any]) -> str:
     return str(condition["name"])
 
 
-def aggregate(runs: Sequence[Run], *, metric: str = "accuracy") -> Aggregate:
+def aggregate(runs: Sequence[Run], *, metric: str | None = None) -> Aggregate:
     """Groups runs by method.
 
-    "mean" and "worst" are over the conditions of the run; for accuracy they are taken from its summary if it has one.
+    "mean" and "worst" are over the conditions of the run, and are taken from its summary if that has them.
 
     Args:
       runs: results of single runs, all of one data set and split, no (method, seed) twice.
-      metric: a key of the per-route values: "accuracy", "balanced_accuracy", "macro_f1", "nll" or "ece".
+      metric: a key of the per-route values, see ``c3r_jax.evaluation.scores``; None: the headline of the runs' task.
 
     Returns:
       The :class:`Aggregate`.
@@ -157,6 +158,7 @@ def aggregate(runs: Sequence[Run], *, metric: str = "accuracy") -> Aggregate:
     """
     if not runs:
         raise ValueError("aggregate() got no runs; at least one results.json was expected.")
+    metric = str(runs[0].get("metric", "accuracy")) if metric is None else metric
     for key in ("dataset", "split", "num_examples"):
         found = sorted({str(run.get(key)) for run in runs})
         if len(found) > 1:
@@ -221,13 +223,14 @@ def ranking(aggregated: Aggregate, column: str, *, route: str = "representation"
 def _summary(run: Run, route: str, metric: str) -> dict[str, float]:
     """The mean and the worst value over conditions of one run and route."""
     given = (run.get("summary") or {}).get(route) or {}
-    if metric == "accuracy" and given.get("mean_accuracy") is not None and given.get("worst_accuracy") is not None:
-        return {"mean": float(given["mean_accuracy"]), "worst": float(given["worst_accuracy"])}
+    names = {column: f"{column}_{metric}" for column in SUMMARY_COLUMNS}
+    if all(given.get(name) is not None for name in names.values()):
+        return {column: float(given[name]) for column, name in names.items()}
     found = [c["routes"].get(route, {}).get(metric) for c in run["conditions"]]
     found = [float(v) for v in found if v is not None and math.isfinite(v)]
     if not found:
         return {}
-    worst = max(found) if metric in LOWER_IS_BETTER else min(found)
+    worst = min(found) if score_of(metric).higher else max(found)
     return {"mean": math.fsum(found) / len(found), "worst": worst}
 
 

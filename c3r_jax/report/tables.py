@@ -5,17 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report.stats import ROUTES, Aggregate, Column, Run, Stat, compare, describe, ranking
 
 MISSING = "n/a"
-PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "nll": "NLL",
-    "ece": "ECE",
-}
 ROUTE_NAMES = {"representation": "representation (z)", "instrument": "instrument (z_c)"}
 RISK_NAMES = {
     "sufficiency": "sufficiency risk R_S",
@@ -27,6 +20,18 @@ RISK_NAMES = {
     "label_probability": "mean p_y(z_bar)",
     "probe_accuracy": "accuracy of a fresh probe on z_bar",
     "chance": "chance",
+}
+METRIC_NOTES = {
+    "nll": "NLL: mean negative log-likelihood in nats.",
+    "ece": "ECE: expected calibration error, 0 to 1.",
+    "map": "mAP: mean over labels of the average precision.",
+    "acc7": "Acc7 after clipping to [-3, 3] and rounding; acc2 and weighted F1 with zero (>= 0) and without (> 0).",
+    "dice": "Dice: mean over volumes, 1 where a region is neither there nor predicted.",
+}
+TOLD = {  # what counts as right, where it is not the example's class
+    "multilabel": "the share of labels that are right",
+    "regression": "the share of examples whose error is within the tolerance",
+    "segmentation": "the share of voxels that are right, each by the weight of its class",
 }
 BOLD_RULE = (
     "Bold: the best mean of the column, where at least three seeds are shared with the second best and the 95 % t "
@@ -80,11 +85,22 @@ def number(value: Any, *, digits: int = 3) -> str:
     return f"{float(value):.{digits}f}"
 
 
+def metric_name(metric: str) -> str:
+    """A metric's name, with its unit.
+
+    Examples:
+      >>> metric_name("macro_f1"), metric_name("mae")
+      ('macro-F1, %', 'MAE')
+    """
+    score = score_of(metric)
+    return f"{score.name}, %" if score.percent else score.name
+
+
 def metric_value(value: Any, metric: str) -> str:
     """A metric as a reader expects it: shares in percent with one digit, others with three digits."""
     if value is None or not math.isfinite(float(value)):
         return MISSING
-    return number(100 * float(value), digits=1) if metric in PERCENT else number(value)
+    return number(100 * float(value), digits=1) if score_of(metric).percent else number(value)
 
 
 def metric_stat(stat: Stat | None, metric: str) -> str:
@@ -140,7 +156,7 @@ def routes_table(aggregated: Aggregate) -> Table:
 
 def conditions_table(run: Run) -> Table:
     """One run: accuracy, macro-F1, NLL and ECE of every condition and route."""
-    metrics = [m for m in METRIC_NAMES if any(m in v for c in run["conditions"] for v in c["routes"].values())]
+    metrics = list(dict.fromkeys(m for c in run["conditions"] for v in c["routes"].values() for m in v))
     rows = []
     for condition in run["conditions"]:
         for route in ROUTES:
@@ -148,9 +164,12 @@ def conditions_table(run: Run) -> Table:
             if measured is not None:
                 cells = (metric_value(measured.get(m), m) for m in metrics)
                 rows.append((str(condition["name"]), ROUTE_NAMES[route], *cells))
-    names = (f"{METRIC_NAMES[m]}{', %' if m in PERCENT else ''}" for m in metrics)
-    note = "NLL: mean negative log-likelihood in nats. ECE: expected calibration error, 0 to 1."
-    return Table(("condition", "route", *names), tuple(rows), notes=(note,))
+    notes = [text for name, text in METRIC_NOTES.items() if name in metrics]
+    if run.get("task") in TOLD:
+        notes.append(f"Accuracy: {TOLD[run['task']]}.")
+    return Table(
+        ("condition", "route", *map(metric_name, metrics)), tuple(rows), notes=(" ".join(notes),) if notes else ()
+    )
 
 
 def robustness_table(run: Run) -> Table:
@@ -166,7 +185,7 @@ def robustness_table(run: Run) -> Table:
     )
     baseline = run.get("baseline")
     note = (
-        f"{METRIC_NAMES.get(metric, metric)}{', %' if metric in PERCENT else ''}; clean is the first level of every "
+        f"{metric_name(metric)}; clean is the first level of every "
         "protocol. Relative: area under the curve over the levels, from 0 (clean) to 1 (the largest). Effective: what "
         "is kept beyond a baseline brought to the same clean value, summed over the levels"
     )
@@ -256,7 +275,7 @@ def _clear_best(aggregated: Aggregate, column: str, route: str) -> str | None:
 
 
 def _notes(aggregated: Aggregate, route: str) -> tuple[str, ...]:
-    name, percent = METRIC_NAMES[aggregated.metric], aggregated.metric in PERCENT
+    name, percent, _ = score_of(aggregated.metric)
     what = (
         f"{name[0].upper()}{name[1:]}{' in %' if percent else ''} on {aggregated.num_examples} {aggregated.split} "
         f"examples of {aggregated.dataset}, route {ROUTE_NAMES[route]}; mean ± standard deviation over seeds. Mean "

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report.stats import Aggregate, Difference, Run, compare, ranking
-from c3r_jax.report.tables import METRIC_NAMES, PERCENT, ROUTE_NAMES, metric_stat, metric_value, number
+from c3r_jax.report.tables import ROUTE_NAMES, metric_stat, metric_value, number
 
 ASSUMPTION = (
     "The instrument is a modelling assumption: what is specific to one modality is taken to be independent of what is "
@@ -64,9 +65,14 @@ def read_risks(run: Run) -> list[str]:
         return []
     chance, necessity, sufficiency = (_finite(risk.get(k)) for k in ("chance", "necessity", "sufficiency"))
     probe, label = _finite(risk.get("probe_accuracy")), _finite(risk.get("label_probability"))
+    task = run.get("task")
+    units = {"multilabel": "labels", "segmentation": "voxels, by the weights of their classes,"}.get(
+        str(task), "examples"
+    )
+    within = " by more than the tolerance" if task == "regression" else ""
     said = [
-        f"Sufficiency risk {_with_interval(risk, 'sufficiency')}: the share of examples that the causal part "
-        f"alone gets wrong. Necessity risk {_with_interval(risk, 'necessity')}: the share whose label is still "
+        f"Sufficiency risk {_with_interval(risk, 'sufficiency')}: the share of {units} that the causal part "
+        f"alone gets wrong{within}. Necessity risk {_with_interval(risk, 'necessity')}: the share whose label is still "
         f"told after the causal part is removed"
         + (f"; guessing tells {number(chance)}." if chance is not None else ".")
     ]
@@ -146,7 +152,7 @@ def _with_interval(risk: Any, key: str) -> str:
 
 
 def _unit(aggregated: Aggregate) -> str:
-    return " %" if aggregated.metric in PERCENT else ""
+    return " %" if score_of(aggregated.metric).percent else ""
 
 
 def _value(aggregated: Aggregate, method: str, column: str, route: str) -> str:
@@ -154,7 +160,7 @@ def _value(aggregated: Aggregate, method: str, column: str, route: str) -> str:
 
 
 def _gap(aggregated: Aggregate, gap: Difference) -> str:
-    points = " points" if aggregated.metric in PERCENT else ""
+    points = " points" if score_of(aggregated.metric).percent else ""
 
     def signed(value: float) -> str:
         shown = metric_value(value, aggregated.metric)
@@ -172,7 +178,7 @@ def _lead(aggregated: Aggregate, column: str, opening: str, route: str) -> str:
     """Who is first in a column and whether the seeds tell it from the second."""
     order = ranking(aggregated, column, route=route)
     first, second = order[0], order[1]
-    score = f"{METRIC_NAMES[aggregated.metric]} {_value(aggregated, first, column, route)}"
+    score = f"{score_of(aggregated.metric).name} {_value(aggregated, first, column, route)}"
     text = f"{opening}, {first} comes first ({score}), then {second} ({_value(aggregated, second, column, route)})."
     gap = compare(aggregated, first, second, column=column, route=route)
     if gap is None:

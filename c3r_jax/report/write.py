@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report import plots
 from c3r_jax.report.html import FigureFile, report_html
 from c3r_jax.report.stats import Aggregate, Run, aggregate
@@ -77,17 +78,19 @@ def write_figures(
     histories = histories or {}
     methods, of = ", ".join(aggregated.methods), f"{detail['method']}, seed {detail['seed']}"
     over = "Error bars: standard deviation over seeds (none for a single seed)."
+    score = score_of(aggregated.metric)
+    name = score.name[0].upper() + score.name[1:]
     made = {
         "robustness": (
             plots.robustness_curves(aggregated, directory / "robustness.png"),
-            f"Accuracy against the level of each protocol, by prediction from the representation. {over} Points move "
+            f"{name} against the level of each protocol, by prediction from the representation. {over} Points move "
             "sideways by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
-            f"Line chart of accuracy against protocol level for {methods}; the numbers are in the results table.",
+            f"Line chart of {score.name} against protocol level for {methods}; the numbers are in the results table.",
         ),
         "modalities": (
             plots.modality_bars(aggregated, directory / "modalities.png"),
-            f"Accuracy with all modalities and with a part of them. {over}",
-            f"Bar chart of accuracy by available modalities for {methods}; the numbers are in the results table.",
+            f"{name} with all modalities and with a part of them. {over}",
+            f"Bar chart of {score.name} by available modalities for {methods}; the numbers are in the results table.",
         ),
         "risks": (
             plots.risk_curves(histories, directory / "risks.png"),
@@ -102,10 +105,10 @@ def write_figures(
             f"Reliability diagram of {of}: accuracy against confidence by route, with counts below.",
         ),
         "training": (
-            plots.training_curves(histories, directory / "training.png"),
+            plots.training_curves(histories, directory / "training.png", metric=aggregated.metric),
             "Training: mean over seeds, band: standard deviation. Losses of different methods hold different terms and "
             "are not comparable with each other.",
-            f"Line charts of loss and accuracy against training step for {methods}.",
+            f"Line charts of loss and scores against training step for {methods}.",
         ),
     }
     return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in made.items() if path is not None}

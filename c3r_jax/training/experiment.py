@@ -47,12 +47,13 @@ from c3r_jax.data.statistics import (
 from c3r_jax.data.token_files import FileTokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.evaluation.scores import BINARY_SCORES, TASK_SCORES
 from c3r_jax.interop.files import read_member
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
 from c3r_jax.training.frozen import cached_batches, check_pretrained
-from c3r_jax.training.method import Method, build_method
+from c3r_jax.training.method import LABELLED, Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
@@ -64,6 +65,7 @@ SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name
 }
 
 
+MASKS = 64  # training masks that class shares are counted from
 COLUMNS = ("present", "labels", "where", "index")  # of a batch, besides its inputs
 
 
@@ -187,7 +189,17 @@ def build_experiment(
         sources = _kept(sources, f"{size} {standardisation.to_json()}")
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
-    method = build_method(config, train.labels, train.info.num_classes)
+    if config.task in LABELLED and config.task != train.info.task:
+        raise ConfigError(
+            f"config.task is {config.task!r}, but data set {train.info.name!r} has labels for {train.info.task!r}: set "
+            f"config.task={train.info.task!r}."
+        )
+    if config.train.select_by.removeprefix("mean_") in BINARY_SCORES and train.info.num_classes != 2:
+        raise ConfigError(
+            f"config.train.select_by is {config.train.select_by!r}, which is for two classes, but data set "
+            f"{train.info.name!r} has {train.info.num_classes}: choose another score."
+        )
+    method = build_method(config, _training_labels(train), train.info.num_classes)
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds, _ = describe(train)
@@ -264,7 +276,15 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
         return apply(model, {"params": params}, model.vectors, inputs)
 
     compiled = (devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
-    return _Compiled(model, optimizer, devices, *compiled, BranchRunner(model))
+    return _Compiled(model, optimizer, devices, *compiled, BranchRunner(model, method.target))
+
+
+def _training_labels(train: AnySource) -> np.ndarray:
+    """The labels of the training split; of masks, which need not be in memory, those of some examples."""
+    if train.labels is not None:
+        return train.labels
+    chosen = np.unique(np.linspace(0, len(train) - 1, MASKS).round().astype(int))
+    return np.concatenate([np.asarray(train[int(i)]["label"]).ravel() for i in chosen])
 
 
 def _loader(name: str, path: str) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
@@ -325,8 +345,13 @@ def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
         raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
     if not 0 <= train.ema_decay < 1:
         raise ConfigError(f"config.train.ema_decay is {train.ema_decay}: expected 0 (off) <= decay < 1.")
-    if train.select_by not in ("accuracy", "mean_accuracy"):
-        raise ConfigError(f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy'.")
+    scores = [name for name in TASK_SCORES.get(config.task, ()) if name != "accuracy"]
+    if train.select_by.removeprefix("mean_") not in ("accuracy", *scores):
+        more = f", or {', '.join(scores)}, each also with 'mean_'" if scores else ""
+        raise ConfigError(
+            f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy' (over modality "
+            f"subsets){more}."
+        )
     if config.data.resize and config.data.resize < config.data.image_size:
         raise ConfigError(
             f"config.data.resize is {config.data.resize}: expected 0 (off) or at least config.data.image_size, "
@@ -381,11 +406,18 @@ def encode_batches(
     experiment: Experiment, params: Any, batches: Iterable[dict[str, Any]]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Encodes batches of evaluation's size, as :func:`encode_split` does those of a split."""
+    parts = list(encode_each(experiment, params, batches))
+    h, present, labels, index = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+    return h, present, labels, index
+
+
+def encode_each(
+    experiment: Experiment, params: Any, batches: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]]:
+    """What :func:`encode_batches` returns, batch by batch: maps of voxels need not fit in memory together."""
     devices = experiment.devices
-    parts: list[dict[str, Any]] = []
     for batch in batches:
         on_devices = devices.split({name: batch[name] for name in ("inputs", *COLUMNS)})
         part = devices.gather(experiment.rows(params, on_devices))
-        parts.append(jax.tree.map(lambda column, rows=part["where"]: column[rows], part))
-    whole = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
-    return whole["h"], whole["present"], whole["labels"], whole["index"]
+        part = jax.tree.map(lambda column, rows=part["where"]: column[rows], part)
+        yield part["h"], part["present"], part["labels"], part["index"]

@@ -13,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import CheckpointError, DataError, NonFiniteError, WorkdirError
+from c3r_jax.evaluation.scores import score_of
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.parallel.hosts import is_primary
 from c3r_jax.parallel.strategy import Strategy
@@ -27,7 +28,7 @@ from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
 
 @dataclasses.dataclass
 class Selection:
-    """Where the run stands with model selection (on validation data alone)."""
+    """Where the run stands with model selection (on validation data alone); more is better."""
 
     best: float = float("-inf")
     best_step: int = 0
@@ -123,17 +124,30 @@ def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -
                     look_at(pending)
                     pending = None
                     values = validate(experiment, state)
-                    selection.update(values[train.select_by], step)
-                    log.write(step, "validation", values)
+                    value = _selected(values, train.select_by)
+                    selection.update(value, step)
+                    log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
                     saved = experiment.devices.saved(state)
-                    checkpoints.save(step, saved, _progress(iterator, selection), values[train.select_by])
+                    checkpoints.save(step, saved, _progress(iterator, selection), value)
                     progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
                     stopped_early = _is_over(selection, train.patience)
     finally:
         iterator.close()
         log.close()
     checkpoints.close()
-    return FitResult(path, step, selection.best_step, selection.best, stopped_early)
+    best = selection.best if score_of(train.select_by.removeprefix("mean_")).higher else -selection.best
+    return FitResult(path, step, selection.best_step, best, stopped_early)
+
+
+def _selected(values: dict[str, float], name: str) -> float:
+    """The value that selection maximises: a score of which less is better counts negative."""
+    value = values[name]
+    if not np.isfinite(value):
+        raise DataError(
+            f"validation {name} is {value}, so no checkpoint can be chosen by it: the split may have one class, or "
+            "outputs that do not vary; choose another config.train.select_by."
+        )
+    return value if score_of(name.removeprefix("mean_")).higher else -value
 
 
 def _preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -10,11 +10,15 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
+from c3r_jax.core.multilabel import MultiLabel
+from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.errors import ConfigError
+from c3r_jax.core.tasks import CLASSIFICATION, Classification, Task
+from c3r_jax.errors import ConfigError, DataError
 
 METHODS = ("plain", "modality_dropout", "c3r")
-TASKS = ("classification", *CONTRASTIVE_KINDS)
+LABELLED = ("classification", "multilabel", "regression", "segmentation")
+TASKS = (*LABELLED, *CONTRASTIVE_KINDS)
 
 
 class Method(NamedTuple):
@@ -25,7 +29,8 @@ class Method(NamedTuple):
       regularised: whether C3R terms are trained on.
       c3r: weights and modes; the instrument is also measured by methods that do not train on it.
       dropout_rate: share of training examples that lose some of their modalities.
-      task: one of :data:`TASKS`; all but the first are contrastive, and need no labels.
+      task: one of :data:`TASKS`; those that are not :data:`LABELLED` are contrastive, and need no labels.
+      target: what outputs and labels of a labelled task mean.
     """
 
     name: str
@@ -33,11 +38,12 @@ class Method(NamedTuple):
     c3r: C3RConfig
     dropout_rate: float
     task: str = TASKS[0]
+    target: Task = CLASSIFICATION
 
     @property
     def contrastive(self) -> bool:
         """Whether examples are matched with themselves instead of classified."""
-        return self.task != TASKS[0]
+        return self.task not in LABELLED
 
 
 def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Method:
@@ -45,7 +51,7 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
 
     Args:
       config: the whole configuration.
-      labels: (n,) training labels, for the prior of necessity "kl".
+      labels: the training labels (of masks, a sample of them), for the prior of necessity "kl" and class weights.
       num_classes: K.
 
     Returns:
@@ -53,6 +59,7 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
 
     Raises:
       ConfigError: on an unknown task or method, a contradicting dropout switch or a bad C3R field.
+      DataError: if labels of a regression do not vary.
     """
     if config.method not in METHODS:
         raise ConfigError(f"config.method is {config.method!r}: expected one of {', '.join(METHODS)}.")
@@ -68,7 +75,7 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
         raise ConfigError(
             "config.modality_dropout.switch is 'off', but config.method is 'modality_dropout': use method 'plain'."
         )
-    contrastive = config.task != TASKS[0]
+    contrastive = config.task in CONTRASTIVE_KINDS
     if contrastive and dropped:
         raise ConfigError(
             f"config.task is {config.task!r}, which matches an example's modalities with each other, but "
@@ -79,7 +86,12 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
             "config.c3r.necessity is 'kl', which needs classes: use 'hinge' or 'log' for contrastive tasks."
         )
     regularised = config.method == "c3r"
-    prior = tuple((np.bincount(labels, minlength=num_classes) / len(labels)).tolist())
+    if config.task == "regression" and config.train.label_smoothing:
+        raise ConfigError(
+            f"config.train.label_smoothing is {config.train.label_smoothing}, but numbers have no classes to smooth: "
+            "use 0 for regression."
+        )
+    target, prior = _target(config, np.asarray(labels), num_classes)
     # The prior comes from the labels, and label smoothing belongs to every method.
     fields = [field.name for field in dataclasses.fields(C3RConfig) if field.name not in ("prior", "label_smoothing")]
     try:
@@ -91,7 +103,45 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
     name = "c3r" if regularised else "plain"
     if dropped:
         name = "c3r+dropout" if regularised else "dropout"
-    return Method(name, regularised, c3r, float(rate) if dropped else 0.0, config.task)
+    return Method(name, regularised, c3r, float(rate) if dropped else 0.0, config.task, target)
+
+
+def _target(config: ConfigDict, labels: np.ndarray, num_classes: int) -> tuple[Task, tuple[float, ...] | None]:
+    """What outputs and labels mean, and what is known of the training labels, for necessity "kl"."""
+    if config.task in CONTRASTIVE_KINDS and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
+        return CLASSIFICATION, None  # pairs of any data set, whose labels are not looked at
+    if config.task == "multilabel":
+        return MultiLabel(), tuple(labels.mean(0, dtype=np.float64).tolist())
+    if config.task == "regression":
+        tolerance = config.regression.tolerance
+        if not 0 < tolerance < np.inf:
+            raise ConfigError(f"config.regression.tolerance is {tolerance}: expected a positive number, as labels are.")
+        mean, sd = float(labels.mean(dtype=np.float64)), float(labels.std(dtype=np.float64))
+        if not sd > 0:
+            raise DataError(f"all training labels are {mean}: a regression needs labels that vary.")
+        return Regression(tolerance=float(tolerance)), (mean, sd)
+    shares = np.bincount(labels.ravel(), minlength=num_classes) / labels.size
+    if config.task != "segmentation":
+        return CLASSIFICATION, tuple(shares.tolist())
+    weights = _class_weights(config.segmentation, shares)
+    return Classification(class_weights=tuple(weights.tolist())), tuple(
+        (weights * shares / (weights @ shares)).tolist()
+    )
+
+
+def _class_weights(config: ConfigDict, shares: np.ndarray) -> np.ndarray:
+    """The given weights, or the inverse of the classes' shares, relative to the commonest class and bounded."""
+    given = np.asarray(config.class_weights, np.float64)
+    if given.size:
+        if given.shape != shares.shape or not ((given > 0) & np.isfinite(given)).all():
+            raise ConfigError(
+                f"config.segmentation.class_weights are {tuple(given.tolist())}: expected a positive number for each "
+                f"of {len(shares)} classes, or none."
+            )
+        return given
+    if not 1 <= config.max_weight < np.inf:
+        raise ConfigError(f"config.segmentation.max_weight is {config.max_weight}: expected a number of at least 1.")
+    return np.minimum(shares.max() / np.maximum(shares, 1e-12), config.max_weight)
 
 
 def drop_modalities(

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from c3r_jax.core._batch import global_mean
+from c3r_jax.core._batch import weighted_mean
 from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments, merge_moments
 from c3r_jax.core.real_world import instrument_moments
 from c3r_jax.core.regularizer import C3RTerms, c3r_loss
-from c3r_jax.core.risk import sufficiency_loss
+from c3r_jax.core.tasks import Task
 from c3r_jax.models.contrastive import match
-from c3r_jax.models.twin import TwinNetwork, apply
+from c3r_jax.models.twin import TwinNetwork, apply, rows_of
 from c3r_jax.training.frozen import joined, split_frozen
 from c3r_jax.training.method import Method, drop_modalities
 from c3r_jax.training.optimizer import plateau_scale
@@ -197,7 +197,9 @@ def encode_in_chunks(encode: Callable[..., Any], rows: Any, chunks: int) -> Any:
 def _loss(model, variables, h, present, batch, method, key, axis_name):
     """Loss, metrics and the batch's moments; methods without C3R terms pay for none of them."""
     predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
-    labels, where = batch["labels"], batch["where"]
+    h, (present, where) = rows_of(h, present, batch["where"])
+    labels = batch["labels"].reshape(-1) if method.task == "segmentation" else batch["labels"]
+    target = method.target
     if method.contrastive:
         loss, found = contrastive_c3r_loss(
             partial(match, model, variables),
@@ -222,14 +224,14 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
             where=where,
             axis_name=axis_name,
             key=key,
+            task=target,
         )
-        return loss, (_metrics(terms, labels, where, axis_name), terms.moments)
+        return loss, (_metrics(terms, labels, where, target, axis_name), terms.moments)
     z = fuse(h, present)
     logits = predict(z)
-    right = (logits.argmax(-1) == labels).astype(logits.dtype)
-    losses = sufficiency_loss(logits, labels, label_smoothing=method.c3r.label_smoothing)
-    both = jnp.stack([losses, right], axis=1)
-    task, accuracy = global_mean(both, where, axis_name)
+    losses = target.loss(logits, labels, label_smoothing=method.c3r.label_smoothing)
+    both = jnp.stack([losses, _told(target, logits, labels)], axis=1)
+    task, accuracy = weighted_mean(both, where, target.weights(labels), axis_name)
     moments = None
     if method.c3r.instrument != "none":
         frozen = jax.lax.stop_gradient((h, z))
@@ -237,13 +239,18 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
     return task, ({"task": task, "accuracy": accuracy}, moments)
 
 
-def _metrics(terms: C3RTerms, labels: Array, where: Array, axis_name: str | None) -> dict[str, Array]:
+def _told(target: Task, logits: Array, labels: Array) -> Array:
+    """1 for a row whose label is told, 0 for another; the share of its labels where it has several."""
+    return target.right(logits, labels).astype(logits.dtype).reshape(logits.shape[0], -1).mean(-1)
+
+
+def _metrics(terms: C3RTerms, labels: Array, where: Array, target: Task, axis_name: str | None) -> dict[str, Array]:
     """Every term alone, the 0/1 risk with its interval, and the first stage's R^2 and F (median over features)."""
-    right = (terms.logits.argmax(-1) == labels).astype(jnp.float32)
+    right = _told(target, terms.logits, labels)
     metrics = {name: getattr(terms, name) for name in TERMS}
     metrics |= {f"risk_{name}": value for name, value in terms.risk._asdict().items()}
     metrics |= {
-        "accuracy": global_mean(right, where, axis_name),
+        "accuracy": weighted_mean(right, where, target.weights(labels), axis_name),
         "label_probability": terms.label_probability,
     }
     for name, stage in (terms.first_stage or {}).items():

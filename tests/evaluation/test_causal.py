@@ -6,7 +6,7 @@ from c3r_jax.core.instrument import Moments
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report
-from c3r_jax.evaluation.evaluate import _collapse
+from c3r_jax.evaluation.scoring import _collapse
 
 
 def moments_of(h):

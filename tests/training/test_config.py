@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,6 +11,7 @@ from c3r_jax.evaluation.evaluate import conditions_of
 from c3r_jax.models.build import build_model
 from c3r_jax.training import experiment as module
 from c3r_jax.training.loop import fit
+from c3r_jax.training.method import build_method
 from c3r_jax.training.workdir import flatten
 from configs import base
 
@@ -79,6 +81,9 @@ def test_every_leaf_is_read(small_config, tmp_path, monkeypatch):
     module.build_experiment(reads)
     kinds = {"a": "features", "b": "sequence", "c": "volume"}
     build_model(reads.model, kinds, 2, 4, made.method.c3r)
+    reads.train.label_smoothing = 0.0
+    for reads.task in ("regression", "segmentation"):
+        build_method(reads, np.arange(4) % 2, 2)
     leaves = set(flatten(small_config.to_dict()))
     assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"
 

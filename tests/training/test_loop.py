@@ -218,7 +218,7 @@ def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, me
     ("leaf", "value", "message"),
     [
         ("data.name", "emojis", "expected one of emoji"),
-        ("task", "clip", "expected one of classification, softmax, sigmoid"),
+        ("task", "clip", "expected one of classification, multilabel, regression, segmentation, softmax, sigmoid"),
         ("task", "sigmoid", "config.c3r.necessity is 'kl', which needs classes"),
         ("data.tokenizer", "words", "expected 'bytes', 'word_piece' or the path"),
         ("model.fusion", "sum", "expected 'mean', 'concat' or 'cross_attention'"),
@@ -233,6 +233,7 @@ def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, me
         ("parallel.strategy", "ddp", "expected one of pmap, mesh"),
         ("parallel.fsdp", 2, "use config.parallel.strategy='mesh'"),
         ("train.steps", 0, "expected a whole number of at least 1"),
+        ("train.select_by", "auroc", "two classes"),
         ("train.select_by", "loss", "expected 'accuracy' or 'mean_accuracy'"),
         ("train.moments_decay", 1.0, "expected 0 <= decay < 1"),
         ("modality_dropout.rate", 1.5, "expected a share between 0 and 1"),

@@ -130,7 +130,10 @@ def test_averaged_parameters_follow_their_formula(small_config):
     chex.assert_trees_all_close(host.ema, expected, rtol=1e-5, atol=1e-7)
     assert host.evaluated is host.ema
     values = validate(experiment, state)
-    assert values == validate(experiment, state._replace(params=state.ema, ema={}))
+    alone = validate(experiment, state._replace(params=state.ema, ema={}))
+    # The moments are each one's own: through z, which needs none, both say the same.
+    own = {name for name in values if name.startswith("risk_") or name == "accuracy_instrument"}
+    assert {name: values[name] for name in values.keys() - own} == {name: alone[name] for name in values.keys() - own}
     assert values["nll"] != validate(experiment, state._replace(ema={}))["nll"]
 
 
