@@ -1,7 +1,7 @@
 # Needs make and Python 3.11 or newer; everything else is installed into .venv. `make` alone lists the targets.
 # Only relative paths are used, so the repository may live under a path with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean venv venv-dev
+.PHONY: help demo results test lint bench clean venv venv-dev
 .NOTPARALLEL:
 
 VENV := .venv
@@ -9,9 +9,13 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 CODE := train.py eval.py c3r_jax configs tests benchmarks tools
 WORKERS ?= 2
+DATA ?= runs/data
+SETS ?= watch uci_views stamps
+SEEDS ?= 5
 
 help:
 	@echo "make demo    set up, train, evaluate, write runs/demo/report.html"
+	@echo "make results train all methods on the real sets prepared in DATA=$(DATA) (docs/real_sets.md), into runs/NAME"
 	@echo "make test    set up, then lint, types, doctests and tests (with TORCH=2.13.0 also against PyTorch)"
 	@echo "make lint    set up, then lint and types only"
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
@@ -20,6 +24,15 @@ help:
 
 demo: venv
 	$(RUN) -m c3r_jax.demo --workdir runs/demo
+
+results: venv
+	@set -e; some=""; for name in $(SETS); do \
+	  if [ ! -d "$(DATA)/$$name" ]; then \
+	    echo "$$name is not prepared in $(DATA), so it is left out: docs/real_sets.md has the commands." >&2; \
+	  else some=1; $(RUN) -m c3r_jax.demo --config="configs/$$name.py" --config.data.path="$(DATA)" \
+	    --seeds $(SEEDS) --workdir "runs/$$name"; \
+	  fi; \
+	done; [ -n "$$some" ]
 
 test: lint
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal

@@ -10,6 +10,9 @@ from PIL import Image
 
 from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.builders.stamps import Stamps
+from c3r_jax.data.prepare import prepare
+from configs import stamps
+from tests.data.builders.training import shrunk, take_step
 
 LAYOUT = Stamps()
 FOLDERS = ("animals", "clothes/hats", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
@@ -122,3 +125,12 @@ def test_what_is_missing_is_a_problem(files, make_deb, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     town, decoder = LAYOUT.problems(tmp_path)
     assert "'town'" in town and "pip install soundfile" in decoder
+
+
+def test_to_a_training_step(files, make_deb, tmp_path):
+    write(tmp_path, make_deb, {name: content for name, content in files.items() if not name.endswith("bee.png")})
+    prepare(LAYOUT, tmp_path, tmp_path / "out")
+    experiment, batch = take_step(shrunk(stamps.get_config(), tmp_path / "out"))
+    assert experiment.model.modalities == ("image", "speech", "text")
+    assert not batch["present"][:, 0].all() and batch["present"][:, 1:].all()
+    assert batch["inputs"]["speech"].shape == (64, 188, 257)

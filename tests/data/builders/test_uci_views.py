@@ -7,6 +7,9 @@ import pytest
 
 from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.uci_views import FILES, VIEWS, UciViews
+from c3r_jax.data.prepare import prepare
+from configs import uci_views
+from tests.data.builders.training import shrunk, take_step
 
 LAYOUT = UciViews()
 LABELS = np.repeat(np.arange(10), 10)
@@ -74,3 +77,10 @@ def test_missing_table_is_named(tables, tmp_path):
     write(tmp_path, {name: text(table) for name, table in tables.items() if name != "zer"})
     (problem,) = LAYOUT.problems(tmp_path)
     assert "mfeat-zer.csv" in problem
+
+
+def test_to_a_training_step(tables, tmp_path):
+    write(tmp_path, {name: text(table) for name, table in tables.items()})
+    prepare(LAYOUT, tmp_path, tmp_path / "out")
+    _, batch = take_step(shrunk(uci_views.get_config(), tmp_path / "out"))
+    assert {name: value.shape[1] for name, value in batch["inputs"].items()} == VIEWS

@@ -10,6 +10,9 @@ import pytest
 
 from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.watch import FILE, Watch
+from c3r_jax.data.prepare import prepare
+from configs import watch
+from tests.data.builders.training import shrunk, take_step
 
 LAYOUT = Watch()
 
@@ -90,3 +93,14 @@ def test_no_pickle_at_all(tmp_path):
         wheel.writestr(FILE, pickle.dumps(1)[:3])
     (problem,) = LAYOUT.problems(tmp_path)
     assert "no whole pickle" in problem
+
+
+def test_to_a_training_step(tmp_path):
+    write(tmp_path, recordings())
+    prepare(LAYOUT, tmp_path, tmp_path / "out")
+    experiment, batch = take_step(shrunk(watch.get_config(), tmp_path / "out"))
+    assert {name: value.shape for name, value in batch["inputs"].items()} == {
+        "accelerometer": (64, 200, 3),
+        "gyroscope": (64, 200, 3),
+    }
+    assert len(experiment.sources["train"]) == 8
