@@ -13,7 +13,7 @@ import optax
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.models.encoders import FeatureEncoder
-from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.models.fusion import MaskedMean, OfficialFusion
 from c3r_jax.models.twin import TwinNetwork
 from c3r_jax.training.arrays import Rows, train_on_arrays
 from c3r_jax.training.method import Method
@@ -33,6 +33,7 @@ class Structure(NamedTuple):
       config: modes; weights that are not 0 count as 1 (their values are arguments of the program).
       regularised: whether C3R terms are trained on.
       dropout: rate of modality dropout.
+      official: train on the public PyTorch code's objective instead.
     """
 
     modalities: tuple[str, ...]
@@ -42,6 +43,7 @@ class Structure(NamedTuple):
     config: C3RConfig
     regularised: bool
     dropout: float
+    official: bool = False
 
 
 def structure_of(config: C3RConfig) -> C3RConfig:
@@ -58,7 +60,8 @@ def weights_of(config: C3RConfig) -> np.ndarray:
 def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[..., Any]]:
     """The network of a structure, the runner of its branches, and its compiled encoders."""
     encoders = {name: FeatureEncoder(structure.dim, structure.hidden) for name in structure.modalities}
-    model = TwinNetwork(encoders, MaskedMean(), nn.Dense(structure.num_classes), structure.config, structure.dim)
+    fusion = OfficialFusion(structure.dim) if structure.official else MaskedMean()
+    model = TwinNetwork(encoders, fusion, nn.Dense(structure.num_classes), structure.config, structure.dim)
 
     def encode(params: Any, inputs: Any, present: Any) -> Any:
         return model.apply({"params": params}, inputs, present, method=model.encode)
@@ -84,7 +87,8 @@ def train_run(
       Parameters and the loss of every step (steps,).
     """
     on = {name: weights[i] for i, name in enumerate(WEIGHTS) if getattr(structure.config, name)}
-    method = Method("c3r", structure.regularised, dataclasses.replace(structure.config, **on), structure.dropout)
+    config = dataclasses.replace(structure.config, **on)
+    method = Method("c3r", structure.regularised, config, structure.dropout, official=structure.official)
     optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
     model = model_of(structure)[0]
     state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)

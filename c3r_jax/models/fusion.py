@@ -40,6 +40,33 @@ class ConcatAbsent(nn.Module):
         return nn.Dense(self.dim, dtype=self.dtype, name="project")(jnp.concatenate(parts, axis=1))
 
 
+class OfficialFusion(nn.Module):
+    """The public code's linear fusion of two modalities, which does not know what is present, with its gate's layers.
+
+    The gate serves training alone, see :func:`c3r_jax.core.official.official_compat_loss`.
+
+    Attributes:
+      dim: width of z and of both representations.
+    """
+
+    dim: int
+
+    def setup(self) -> None:
+        """Declares the layers by the names of the objective's parameters."""
+        self.query, self.key, self.value = (nn.Dense(self.dim) for _ in range(3))
+        self.project = nn.Dense(2 * self.dim, use_bias=False)
+        self.fusion = nn.Dense(self.dim)
+
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, dim) of the first two modalities, in the order of their names."""
+        if len(h) != 2:
+            raise ValueError(f"The public code's objective takes 2 modalities, but {list(h)} were given.")
+        image, text = h.values()
+        if self.is_initializing():
+            self.project(self.query(text) + self.key(image) + self.value(text))
+        return self.fusion(jnp.concatenate([text, image], axis=1))
+
+
 class CrossAttention(nn.Module):
     """A learned query attends over the present modalities' tokens; each keeps a residual mean path.
 

@@ -14,7 +14,7 @@ from c3r_jax.errors import ConfigError
 from c3r_jax.estimator.compiled import WEIGHTS, Structure, structure_of, weights_of
 
 SELECTIONS = ("validation_accuracy", "validation_risk", "oracle")
-CELL_KEYS = ("regularised", "dropout")
+CELL_KEYS = ("regularised", "dropout", "official")
 
 
 class SweepRun(NamedTuple):
@@ -47,6 +47,7 @@ class Cell(NamedTuple):
       regularised: whether C3R terms are trained on.
       dropout: rate of modality dropout.
       grid: {weight: values} to try, beside ``config``.
+      official: whether the public PyTorch code's objective is trained on instead.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Cell(NamedTuple):
     regularised: bool
     dropout: float
     grid: dict[str, tuple[float, ...]]
+    official: bool = False
 
     def runs(self, world: str, seeds: int) -> list[SweepRun]:
         """Every run of this cell in one world."""
@@ -66,7 +68,7 @@ class Cell(NamedTuple):
 
 
 def read_cells(config: ConfigDict) -> list[Cell]:
-    """Reads ``config.cells``: {name: fields of C3RConfig, "regularised", "dropout"; a weight may be a tuple of values}.
+    """Reads ``config.cells``: {name: fields of C3RConfig or CELL_KEYS; a weight may be a tuple of values}.
 
     Args:
       config: the sweep's configuration.
@@ -81,11 +83,16 @@ def read_cells(config: ConfigDict) -> list[Cell]:
         unknown = sorted(set(settings) - fields - set(CELL_KEYS))
         if unknown:
             raise ConfigError(
-                f"config.cells[{name!r}] has {unknown[0]!r}: expected a field of C3RConfig, 'regularised' or 'dropout'."
+                f"config.cells[{name!r}] has {unknown[0]!r}: expected a field of C3RConfig, or one of "
+                f"{', '.join(CELL_KEYS)}."
             )
         if "prior" in settings:
             settings["prior"] = tuple(settings["prior"])
         regularised, dropout = settings.pop("regularised", True), float(settings.pop("dropout", 0.0))
+        official = settings.pop("official", False)
+        if official:
+            _check_official(name, official, settings, config.data.num_modalities)
+            settings, regularised = {"instrument": "none"}, False
         if not isinstance(regularised, bool) or not 0 <= dropout <= 1:
             raise ConfigError(
                 f"config.cells[{name!r}] has regularised {regularised!r} and dropout {dropout}: expected True or "
@@ -103,10 +110,19 @@ def read_cells(config: ConfigDict) -> list[Cell]:
                 dataclasses.replace(fixed, **dict(zip(grid, values, strict=True)))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"config.cells[{name!r}] cannot be used: {error}") from error
-        cells.append(Cell(name, fixed, regularised, dropout, grid))
+        cells.append(Cell(name, fixed, regularised, dropout, grid, official))
     if not cells:
         raise ConfigError("config.cells is empty, but at least one cell was expected.")
     return cells
+
+
+def _check_official(name: str, official: object, settings: dict[str, object], num_modalities: int) -> None:
+    """Refuses settings beside the public code's objective, which has none, and any number of modalities but two."""
+    if official is not True or settings or num_modalities != 2:
+        raise ConfigError(
+            f"config.cells[{name!r}] has official {official!r} with {settings or 'nothing else'} for {num_modalities} "
+            "modalities: expected True, nothing else, and config.data.num_modalities=2."
+        )
 
 
 def check_sweep(config: ConfigDict) -> None:
@@ -157,6 +173,7 @@ def structure(config: ConfigDict, cell: Cell, run: SweepRun) -> Structure:
         structure_of(cell.configured(run)),
         cell.regularised,
         cell.dropout,
+        cell.official,
     )
 
 

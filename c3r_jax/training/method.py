@@ -31,6 +31,8 @@ class Method(NamedTuple):
       dropout_rate: share of training examples that lose some of their modalities.
       task: one of :data:`TASKS`; those that are not :data:`LABELLED` are contrastive, and need no labels.
       target: what outputs and labels of a labelled task mean.
+      official: train on the public PyTorch code's objective instead, see :func:`official_compat_loss`; the model's
+        fusion is then :class:`OfficialFusion`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Method(NamedTuple):
     dropout_rate: float
     task: str = TASKS[0]
     target: Task = CLASSIFICATION
+    official: bool = False
 
     @property
     def contrastive(self) -> bool:

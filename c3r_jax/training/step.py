@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from c3r_jax.core._batch import weighted_mean
 from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments, merge_moments
+from c3r_jax.core.official import official_compat_loss
 from c3r_jax.core.real_world import instrument_moments
 from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.tasks import Task
@@ -213,6 +214,10 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
             key=key,
         )
         return loss, (contrastive_metrics(found), found.moments)
+    if method.official:
+        layers = {**variables["params"]["fusion"], "head": variables["params"]["head"]}
+        loss, found = official_compat_loss(layers, *h.values(), labels)
+        return loss, ({"task": found.task, "relevance": found.relevance, "closeness": found.closeness}, None)
     if method.regularised:
         loss, terms = c3r_loss(
             predict,

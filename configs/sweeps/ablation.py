@@ -40,6 +40,8 @@ def get_config() -> ConfigDict:
             # The necessity term.
             "log": {"necessity": "log"},
             "kl": {"necessity": "kl", "lambda_n": 20.0},
+            # What the public PyTorch code computes, made runnable (docs/pytorch.md).
+            "official_compat": {"official": True},
         }
     )
     return config

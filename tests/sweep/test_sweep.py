@@ -6,15 +6,19 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
+from c3r_jax.core.official import official_compat_loss
 from c3r_jax.errors import ConfigError
-from c3r_jax.estimator.compiled import train_run
+from c3r_jax.estimator.compiled import model_of, train_run
+from c3r_jax.models.twin import apply
 from c3r_jax.sweep import engine
 from c3r_jax.sweep.engine import chunk_size, chunks_of, evaluate_run, make_data, run_sweep
 from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
 from c3r_jax.sweep.report import bootstrap_interval, score, select, sweep_figure, sweep_table
+from c3r_jax.training.step import init_state
 from configs.sweeps import ablation, base
 
 
@@ -54,6 +58,33 @@ def test_every_run_equals_itself_alone(small, tmp_path):
         )
         assert np.abs(found - alone["accuracy"]).max() <= 1 / 120 + 1e-6
     assert records[2]["last_loss"] != records[4]["last_loss"]
+
+
+def test_the_public_codes_objective_is_a_cell(small, tmp_path):
+    """Its first loss is the objective's at the first parameters; its fusion layer learns nothing from the labels."""
+    small.cells = ConfigDict({"official_compat": {"official": True}})
+    (cell,) = read_cells(small)
+    record = run_sweep(small, [cell], tmp_path)[0]
+    run = SweepRun("anticausal", cell.name, (), 0)
+    made, data = structure(small, cell, run), make_data(small, run)
+    model = model_of(made)[0]
+    state = init_state(model, optax.identity(), {"inputs": data.train.inputs}, 0)
+    rows = data.train.take(data.plan[0])
+    h = apply(model, state.variables, model.encode, rows.inputs, rows.present)
+    layers = {**state.params["fusion"], "head": state.params["head"]}
+    loss, _ = official_compat_loss(layers, *h.values(), rows.labels)
+    np.testing.assert_allclose(record["first_loss"], loss, rtol=1e-5)
+    params, _ = jax.jit(train_run, static_argnums=0)(made, data.train, data.plan, 0, weights(cell, run), 2e-3, 0.0)
+    np.testing.assert_array_equal(params["fusion"]["fusion"]["kernel"], state.params["fusion"]["fusion"]["kernel"])
+    assert np.abs(params["head"]["kernel"] - state.params["head"]["kernel"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("settings", "modalities"), [({"official": 2}, 2), ({"lambda_n": 1.0}, 2), ({}, 3)])
+def test_the_public_codes_objective_has_no_settings(small, settings, modalities):
+    small.data.num_modalities = modalities
+    small.cells = ConfigDict({"official_compat": {"official": True, **settings}})
+    with pytest.raises(ConfigError, match="expected True, nothing else, and config.data.num_modalities=2"):
+        read_cells(small)
 
 
 def test_chunks_change_nothing(small, tmp_path):
