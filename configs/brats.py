@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         "brats2020", train_size=226, batch_size=2, epochs=100, patience=10, learning_rate=1e-3
     )
     config.task = "segmentation"
+    config.train.select_by = "mean_dice"
     config.data.volume_size = (64, 64, 64)
     config.model.dim = 8  # rows of the loss are voxels
     config.eval.batch_size = 1

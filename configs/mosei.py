@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         "mosei", train_size=16_326, batch_size=256, epochs=50, patience=10, learning_rate=1e-3
     )
     config.task = "regression"
+    config.train.select_by = "mean_mae"
     config.model.dim = 32
     config.model.sequence.patch = 5
     config.eval.protocols = ("gaussian",)
