@@ -14,7 +14,8 @@ from c3r_jax.data.builders.layout import DamagedItem
 from c3r_jax.data.prepare import prepare
 from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import ConfigError, DataError
-from tests.data.builders.training import take_step
+from configs import food101, hateful_memes, mvsa
+from tests.data.builders.training import shrunk, take_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:etils", "ignore::ResourceWarning")
 SIZE = 8
@@ -98,13 +99,11 @@ def test_what_is_in_the_lists_comes_out_of_the_prepared_source(case):
     batches.close()
 
 
-def test_to_a_training_step(case, small_config):
-    """Food-101 and MVSA have three classes here, and one compiled step."""
+def test_to_a_training_step(case):
     layout, source, lists, out = case
     prepare(layout, source, out)
-    small_config.method = "plain"  # what compiles fastest
-    small_config.data.name, small_config.data.path, small_config.data.image_size = layout.name, str(out), 2 * SIZE
-    experiment, batch = take_step(small_config)
+    config = {"food101": food101, "mvsa": mvsa, "hateful_memes": hateful_memes}[layout.name].get_config()
+    experiment, batch = take_step(shrunk(config, out))
     assert list(experiment.sources) == ["train", "validation", *sorted(set(layout.splits) - {"train", "validation"})]
     # 64 rows out of three or four examples: each is there, with its label.
     names = sorted({line[1] for line in lists["train"]})

@@ -2,11 +2,14 @@
 
 import pytest
 
+import configs.brats
+import configs.cremad
+import configs.iemocap
+import configs.mosei
 from c3r_jax.data.builders.cremad import CremaD
 from c3r_jax.data.builders.iemocap import Iemocap
 from c3r_jax.data.builders.mosei import Mosei
 from c3r_jax.data.prepare import prepare
-from c3r_jax.data.prepared import load_prepared
 from tests.data.builders.media_files import (
     SmallBrats,
     mosei_content,
@@ -15,7 +18,7 @@ from tests.data.builders.media_files import (
     write_iemocap,
     write_mosei,
 )
-from tests.data.builders.training import take_step
+from tests.data.builders.training import shrunk, take_step
 
 
 def iemocap(source):
@@ -40,20 +43,22 @@ def prepared(tmp_path, layout, write):
     return str(tmp_path / "out")
 
 
-def test_cremad_to_its_inputs(tmp_path):
-    example = load_prepared("train", name="cremad", path=prepared(tmp_path, CremaD(), write_cremad), image_size=8)[0]
-    assert example["audio"].shape == (188, 257) and example["video"].shape == (3, 8, 8, 3)
+def cremad(source):
+    clips = {f"1001_DFA_ANG_{i:02d}": ("Anger", "Sad")[i % 2] for i in range(16)}
+    write_cremad(source, {"train": clips, "test": {"1003_IEO_HAP_LO": "Happy"}})
 
 
 @pytest.mark.parametrize(
-    "layout, write, batch_size", [(Iemocap(), iemocap, 16), (Mosei(), mosei, 16), (SmallBrats(), brats, 8)]
+    "layout, write, config, shapes",
+    [
+        (CremaD(), cremad, configs.cremad, {"audio": (188, 257), "video": (3, 8, 8, 3)}),
+        (Iemocap(), iemocap, configs.iemocap, {"audio": (1024, 128), "text": (12,), "video": (4, 8, 8, 3)}),
+        (Mosei(), mosei, configs.mosei, {name: Mosei.shapes[name] for name in Mosei.kinds}),
+        (SmallBrats(), brats, configs.brats, dict.fromkeys(SmallBrats.kinds, (4, 4, 4, 1))),
+    ],
 )
-def test_to_a_step_of_training(tmp_path, layout, write, batch_size, small_config):
-    small_config.task = layout.task
-    small_config.data.update(name=layout.name, path=prepared(tmp_path, layout, write), image_size=8)
-    small_config.data.augment.shift, small_config.train.label_smoothing = 1, 0.0
-    small_config.model.sequence.update(patch=32, width=8, depth=1)
-    small_config.model.volume.update(width=4, depth=1)
-    small_config.train.batch_size = small_config.eval.batch_size = batch_size
-    _, batch = take_step(small_config)
-    assert sorted(batch["inputs"]) == sorted(layout.kinds)
+def test_to_a_step_of_training(tmp_path, layout, write, config, shapes):
+    small = shrunk(config.get_config(), prepared(tmp_path, layout, write))
+    small.train.batch_size = small.eval.batch_size = 16
+    _, batch = take_step(small)
+    assert {name: value.shape[1:] for name, value in batch["inputs"].items()} == shapes

@@ -8,7 +8,9 @@ from c3r_jax.data.builders.scenes import NyuDepthV2, SunRgbd
 from c3r_jax.data.prepare import prepare
 from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import DataError
-from tests.data.builders.training import take_step
+from configs import nyud2 as nyud2_config
+from configs import sunrgbd as sunrgbd_config
+from tests.data.builders.training import shrunk, take_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:etils", "ignore::ResourceWarning")
 SIZE = 16
@@ -63,9 +65,15 @@ def test_halves_of_every_scene(nyud2):
     assert parts["train"].info.class_names == tuple(f"room {label:02d}" for label in range(10))
 
 
-def test_to_a_training_step(nyud2, small_config):
-    small_config.data.name, small_config.data.path, small_config.data.image_size = "nyud2", str(nyud2), SIZE
-    experiment, batch = take_step(small_config)
+@pytest.fixture(scope="module")
+def sunrgbd(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sunrgbd")
+    return prepare(SunRgbd(), write_scenes(folder / "source", 19, {"train": 4, "test": 1}), folder / "out").parents[1]
+
+
+@pytest.mark.parametrize("name, config", [("nyud2", nyud2_config), ("sunrgbd", sunrgbd_config)])
+def test_to_a_training_step(name, config, request):
+    experiment, batch = take_step(shrunk(config.get_config(), request.getfixturevalue(name)))
     assert sorted(experiment.sources) == ["test", "train", "validation"]
     assert sorted(batch["inputs"]) == ["depth", "rgb"] and batch["present"].all()
 

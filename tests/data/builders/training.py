@@ -21,11 +21,15 @@ def take_step(config):
 
 def shrunk(config, path):
     """A data set's own configuration for a set prepared in ``path``, with a network that compiles fast."""
-    config.data.path, config.data.image_size, config.data.text_length = str(path), 8, 12
+    config.data.path, config.data.num_workers = str(path), 0
+    config.data.image_size, config.data.resize, config.data.text_length = 8, 10 if config.data.resize else 0, 12
     config.model.dim = 4
     for part in (config.model.image, config.model.text, config.model.sequence):
-        part.width, part.num_heads = 8, 2
+        part.width, part.num_heads, part.depth = 8, 2, min(part.depth, 1)
     config.model.image.patch, config.model.text.orders, config.model.text.buckets = 4, (2,), 64
+    config.model.volume.width, config.model.volume.depth = 4, 1
+    if config.data.volume_size:
+        config.data.volume_size = (4, 4, 4)
     config.model.features.hidden = (8,)
     config.train.batch_size = config.eval.batch_size = 64
     return config
