@@ -145,8 +145,8 @@ def cached_batches(
     config = experiment.config
     digest = hashlib.sha256(experiment.tokenizer.to_json().encode())
     digest.update(repr((split, rest, config.eval.to_json(), config.data.to_json(), config.model.to_json())).encode())
-    if split == "train":
-        digest.update(repr(config.seed).encode())  # training data may be altered by the seed
+    if split == "train" and (config.data.train_missing or config.data.train_misaligned):
+        digest.update(repr(config.seed).encode())  # which decides what is taken away
     for value in jax.tree.leaves(experiment.devices.host(split_frozen(params, experiment.model)[1])):
         digest.update(np.asarray(value).tobytes())
     key = digest.hexdigest()

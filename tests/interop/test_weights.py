@@ -13,6 +13,7 @@ import safetensors.numpy
 from c3r_jax.errors import DataError
 from c3r_jax.interop import from_tensors, read_tensors, to_tensors, write_tensors
 from c3r_jax.models.pretrained import ARCHITECTURES
+from c3r_jax.models.pretrained.layers import _grouped_convolution, _summed_places
 from tests.interop.cases import CASES
 
 WEIGHTS = pathlib.Path(__file__).parent / "weights"
@@ -63,6 +64,15 @@ def test_round_trip_is_exact(name, tmp_path):
     own = to_tensors(loaded(name), CASES[name].names[-1:])
     assert set(own) <= set(source)
     assert all(np.array_equal(own[key], source[key]) for key in own)
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 7), (3, 2, 8), (5, 2, 9), (5, 1, 2)])
+def test_both_ways_of_convolving_each_channel_agree(size, stride, side):
+    rng = np.random.default_rng(size + side)
+    x = rng.normal(size=(2, side, side + 1, 3)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 1, 3)).astype(np.float32)
+    one, other = (way(x, kernel, stride=stride) for way in (_summed_places, _grouped_convolution))
+    np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_names_and_shapes_are_checked_both_ways():

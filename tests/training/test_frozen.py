@@ -17,7 +17,7 @@ from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
 from c3r_jax.parallel.sharded import partition
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import build_experiment, encode_split
-from c3r_jax.training.frozen import joined, split_frozen
+from c3r_jax.training.frozen import VectorTable, joined, split_frozen
 from c3r_jax.training.loop import fit
 from c3r_jax.training.optimizer import build_optimizer
 
@@ -118,6 +118,24 @@ def test_settings_that_cannot_be_are_refused(config, leaf, value, message):
     config.update_from_flattened_dict({leaf: value})
     with pytest.raises(ConfigError, match=message):
         build_experiment(config)
+
+
+def test_vectors_are_found_by_the_examples_index():
+    vectors = np.arange(10.0).reshape(5, 2)
+    index = np.array([40, 7, 3, 12, 0])  # the last two rows of the second batch are padding
+    batches = [
+        {"inputs": {"text": vectors[:3]}, "index": index[:3], "where": np.ones(3, bool)},
+        {
+            "inputs": {"text": vectors[[3, 0, 0]]},
+            "index": np.array([12, 0, 0]),
+            "where": np.array([True, False, False]),
+        },
+    ]
+    table = VectorTable(batches, ["text"])
+    batch = {"inputs": {"text": None, "image": "as it is"}, "index": np.array([12, 3, 40, 12])}
+    found = table(batch)["inputs"]
+    np.testing.assert_array_equal(found["text"], vectors[[3, 2, 0, 3]])
+    assert found["image"] == "as it is"
 
 
 def test_parting_and_joining(config):
