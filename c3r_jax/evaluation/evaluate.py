@@ -57,6 +57,8 @@ def evaluate(
         config.eval.split = split
     shared = config.parallel.fsdp * config.parallel.tensor
     config.train.accumulation = 1  # of training alone
+    if config.eval.whole_volumes:
+        config.data.volume_size = ()
     if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
         # Trained on other machines: here all devices share what they hold.
         config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1

@@ -12,6 +12,7 @@ from c3r_jax.core.tasks import Classification
 from c3r_jax.data import ArraySource, DatasetInfo
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.segmentation import VolumeScorer
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.report.write import write_report
 from c3r_jax.training import experiment as module
@@ -56,6 +57,7 @@ def config_of(monkeypatch):
         config.data.name = "made"
         config.model.dim, config.model.features.hidden = 3, (8,)
         config.model.volume.width, config.model.volume.depth = 8, 1
+        config.data.volume_size = (2, 4, 3)  # of the volumes of 4 x 4 x 4
         config.train.batch_size = config.eval.batch_size = 8 if task == "segmentation" else 32
         config.train.steps = config.train.eval_every = 40
         config.train.log_every = 1
@@ -69,8 +71,10 @@ def config_of(monkeypatch):
 
 
 @pytest.mark.parametrize("task", HEADLINE)
-def test_a_task_is_trained_and_evaluated(config_of, tmp_path, task):
+def test_a_task_is_trained_and_evaluated(config_of, tmp_path, task, monkeypatch):
     config, score = config_of(task), HEADLINE[task]
+    seen, call = [], VolumeScorer.__call__
+    monkeypatch.setattr(VolumeScorer, "__call__", lambda self, *a: seen.append(a[2].shape[1:]) or call(self, *a))
     ended = fit(config, tmp_path)
     history = read_history(tmp_path)
     losses = [line["values"]["task"] for line in history if line["split"] == "train"]
@@ -80,7 +84,10 @@ def test_a_task_is_trained_and_evaluated(config_of, tmp_path, task):
     assert {
         f"{score}/{m}" for m in (("t1", "t2") if task == "segmentation" else ("sound", "touch"))
     } <= validation.keys()
+    assert set(seen) == ({(2, 4, 3)} if task == "segmentation" else set())
+    seen.clear()
     results = evaluate(tmp_path)
+    assert set(seen) <= {(4, 4, 4)}  # whole volumes in the end
     assert results["metric"] == score and len(results["conditions"]) == 3
     for route, summary in results["summary"].items():
         values = [row["routes"][route][score] for row in results["conditions"]]
