@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from c3r_jax.data import Condition
 from c3r_jax.errors import ConfigError
@@ -52,16 +53,9 @@ def evaluate(
       WorkdirError, CheckpointError, DataError, ConfigError: if something needed is missing or damaged.
     """
     path = pathlib.Path(workdir)
-    config = read_config(path)
+    config = as_evaluated(read_config(path))
     if split is not None:
         config.eval.split = split
-    shared = config.parallel.fsdp * config.parallel.tensor
-    config.train.accumulation = 1  # of training alone
-    if config.eval.whole_volumes:
-        config.data.volume_size = ()
-    if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
-        # Trained on other machines: here all devices share what they hold.
-        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
     saved = [path / name for name in ("tokenizer.json", "standardisation.json")]
     experiment = build_experiment(
         config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved)
@@ -98,6 +92,18 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / RESULTS, json.dumps(_finite(results), indent=1))
     return results
+
+
+def as_evaluated(config: ConfigDict) -> ConfigDict:
+    """The configuration without what is of training alone: chunks, crops of volumes, a mesh of other machines."""
+    config.train.accumulation = 1
+    if config.eval.whole_volumes:
+        config.data.volume_size = ()
+    shared = config.parallel.fsdp * config.parallel.tensor
+    if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
+        # Trained on other machines: here all devices share what they hold.
+        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
+    return config
 
 
 def _baseline(

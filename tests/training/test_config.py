@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from c3r_jax.evaluation.evaluate import conditions_of
+from c3r_jax.evaluation.conditions import conditions_of
+from c3r_jax.evaluation.evaluate import as_evaluated
 from c3r_jax.models.build import build_model
 from c3r_jax.training import experiment as module
 from c3r_jax.training.loop import fit
@@ -75,7 +76,7 @@ def test_every_leaf_is_read(small_config, tmp_path, monkeypatch):
     module._compiled.cache_clear()
     fit(reads, tmp_path)
     reads.data.tokenizer = "word_piece"  # the other tokeniser reads its own size
-    made = module.build_experiment(reads)
+    made = module.build_experiment(as_evaluated(reads))
     conditions_of(made)
     reads.model.fusion, reads.optimizer.schedule = "cross_attention", "plateau"
     module.build_experiment(reads)
