@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -79,6 +79,7 @@ def read_cells(config: ConfigDict) -> list[Cell]:
     fields = {field.name for field in dataclasses.fields(C3RConfig)}
     cells = []
     # As JSON, cells keep the order they were written in.
+    settings: dict[str, Any]
     for name, settings in json.loads(config.cells.to_json()).items():
         unknown = sorted(set(settings) - fields - set(CELL_KEYS))
         if unknown:
@@ -116,7 +117,7 @@ def read_cells(config: ConfigDict) -> list[Cell]:
     return cells
 
 
-def _check_official(name: str, official: object, settings: dict[str, object], num_modalities: int) -> None:
+def _check_official(name: str, official: object, settings: dict[str, Any], num_modalities: int) -> None:
     """Refuses settings beside the public code's objective, which has none, and any number of modalities but two."""
     if official is not True or settings or num_modalities != 2:
         raise ConfigError(

@@ -216,7 +216,8 @@ def _loss(model, variables, h, present, batch, method, key, axis_name):
         return loss, (contrastive_metrics(found), found.moments)
     if method.official:
         layers = {**variables["params"]["fusion"], "head": variables["params"]["head"]}
-        loss, found = official_compat_loss(layers, *h.values(), labels)
+        image, text = h.values()
+        loss, found = official_compat_loss(layers, image, text, labels)
         return loss, ({"task": found.task, "relevance": found.relevance, "closeness": found.closeness}, None)
     if method.regularised:
         loss, terms = c3r_loss(
