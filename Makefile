@@ -7,7 +7,7 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
-CODE := train.py eval.py c3r_jax configs tests benchmarks tools
+CODE := train.py eval.py c3r_jax configs tests benchmarks examples tools
 WORKERS ?= 2
 DATA ?= runs/data
 SETS ?= watch uci_views stamps
@@ -72,8 +72,13 @@ venv:
 	@set -e; \
 	if [ ! -e $(VENV)/made ] || ! $(RUN) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
 	  $(FIND_PYTHON); \
+	  if [ -d $(VENV) ] && [ ! -e $(VENV)/made ] && [ ! -e $(VENV)/begun ] && [ -n "$$(ls -A $(VENV))" ]; then \
+	    echo "$(VENV) was not made by this Makefile, which would delete it: remove it, or name another directory with" \
+	      "make VENV=DIRECTORY ..." >&2; \
+	    exit 1; \
+	  fi; \
 	  echo "Making $(VENV) with $$("$$found" --version)"; \
-	  rm -rf $(VENV); "$$found" -m venv $(VENV); touch $(VENV)/made; \
+	  rm -rf $(VENV); mkdir $(VENV); touch $(VENV)/begun; "$$found" -m venv $(VENV); touch $(VENV)/made; \
 	fi; \
 	if ! cmp -s requirements.txt $(VENV)/requirements.done; then \
 	  echo "Installing requirements.txt into $(VENV) (the first time takes some minutes)"; \

@@ -2,10 +2,12 @@
 
 import pathlib
 import re
+import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,3 +53,13 @@ def test_named_files_and_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("target", ["venv", "test"])
+def test_make_deletes_no_environment_of_somebody_else(target, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "pyvenv.cfg").write_text("")
+    done = subprocess.run(["make", f"VENV={theirs}", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and "was not made by this Makefile" in done.stderr
+    assert (theirs / "pyvenv.cfg").exists()
