@@ -23,8 +23,7 @@ class LateFusion(nn.Module):
         return {m: tower(inputs[m]) for m, tower in self.towers.items()}
 
     def fuse(self, h, present):
-        share = present / present.sum(1, keepdims=True)
-        return sum(share[:, [i]] * value for i, value in enumerate(h.values()))
+        return sum(present[:, [i]] * value for i, value in enumerate(h.values())) / present.sum(1, keepdims=True)
 
     def __call__(self, inputs):
         return self.head(self.fuse(self.encode(inputs), jnp.ones((len(inputs["m1"]), 2), bool)))
@@ -39,9 +38,8 @@ def plain_loss(params, inputs, labels):
 
 def loss_with_c3r(params, inputs, labels):
     h = model.apply(params, inputs, method="encode")
-    fuse = functools.partial(model.apply, params, method="fuse")
     predict = functools.partial(model.apply, params, method=lambda model, z: model.head(z))
-    return c3r_jax.c3r_loss(predict, fuse, h, labels)[0]
+    return c3r_jax.c3r_loss(predict, functools.partial(model.apply, params, method="fuse"), h, labels)[0]
 
 
 def accuracy_under_shift(loss, steps=300):
