@@ -68,7 +68,7 @@ def robustness_report(
       rows: the conditions of a run, clean first; see ``results.json``.
       baseline: those of another run; at least the same conditions.
       metric: key of the values.
-      lower_is_better: whether the worst value is the largest.
+      lower_is_better: whether the worst value is the largest; "effective" changes its sign, so that more is better.
 
     Returns:
       {route: {group: {"metric", "conditions", "levels", "values", "mean", "worst", "worst_condition", "relative",
@@ -87,7 +87,7 @@ def robustness_report(
             effective = None
             if theirs is not None:
                 other = [theirs[row["name"]]["routes"][route][metric] for row in curve]
-                effective = effective_robustness(values, other)
+                effective = effective_robustness(values, other) * (-1 if lower_is_better else 1)
             report[route][group] = {
                 "metric": metric,
                 "conditions": [row["name"] for row in curve],

@@ -51,14 +51,15 @@ def check_pretrained(config: ConfigDict) -> None:
             )
         frozen += [kind] if part.frozen else []
     if config.train.cache_frozen:
-        augment = config.data.augment.to_dict()
+        data, augment = config.data, config.data.augment.to_dict()
         moved = {"image": augment.keys() - {"word_drop", "feature_noise"}, "text": {"word_drop"}}
         changed = [name for kind in frozen for name in sorted(moved[kind]) if augment[name]]
-        if not frozen or changed or config.data.train_noise or jax.process_count() > 1:
+        cropped = "image" in frozen and data.resize > data.image_size
+        if not frozen or changed or cropped or data.train_noise or jax.process_count() > 1:
             raise ConfigError(
                 "config.train.cache_frozen is True, which needs a frozen encoder, no change of its inputs in training "
-                f"(now: config.data.augment {', '.join(changed) or 'none'}, config.data.train_noise "
-                f"{config.data.train_noise!r}) and one process: set it to False."
+                f"(now: config.data.augment {', '.join(changed) or 'none'}, random crops by config.data.resize "
+                f"{data.resize}, config.data.train_noise {data.train_noise!r}) and one process: set it to False."
             )
 
 

@@ -17,7 +17,7 @@ from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
 from c3r_jax.parallel.sharded import partition
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import build_experiment, encode_split
-from c3r_jax.training.frozen import VectorTable, joined, split_frozen
+from c3r_jax.training.frozen import VectorTable, check_pretrained, joined, split_frozen
 from c3r_jax.training.loop import fit
 from c3r_jax.training.optimizer import build_optimizer
 
@@ -119,6 +119,17 @@ def test_settings_that_cannot_be_are_refused(config, leaf, value, message):
     config.update_from_flattened_dict({leaf: value})
     with pytest.raises(ConfigError, match=message):
         build_experiment(config)
+
+
+def test_random_crops_and_kept_vectors_exclude_each_other(config):
+    config.data.resize = config.data.image_size + 4
+    check_pretrained(config)  # the frozen encoder is of texts, which no crop changes
+    config.model.image.update(pretrained="resnet18", weights="a.pth", frozen=True)
+    config.data.augment.update(shift=0, flip=False)
+    with pytest.raises(ConfigError, match=f"random crops by config.data.resize {config.data.resize},.* set it to"):
+        check_pretrained(config)
+    config.data.resize = 0
+    check_pretrained(config)
 
 
 def test_vectors_are_found_by_the_examples_index():
