@@ -1,7 +1,7 @@
 """Prepares a benchmark for training: python -m c3r_jax.data.prepare NAME --source DIR --out DIR [--workers N].
 
-The same command goes on where an earlier one was stopped. ``--verify DIR`` reads a prepared set again and compares its
-checksums. NAME is one of c3r_jax/data/builders/registry.py; docs/data.md shows what each has to look like.
+The same command goes on where an earlier one was stopped. ``--verify DIR`` reads all sets prepared there again and
+compares their checksums. NAME is one of c3r_jax/data/builders/registry.py; docs/data.md shows what each looks like.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from absl import logging
 from c3r_jax.data.builders.convert import Converter
 from c3r_jax.data.builders.layout import Layout
 from c3r_jax.data.builders.listing import ORDERS, Listing, list_source
-from c3r_jax.data.builders.manifest import DAMAGED, MANIFEST, read_manifest, set_directory, verify, write_json
+from c3r_jax.data.builders.manifest import DAMAGED, MANIFEST, read_manifest, verify, write_json
 from c3r_jax.data.builders.parts import Damaged, Part, cut, make_parts
 from c3r_jax.data.builders.registry import LAYOUTS, find_layout
 from c3r_jax.data.builders.writing import describe, write_shards
@@ -201,7 +201,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_damaged", type=int, default=0, help="damaged items to leave out rather than to stop")
     parser.add_argument("--class_order", default="sorted", choices=ORDERS, help="order of the class ids")
     parser.add_argument(
-        "--verify", metavar="DIR", help="compare a prepared set with its checksums, and do nothing else"
+        "--verify", metavar="DIR", help="compare the sets prepared in DIR with their checksums, and do nothing else"
     )
     found = parser.parse_args(arguments)
     if found.verify is None and None in (found.name, found.source, found.out):
@@ -234,13 +234,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _verify(path: pathlib.Path, name: str | None) -> None:
-    directory = set_directory(path, name or "*")
-    if directory is None:
-        raise DataError(f"{path} has no prepared set: name the directory that has {MANIFEST}, or one above it.")
-    count, problems = verify(directory)
-    if problems:
-        raise DataError(f"{directory} is not as it was written:\n" + "\n".join(f"  - {one}" for one in problems))
-    print(f"{directory}: {count} files are as they were written.")
+    found = [one for one in (path, *sorted(path.glob(f"{name or '*'}/*"))) if (one / MANIFEST).is_file()]
+    if not found:
+        raise DataError(
+            f"{path} has no prepared set: name the directory that has {MANIFEST}, or the one that was given as --out."
+        )
+    wrong = []
+    for directory in found:
+        try:
+            count, problems = verify(directory)
+        except DataError as error:
+            wrong.append(str(error))
+            continue
+        if problems:
+            wrong.append("\n  - ".join([f"{directory} is not as it was written:", *problems]))
+        else:
+            print(f"{directory}: {count} files are as they were written.")
+    if wrong:
+        raise DataError("\n".join(wrong))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def feature_moments(source: Source) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {}
     sums: dict[str, list[Any]] = {}
     for count, position in enumerate(permutation(len(source), 0, "scales")[:SAMPLE]):
-        if count >= LEAST and sums and min(n for _, n, _, _ in sums.values()) >= ROWS:
+        if count >= LEAST and len(sums) == len(floats) and min(n for _, n, _, _ in sums.values()) >= ROWS:
             break
         example = source[int(position)]
         present = np.broadcast_to(example.get("present", True), len(source.info.modalities))

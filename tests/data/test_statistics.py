@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data import ArraySource, DatasetInfo, eval_batches
+from c3r_jax.data.hashing import permutation
 from c3r_jax.data.statistics import (
     StandardisedSource,
     measure_standardisation,
@@ -74,6 +75,14 @@ def test_the_sample_is_bounded():
     source = Long()
     measure_standardisation(source)
     assert source.read <= 66  # 64, and what finding the kinds takes
+
+
+def test_what_few_examples_have_is_measured_too():
+    sound, table = np.ones((300, 1100, 1), np.float32), np.full((300, 2), 5, np.float32)
+    present = np.ones((300, 2), bool)
+    present[:, 1] = np.arange(300) == permutation(300, 0, "scales")[200]
+    source = ArraySource({"sound": sound, "table": table}, np.zeros(300, int), info=INFO, present=present)
+    assert measure_standardisation(source).mean["table"].tolist() == [5, 5]
 
 
 @pytest.mark.parametrize(

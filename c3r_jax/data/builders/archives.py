@@ -30,7 +30,8 @@ _BROKEN = (
     gzip.BadGzipFile,
     EOFError,
     OSError,
-    UnicodeDecodeError,
+    NotImplementedError,
+    ValueError,
 )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from c3r_jax.data.audio import spectrogram
 from c3r_jax.data.builders.files import check_image
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout
-from c3r_jax.errors import C3RError
+from c3r_jax.errors import C3RError, DataError
 
 Entry = dict[str, Any]  # of one item: index, key and either reason or label, present and one value per modality
 MAX_TEXT = 1 << 20
@@ -59,8 +60,11 @@ class Converter:
             return None
         kind = self.layout.kinds[name]
         try:
-            return _CHECKS[kind](value, self.layout.shapes.get(name))
-        except DamagedItem as error:
+            checked = _CHECKS[kind](value, self.layout.shapes.get(name))
+            if kind == "audio":  # what training makes of it: some spectra need a frame's length of sound
+                spectrogram(value, self.layout.sample_rate or 0, self.layout.spectrogram)
+            return checked
+        except (DamagedItem, DataError) as error:
             raise DamagedItem(f"{name}: {error}") from error
 
     def _label(self, label: Any) -> Any:

@@ -108,6 +108,14 @@ def test_zip_whose_header_lies_about_the_size_is_damaged():
         list(read_zip(io.BytesIO(packed.replace(size, (10).to_bytes(4, "little")))))
 
 
+@pytest.mark.parametrize("mark, offset, value", [(b"PK\x01\x02", 6, 99), (b"PK\x05\x06", 15, 200)])
+def test_zip_with_a_damaged_header_is_damaged(mark, offset, value):
+    packed = bytearray(zip_of(FILES).getvalue())
+    packed[packed.index(mark) + offset] = value  # a version of the future; a table of contents before the beginning
+    with pytest.raises(DataError, match="damaged or cut short"):
+        list(read_zip(io.BytesIO(bytes(packed))))
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_rare_packing_is_refused(compression):
     with pytest.raises(DataError, match="packed in a rare way"):

@@ -109,6 +109,12 @@ def test_missing_files_are_damage(cremad):
     assert "1002_DFA_SAD_XX' is missing or empty" in found["1002_DFA_SAD_XX"][1]
 
 
+def test_sound_too_short_for_its_spectra_is_damage(iemocap):
+    (iemocap / "audio/train/Ses01F_impro01_F000.wav").write_bytes(wav(tone(399), 16000))
+    reason = read_all(Iemocap(), iemocap)["train"]["Ses01F_impro01_F000"][1]
+    assert "audio: The sound has 399 samples, expected a frame of 400 at least" in reason
+
+
 def test_damaged_frames_are_damage(cremad):
     frame = cremad / "visual/train_imgs/Image-01-FPS/1002_DFA_SAD_XX/00060.jpg"
     frame.write_bytes(frame.read_bytes()[:200])

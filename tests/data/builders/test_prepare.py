@@ -285,6 +285,20 @@ def test_verify_finds_what_changed(source, tmp_path, capsys):
         main(["--verify", str(tmp_path / "nowhere")])
 
 
+def test_verify_looks_at_every_set_of_a_directory(whole, tmp_path, capsys):
+    made = [tmp_path / name / "1.0.0" for name in ("a", "b", "c")]
+    for folder in made:
+        folder.mkdir(parents=True)
+        for path, written in whole.items():
+            (folder / path.name).write_bytes(written)
+    (made[0] / "damaged.json").write_bytes(b"[ \n")
+    (made[1] / "labels-test.npy").unlink()
+    with pytest.raises(SystemExit, match=r"(?s)a/1\.0\.0.*b/1\.0\.0 is not whole"):
+        main(["--verify", str(tmp_path)])
+    assert capsys.readouterr().out.count("files are as they were written") == 1
+    main(["c", "--verify", str(tmp_path)])
+
+
 def test_what_is_not_there_is_said_in_a_sentence(source, tmp_path, small_config, capsys):
     from c3r_jax.training.experiment import build_experiment
 
