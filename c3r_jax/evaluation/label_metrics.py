@@ -33,17 +33,16 @@ def multilabel_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
       (0.5, 0.75, 1.0)
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    finite = np.isfinite(logits)
-    worst = np.where(labels > 0, -np.finfo(np.float32).max, np.finfo(np.float32).max)
-    ranked = np.where(finite, logits, worst)
+    ranked = _ranked(logits, labels)
     said = (ranked > 0).astype(int)
+    counted = {"labels": _counted(labels), "zero_division": 0}
     seen = np.flatnonzero(labels.any(0))
     precision = [average_precision_score(labels[:, k], ranked[:, k]) for k in seen]
     with np.errstate(invalid="ignore"):
         nll = float(np.logaddexp(0, np.where(labels > 0, -logits, logits)).mean())
     return {
-        "macro_f1": float(f1_score(labels, said, average="macro", zero_division=0)),
-        "micro_f1": float(f1_score(labels, said, average="micro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, said, average="macro", **counted)),
+        "micro_f1": float(f1_score(labels, said, average="micro", **counted)),
         "map": float(np.mean(precision)) if len(seen) else float("nan"),
         "exact_match": float(accuracy_score(labels, said)),
         "accuracy": float((said == labels).mean()),
@@ -55,8 +54,20 @@ def multilabel_per_class(
     logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
     """Precision, recall, F1 and support of every label."""
-    said = (np.asarray(logits) > 0).astype(int)
-    return class_rows(precision_recall_fscore_support(labels, said, average=None, zero_division=0), class_names)
+    said = (_ranked(np.asarray(logits, np.float64), labels) > 0).astype(int)
+    found = precision_recall_fscore_support(labels, said, labels=_counted(labels), average=None, zero_division=0)
+    return class_rows(found, class_names)
+
+
+def _ranked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The logits; where they are not finite, the most wrong one."""
+    worst = np.where(labels > 0, -np.finfo(np.float32).max, np.finfo(np.float32).max)
+    return np.where(np.isfinite(logits), logits, worst)
+
+
+def _counted(labels: np.ndarray) -> list[int]:
+    """The labels as scikit-learn numbers them, which takes a single one for two classes: there it is class 1."""
+    return [1] if labels.shape[1] == 1 else list(range(labels.shape[1]))
 
 
 def regression_metrics(outputs: np.ndarray, labels: np.ndarray, *, tolerance: float) -> dict[str, float]:

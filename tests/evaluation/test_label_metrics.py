@@ -58,6 +58,16 @@ def test_multilabel_scores_are_those_of_scikit_learn():
     )
 
 
+def test_a_single_label_is_no_pair_of_classes():
+    labels, logits = np.array([[1], [0], [0], [1]]), np.array([[2.0], [3.0], [np.inf], [-1.0]])
+    found = multilabel_metrics(logits, labels)
+    # One of three called ones is right (what is not finite is wrong), one of two is found.
+    assert found["macro_f1"] == found["micro_f1"] == pytest.approx(2 * 1 / (3 + 2))
+    row = multilabel_per_class(logits, labels, ("a",))["a"]
+    assert (row["precision"], row["recall"], row["support"]) == (pytest.approx(1 / 3), 0.5, 2)
+    assert multilabel_metrics(-np.ones((2, 1)), np.zeros((2, 1), int))["macro_f1"] == 0
+
+
 def mmsa(said, truth):
     """The regression scores of MMSA's definitions, class by class in plain loops."""
 
