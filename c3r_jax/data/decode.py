@@ -96,7 +96,7 @@ def _too_large(found: str) -> str:
 
 def flat_image(image: Image.Image) -> Image.Image:
     """Returns an open image decoded, as greys or colours of 8 bits, on white."""
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)

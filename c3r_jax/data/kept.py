@@ -57,7 +57,7 @@ def kept(source: Source, key: str) -> KeptSource:
 
     Args:
       source: the split.
-      key: what its examples depend on besides the file (``info.sha256``): split, image size, standardisation.
+      key: what its examples depend on besides the file (``info.sha256``): name, split, image size, standardisation.
     """
     return KeptSource(source) if source.info.sha256 is None else _shared(_Keyed(f"{source.info.sha256} {key}", source))
 

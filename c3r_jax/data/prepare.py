@@ -102,7 +102,7 @@ def _is_prepared(final: pathlib.Path, digest: str) -> bool:
         return False
     if not (final / MANIFEST).is_file() or read_manifest(final)["listing"] != digest:
         raise DataError(f"{final} was prepared from other files: delete it, or choose another directory.")
-    print(f"{final} is prepared already.", flush=True)
+    print(f"{final} is prepared already; to read files anew that you mended or replaced, delete it.", flush=True)
     return True
 
 

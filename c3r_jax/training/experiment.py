@@ -178,15 +178,16 @@ def build_experiment(
     _check(config, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
+    key = f"{data.name} {data.path} {size}"  # one file may be several sets, such as emoji and emoji_shift
     if data.keep:
-        loaded = _kept(loaded, str(size))
+        loaded = _kept(loaded, key)
     standardisation = _standardisation(data, loaded["train"], standardisation_json)
     sources: dict[str, AnySource] = {
         split: StandardisedSource(source, standardisation) if standardisation.mean else source
         for split, source in loaded.items()
     }
     if data.keep and standardisation.mean:
-        sources = _kept(sources, f"{size} {standardisation.to_json()}")
+        sources = _kept(sources, f"{key} {standardisation.to_json()}")
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     if config.task in LABELLED and config.task != train.info.task:

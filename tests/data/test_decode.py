@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from c3r_jax.data.builders.files import check_image
 from c3r_jax.data.decode import MAX_PIXELS, decode_frames, decode_image
 from c3r_jax.errors import DataError
 
@@ -64,6 +65,10 @@ def test_modes_become_colours():
     assert np.unique(decode_image(encoded(half), 4)).tolist() == [177]  # 100 and white, half and half
     clear = Image.new("P", (4, 4), 0)
     assert (decode_image(encoded(clear, transparency=0), 4) == 255).all()
+    for mode, colour in (("L", 9), ("RGB", (9, 9, 9))):  # one colour that stands for nothing
+        flat = Image.new(mode, (4, 4), colour)
+        assert (decode_image(encoded(flat, transparency=colour), 4) == 255).all()
+        assert (decode_image(check_image(encoded(flat, transparency=colour)), 4) == 255).all()
     inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     assert np.abs(decode_image(encoded(inks, "jpeg"), 4).astype(int) - (255, 0, 0)).max() < 3
 

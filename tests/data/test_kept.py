@@ -8,6 +8,7 @@ import pytest
 
 from c3r_jax.data.kept import KeptSource, kept
 from c3r_jax.data.source import DatasetInfo
+from c3r_jax.training.experiment import build_experiment
 
 
 class Counting:
@@ -60,3 +61,11 @@ def test_runs_share_what_has_been_read_of_one_file():
     assert (
         len({id(source) for source in (first, other, nameless)}) == 3 and kept(sources[3], "train 24") is not nameless
     )
+
+
+def test_sets_made_of_one_file_are_not_mistaken(small_config):
+    small_config.data.keep = True
+    plain = build_experiment(small_config).sources["train"]
+    small_config.data.name = "emoji_shift"
+    cued = build_experiment(small_config).sources["train"]
+    assert plain.info.sha256 == cued.info.sha256 and plain[0]["text"] != cued[0]["text"]
