@@ -212,7 +212,6 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Prepares or verifies, or says in one sentence why it cannot."""
     given = _arguments(arguments)
-    logging.set_verbosity(logging.ERROR)
     try:
         if given.verify is not None:
             _verify(pathlib.Path(given.verify), given.name)
@@ -255,4 +254,5 @@ def _verify(path: pathlib.Path, name: str | None) -> None:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets speaks of many things
     main()

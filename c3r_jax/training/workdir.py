@@ -57,7 +57,10 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
     saved = path / "config.json"
     barrier("workdir made")  # no process looks for what another is about to write
     if saved.exists():
-        differences = _differences(flatten(read_config(path).to_dict()), flatten(json.loads(config_text(config))))
+        given, defaults = flatten(json.loads(config_text(config))), _defaults()
+        # A study has leaves of its own, for which configs/base.py has no defaults.
+        known = defaults if given.keys() <= defaults.keys() else {}
+        differences = _differences(flatten(_read(path, known).to_dict()), given)
         if differences:
             raise WorkdirError(
                 f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
@@ -78,7 +81,12 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
     Raises:
       WorkdirError: if there is none, it is damaged, or has leaves that nothing here reads.
     """
-    path = pathlib.Path(workdir) / "config.json"
+    return _read(pathlib.Path(workdir), _defaults())
+
+
+def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
+    """As :func:`read_config`, with these leaves known, each with its default; none: whatever is there is known."""
+    path = workdir / "config.json"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(written, dict):
@@ -88,7 +96,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path} cannot be read ({error}): restore it, or train in a new workdir.") from error
     saved = flatten(written)
-    defaults = _defaults() or saved
+    defaults = defaults or saved
     unknown = sorted(saved.keys() - defaults.keys())
     if unknown:
         raise WorkdirError(

@@ -251,5 +251,7 @@ def test_command(tmp_path):
     assert "| c3r |" in done.stdout and (tmp_path / "run" / "sweep.png").exists()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(results["runs"]) == 4 and (tmp_path / "run" / "results.md").read_text() in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and json.loads((tmp_path / "run" / "results.json").read_text()) == results
     other = subprocess.run([*command, "--config.seeds=3"], capture_output=True, text=True, check=False)
     assert other.returncode == 1 and "holds a run of another configuration" in other.stderr
