@@ -58,12 +58,16 @@ class Mosei(Layout):
                 found.append(f"{self._path(source)} has no split {split!r}: it is another file of that name.")
                 continue
             labels = self._labels(part)
+            if labels is None:
+                keys = " nor ".join(map(repr, self.label_keys))
+                found.append(f"{self._path(source)} has a number for each item in {split!r} under neither {keys}.")
+                continue
             for name in self.with_lengths:
-                if labels is None or _shape(part.get(f"{name}_lengths")) != labels.shape:
+                if _shape(part.get(f"{name}_lengths")) != labels.shape:
                     found.append(f"{self._path(source)} has no '{name}_lengths' of each item in {split!r}.")
             for name in MODALITIES:
                 shape = _shape(part.get(name, ()))
-                expected = (None if labels is None else len(labels), *self.shapes[name])
+                expected = (len(labels), *self.shapes[name])
                 if shape != expected:
                     found.append(
                         f"{self._path(source)} has {name!r} of shape {shape} in {split!r}, expected {expected}: it is "
@@ -123,7 +127,7 @@ class Mosei(Layout):
     def _labels(self, part: Mapping[str, Any]) -> np.ndarray | None:
         """The labels of a split, whether they are a list, (n,) or (n, 1, 1); None if there are none, or no numbers."""
         key = next((key for key in self.label_keys if key in part), None)
-        if key is None:
+        if key is None or _shape(part[key]) is None:
             return None
         try:
             return np.asarray(part[key], np.float64).reshape(len(part[key]))
@@ -172,7 +176,12 @@ class MoseiMultUnaligned(MoseiMult):
 
 
 def _shape(found: Any) -> tuple[int, ...] | None:
-    """The shape of an array or list; None if it has none."""
+    """The shape of numbers in an array, or in a list of numbers or arrays; None if it has none."""
+    parts = found if isinstance(found, (list, tuple)) else [found]
+    # Lists in lists are not followed: in a pickle one may hold itself, or stand for billions.
+    plain = (isinstance(part, (int, float, np.number, np.ndarray)) for part in parts)
+    if not all(plain) or any(part.dtype.kind not in "biuf" for part in parts if isinstance(part, np.ndarray)):
+        return None
     try:
         return np.shape(found)
     except ValueError:
@@ -182,10 +191,11 @@ def _shape(found: Any) -> tuple[int, ...] | None:
 def _items(split: str, part: Mapping[str, Any], labels: np.ndarray | None) -> list[Item]:
     """One item per label; ids that are not texts, missing or used before are told apart by their position."""
     assert labels is not None  # problems() was empty
-    ids = part.get("id", ())
+    found = part.get("id")
+    ids = found if isinstance(found, (list, tuple)) or (isinstance(found, np.ndarray) and found.ndim) else ()
     items, seen = [], set()
     for position, label in enumerate(labels):
-        key = _text(ids[position]) if position < len(ids) else str(position)
+        key = (_text(ids[position]) if position < len(ids) else "") or str(position)
         key = f"{key}#{position}" if key in seen else key
         seen.add(key)
         damage = None if -3 <= label <= 3 else f"its label is {label}, expected a number in [-3, 3]"
@@ -194,7 +204,8 @@ def _items(split: str, part: Mapping[str, Any], labels: np.ndarray | None) -> li
 
 
 def _text(found: Any) -> str:
-    """An id as a text: MulT writes the video and two times, some as bytes."""
-    if isinstance(found, bytes):
-        return found.decode("utf-8", "replace")
-    return " ".join(_text(part) for part in found) if isinstance(found, (list, tuple, np.ndarray)) else str(found)
+    """An id as a text: MulT writes the video and two times, some as bytes; anything else is no id."""
+    parts = found.ravel().tolist() if isinstance(found, np.ndarray) else found
+    parts = parts if isinstance(parts, (list, tuple)) else [parts]
+    texts = (part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in parts)
+    return " ".join(str(text) for text in texts if isinstance(text, (str, int, float, np.generic)))

@@ -116,7 +116,36 @@ def test_problems_name_what_is_missing_or_of_another_shape(tmp_path):
     assert "has 'audio' of shape (0,) in 'test', expected (4, 50, 74)" in audio
     for other in (["a list"], {"train": 1, "valid": None, "test": {"labels": "x", "text": [[1], [2, 3]]}}):
         write_mosei(Mosei, tmp_path, other)
-        assert len(Mosei().problems(tmp_path)) >= 3
+        assert len(Mosei().problems(tmp_path)) == 3
+    assert (
+        "has a number for each item in 'test' under neither 'regression_labels' nor 'labels'"
+        in (Mosei().problems(tmp_path)[2])
+    )
+
+
+def billions(depth=40):
+    """A list of lists that stands for 2^40 numbers, and takes a few bytes of a pickle."""
+    return [billions(depth - 1)] * 2 if depth else [1.0]
+
+
+@pytest.mark.parametrize("key", ["audio", "regression_labels", "id"])
+def test_lists_that_stand_for_billions_end_at_once(tmp_path, key):
+    content = mosei_content(Mosei)
+    content["train"][key] = [billions()] * 5
+    write_mosei(Mosei, tmp_path, content)
+    problems = Mosei().problems(tmp_path)
+    if key == "id":
+        assert problems == [] and [item.key for item in Mosei().items(tmp_path)["train"]] == ["0", "1", "2", "3", "4"]
+    else:
+        assert len(problems) == 1 and "'train'" in problems[0]
+
+
+@pytest.mark.parametrize("ids", [None, {"a": 1}, np.array("a")])
+def test_ids_of_another_kind_are_none(tmp_path, ids):
+    content = mosei_content(Mosei)
+    content["train"]["id"] = ids
+    write_mosei(Mosei, tmp_path, content)
+    assert [item.key for item in Mosei().items(tmp_path)["train"]] == ["0", "1", "2", "3", "4"]
 
 
 def test_lengths_must_be_there(tmp_path):
