@@ -82,6 +82,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: Any, name: str):
         super().__init__(file, encoding="utf-8")
         self._name = name
+        self.item_sizes: dict[str, int] = {}  # bytes of a number, of every storage that was asked for
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name; no other name is even imported."""
@@ -97,6 +98,7 @@ class _Unpickler(pickle.Unpickler):
         tag, kind, key, _, count, *view = pid
         if tag != "storage" or kind not in DTYPES or any(part is not None for part in view):
             raise pickle.UnpicklingError(f"a storage of kind {kind!r}")
+        self.item_sizes[str(key)] = np.dtype(DTYPES[kind]).itemsize
         return _Storage(kind, str(key), int(count))
 
 
@@ -146,14 +148,11 @@ def _read_zip(content: bytes, name: str) -> tuple[Any, Callable[[str], bytes]]:
 def _read_sequence(content: bytes, name: str) -> tuple[Any, Callable[[str], bytes]]:
     """Magic number, protocol, the machine, the tensors, the storages' keys; then each storage's count and numbers."""
     file = io.BytesIO(content)
-    magic, protocol, machine, tree, keys = (_Unpickler(file, name).load() for _ in range(5))
+    readers = [_Unpickler(file, name) for _ in range(5)]
+    magic, protocol, machine, tree, keys = (reader.load() for reader in readers)
     if magic != MAGIC or protocol != PROTOCOL or not machine["little_endian"]:
         raise ValueError("it does not begin as a little-endian file of torch.save")
-    sizes = {
-        tensor.storage.key: np.dtype(DTYPES[tensor.storage.kind]).itemsize
-        for tensor in _named(tree).values()
-        if isinstance(tensor, _Tensor)
-    }
+    sizes = readers[3].item_sizes  # also of storages beside the named tensors: an optimiser's
     numbers = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))

@@ -131,7 +131,10 @@ def read_export(source: str) -> list[Measured]:
     if not table:
         raise DataError(f"{path} has no rows: expected at least one below the header.")
     if header == TENSORBOARD:
-        last = max(table, key=lambda row: float(row["Step"]))
+        try:
+            last = max(table, key=lambda row: float(row["Step"]))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path} has a Step that is no number ({error}): export the scalar again.") from error
         return [_complete({"value": last["Value"]}, given, path, len(table))]
     if "Name" in header and "value" not in header:
         table = list(_unfolded(table))
@@ -147,8 +150,8 @@ def _unfolded(table: Sequence[Mapping[str, str]]) -> Iterable[dict[str, str]]:
                 continue
             try:
                 float(text)
-            except ValueError:
-                continue  # notes, states, dates
+            except (TypeError, ValueError):
+                continue  # notes, states, dates; cells beyond the header
             yield {"method": row["Name"], "metric": column, **told, "value": text}
 
 

@@ -101,6 +101,19 @@ def test_code_is_refused_and_not_run(function, legacy, tmp_path):
     assert not mark.exists()
 
 
+def test_storages_beside_the_named_tensors_are_passed_over():
+    """The older form of a trainer's file: {"model": {"a": tensor}, "state": {"a": tensor of another storage}}."""
+    named, other = (tensor(0, (2,), (1,), 2)[2:-1] for _ in range(2))
+    other = other.replace(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001").replace(b"FloatStorage", b"HalfStorage")
+    tree = b"\x80\x02}X\x05\x00\x00\x00model" + named + b"sX\x05\x00\x00\x00state" + other + b"s."
+    begin = [pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    count = (2).to_bytes(8, "little")
+    numbers = count + np.array([5, 6], "<f2").tobytes() + count + np.array([3, 4], "<f4").tobytes()
+    found = read_torch(b"".join([*begin, tree, pickle.dumps(["1", "0"], protocol=2), numbers]))
+    assert found.keys() == {"a"}
+    np.testing.assert_array_equal(found["a"], [3, 4])
+
+
 SIX = {"0": bytes(24)}
 
 

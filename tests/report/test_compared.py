@@ -90,7 +90,7 @@ def test_exports(tmp_path):
     query = "?dataset=toy&method=plain&metric=accuracy&seed=4"
     assert read_export(f"{board}{query}") == rows("plain", {4: 0.7})
     wandb = tmp_path / "wandb.csv"
-    wandb.write_text('"Name","State","seed","accuracy"\n"plain","finished","0","0.8"\n"c3r","finished","1","0.9"\n')
+    wandb.write_text('"Name","State","seed","accuracy"\n"plain","finished","0","0.8"\n"c3r","finished","1","0.9",""\n')
     assert read_export(f"{wandb}?dataset=toy") == rows("plain", {0: 0.8}) + rows("c3r", {1: 0.9})
     tidy = tmp_path / "rows.json"
     tidy.write_text(json.dumps([row._asdict() for row in rows("plain", {0: 0.8})]))
@@ -109,6 +109,7 @@ def test_exports(tmp_path):
         ("a.csv", "seed,value\n0,nan\n", "?dataset=toy&metric=a&method=b", "expected a finite number"),
         ("a.csv", "seed,value\n0,1\n0,2\n", "?dataset=toy&metric=a&method=b", "seed 0 twice"),
         ("a.csv", "seed,value\n", "", "has no rows"),
+        ("a.csv", "Wall time,Step,Value\n1,2,0.5\n1,x,0.5\n", "", "Step that is no number"),
         ("a.csv", "seed,value\n0,1\n", "?data=toy", "'.*' tells 'data': expected some of dataset"),
         ("a.json", "{", "", "expected a JSON file"),
         ("a.json", "{}", "", "is not the results of a run"),
