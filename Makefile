@@ -36,6 +36,9 @@ results: venv
 
 test: lint
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
+	@if $(RUN) -c "import torch" 2>/dev/null; then \
+	  echo "$(RUN) -m pytest -n $(WORKERS) tests/parity"; $(RUN) -m pytest -n $(WORKERS) tests/parity; \
+	fi
 
 lint: venv-dev
 	$(RUN) -m ruff check $(wildcard $(CODE))

@@ -31,11 +31,11 @@ import jax  # noqa: E402  (after the flags, on purpose)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Parity with PyTorch is tested wherever PyTorch is; without it the first lines of the output say what is left out.
-_TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore = [] if _TORCH else ["parity", "reference"]
+# Parity with PyTorch has processes of its own, for two compilers in one do not go well together: `make test` runs them
+# wherever PyTorch is (python -m pytest tests/parity).
+collect_ignore = ["parity", "reference"]
 _LIBRARIES = [name for name in ("timm", "torchvision", "transformers") if importlib.util.find_spec(name) is None]
-collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES and _TORCH else []
+collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES else []
 
 import pytest  # noqa: E402
 
@@ -44,8 +44,10 @@ from configs.emoji import get_config  # noqa: E402
 
 
 def pytest_report_header():
-    without = f" (but for published encoders: without {', '.join(_LIBRARIES)})" if _LIBRARIES else ""
-    return f"parity with PyTorch: {'tested' + without if _TORCH else 'left out, for PyTorch is not installed'}"
+    if importlib.util.find_spec("torch") is None:
+        return "parity with PyTorch: left out, for PyTorch is not installed"
+    without = f", but for published encoders: without {', '.join(_LIBRARIES)}" if _LIBRARIES else ""
+    return f"parity with PyTorch: tests/parity{without}"
 
 
 @pytest.fixture(scope="session")
