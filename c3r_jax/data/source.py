@@ -126,7 +126,8 @@ def describe(source: "Source") -> tuple[dict[str, str], dict[str, tuple[int, ...
     absent = [name for name in modalities if name not in kinds]
     if absent:
         raise DataError(
-            f"No example of {source.info.name!r} has modalities {absent}: take them out of info.modalities."
+            f"No example of {source.info.name!r} has modalities {absent}: take them out of info.modalities, or prepare "
+            "the set with the files that they are made of."
         )
     return {name: kinds[name] for name in modalities}, shapes
 

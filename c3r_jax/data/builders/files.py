@@ -98,7 +98,8 @@ def _open_image(content: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], bo
                         f"its image is {image.width} x {image.height} pixels, expected at most {MAX_PIXELS:,} in all"
                     )
                 image.load()
-                plain = image.mode == "RGB" and not notes and _ENDS.get(image.format or "", b"?") in content[-64:]
+                end = _ENDS.get(image.format or "")
+                plain = image.mode == "RGB" and not notes and end is not None and end in content[-64:]
                 plain = plain and "transparency" not in image.info
                 return np.asarray(flat_image(image).convert("RGB")), plain
     except Image.DecompressionBombError as error:
