@@ -117,8 +117,10 @@ class ImageTextLayout(Layout):
 
     def _item(self, found: dict[str, Any], ids: dict[Any, int]) -> Item:
         for key, types in (("id", (str, int)), ("text", (str, type(None))), ("img", (str, type(None)))):
-            if key not in found or not isinstance(found[key], types) or isinstance(found[key], bool):
-                raise DamagedItem(f"its {key!r} is {found.get(key)!r}, expected a {types[0].__name__}")
+            if key not in found:
+                raise DamagedItem(f"it has no key {key!r}, expected 'id', 'text', 'img' and, if it is known, 'label'")
+            if not isinstance(found[key], types) or isinstance(found[key], bool):
+                raise DamagedItem(f"its {key!r} is {found[key]!r}, expected a {types[0].__name__}")
         label = found.get("label")
         if label is not None and (isinstance(label, (bool, float, list, dict)) or label not in ids):
             raise DamagedItem(f"its label is {label!r}, expected one of {', '.join(map(repr, list(ids)[:5]))}, ...")

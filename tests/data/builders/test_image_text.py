@@ -173,7 +173,7 @@ HOSTILE = {
     '{"id": 1, "label": "sushi", "text": "cut short': "no JSON object",
     "[1, 2]": "no object",
     "[" * 100_000: "no JSON object",
-    '{"label": "sushi", "text": "x", "img": "images/1.jpg"}': "its 'id' is None, expected a str",
+    '{"label": "sushi", "text": "x", "img": "images/1.jpg"}': "it has no key 'id'",
     '{"id": true, "label": "sushi", "text": "x", "img": "images/1.jpg"}': "its 'id' is True",
     '{"id": 1, "label": "sushi", "text": ["x"], "img": "images/1.jpg"}': "its 'text' is",
     '{"id": 1, "label": "sushi", "text": "x", "img": 5}': "its 'img' is 5, expected a str",
