@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
+import gc
 import importlib.util
 import os
-import shutil
-import tempfile
+import pathlib
 
 # Eight devices; and programs that run once or twice, so that compiling them fast matters more than running them fast.
 _FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
-
-# Programs that one process compiled are read by the others: pytest's workers and the commands that tests run, all of
-# which inherit these variables. The process that made the folder removes it.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _folder = tempfile.mkdtemp(prefix="c3r_jax_compiled_")
-    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-    os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": _folder,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 for _flag, _value in _FLAGS.items():
@@ -48,6 +36,19 @@ def pytest_report_header():
         return "parity with PyTorch: left out, for PyTorch is not installed"
     without = f", but for published encoders: without {', '.join(_LIBRARIES)}" if _LIBRARIES else ""
     return f"parity with PyTorch: tests/parity{without}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Forgets compiled programs before there are too many of them.
+
+    Each takes some of the memory maps that a Linux process may have, 65,530; beyond, the compiler crashes.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
