@@ -9,7 +9,7 @@ from c3r_jax.errors import C3RError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.evaluation.pretrained import pretrained_table
 from c3r_jax.evaluation.robustness import results_folder
-from c3r_jax.report.tables import robustness_table
+from c3r_jax.report.tables import number, robustness_table
 from c3r_jax.report.write import write_report
 from c3r_jax.training.workdir import read_history, write_text
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     metric = results["metric"]
     for route, summary in results["summary"].items():
         print(
-            f"{route}: mean {metric} {summary[f'mean_{metric}']:.3f}, worst {summary[f'worst_{metric}']:.3f} "
+            f"{route}: mean {metric} {number(summary[f'mean_{metric}'])}, worst {number(summary[f'worst_{metric}'])} "
             f"({summary['worst_condition']})"
         )
     if protocols:

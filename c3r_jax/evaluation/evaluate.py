@@ -47,7 +47,7 @@ def evaluate(
       baseline: workdir of a run that was evaluated in the same way, for effective robustness.
 
     Returns:
-      The results, as written.
+      The results, as written: None stands for what is not finite.
 
     Raises:
       WorkdirError, CheckpointError, DataError, ConfigError: if something needed is missing or damaged.
@@ -90,7 +90,8 @@ def evaluate(
         results["baseline"] = {"workdir": str(baseline), "method": other["method"], "seed": other["seed"]}
     out = results_folder(path, split, protocols)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / RESULTS, json.dumps(_finite(results), indent=1))
+    results = _finite(results)
+    write_text(out / RESULTS, json.dumps(results, indent=1))
     return results
 
 
