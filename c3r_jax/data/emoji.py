@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from c3r_jax.data.decode import flat_image
 from c3r_jax.data.source import ArraySource, DatasetInfo
 from c3r_jax.errors import DataError
 
@@ -89,8 +90,10 @@ def on_white(content: bytes, size: int) -> np.ndarray:
     Returns:
       uint8 ``(size, size, 3)``: exact box means where the size divides the image's, else antialiased cubic.
     """
-    opened = Image.open(io.BytesIO(content))
+    opened: Image.Image = Image.open(io.BytesIO(content))
     opened.draft("RGB", (2 * size, 2 * size))
+    if opened.mode.startswith(("I", "F")):
+        opened = flat_image(opened)  # of 16-bit greys the upper 8 bits; else all but the darkest would be white
     if opened.mode in ("RGB", "L", "CMYK") and "transparency" not in opened.info:
         image = np.asarray(opened.convert("RGB"))
     else:

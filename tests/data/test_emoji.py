@@ -106,6 +106,9 @@ def test_half_transparent_black_is_grey(tmp_path):
     Image.fromarray(np.full((2, 2, 4), (0, 0, 0, 128), np.uint8)).save(path)
     np.testing.assert_array_equal(on_white(path.read_bytes(), 2), np.full((2, 2, 3), 127))
     np.testing.assert_array_equal(on_white(path.read_bytes(), 3), np.full((3, 3, 3), 127))
+    deep = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 100 * 256 + 7, np.uint16)).save(deep, "png")
+    np.testing.assert_array_equal(on_white(deep.getvalue(), 2), np.full((2, 2, 3), 100))
 
 
 def test_large_jpegs_look_the_same():
