@@ -132,7 +132,8 @@ def spectrogram(samples: np.ndarray, rate: int, kind: str) -> Float[np.ndarray, 
     if kind == "stft":
         return log_stft(np.clip(np.resize(sound, 3 * wanted), -1.0, 1.0))
     frames, bins = SPECTROGRAMS[kind]
-    found = fbank(sound - sound.mean(), wanted, num_bins=bins)[:frames]
+    needed = wanted // 40 + (frames - 1) * (wanted // 100)  # a frame of 25 ms, and 10 ms to each that follows
+    found = fbank((sound - sound.mean())[:needed], wanted, num_bins=bins)
     return np.pad(found, ((0, frames - len(found)), (0, 0)))
 
 

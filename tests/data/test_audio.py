@@ -80,6 +80,16 @@ def test_short_sounds_repeat_and_long_ones_are_cut():
     assert spectrogram(np.tile(SOUND, 200), 16000, "fbank")[-1].any()
 
 
+@pytest.mark.parametrize("samples", [400, 164_079, 164_080, 170_000])
+def test_what_is_cut_of_a_long_sound_is_not_looked_at(samples):
+    """But for its mean: the frames that are kept are those of the whole sound."""
+    sound = np.random.default_rng(0).standard_normal(samples) + 0.1
+    expected = fbank(sound - sound.mean(), 16000)[:1024]
+    found = spectrogram(sound, 16000, "fbank")
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
+    assert len(expected) == min(1024, 1 + (samples - 400) // 160) and not found[len(expected) :].any()
+
+
 def test_sounds_that_cannot_be_used():
     for samples in (np.zeros(0, np.int16), np.zeros((10, 2), np.int16), np.array([0.0, np.nan])):
         with pytest.raises(DataError, match="expected finite samples"):
