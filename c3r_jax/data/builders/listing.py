@@ -122,4 +122,13 @@ def _warnings(layout: Layout, items: dict[str, list[Item]], labelled: dict[str, 
     ]
     if not items.get("train"):
         raise DataError(f"No training items of {layout.title} were found: check the source directory.")
+    train = _whole(items["train"])
+    for split in [name for name in items if name != "train"]:
+        if count := len(train & _whole(items[split])):
+            found.append(f"{count:,} items of split {split!r} are in the training split, too: mend its list.")
     return found
+
+
+def _whole(items: list[Item]) -> set[tuple[str, str]]:
+    """What tells the usable items from others: key and place."""
+    return {(item.key, repr(item.place)) for item in items if item.damage is None}

@@ -11,6 +11,7 @@ from c3r_jax.data import ByteTokenizer, train_batches
 from c3r_jax.data.builders import image_text
 from c3r_jax.data.builders.image_text import Food101, HatefulMemes, MvsaSingle
 from c3r_jax.data.builders.layout import DamagedItem
+from c3r_jax.data.builders.listing import list_source
 from c3r_jax.data.prepare import prepare
 from c3r_jax.data.prepared import load_prepared
 from c3r_jax.errors import ConfigError, DataError
@@ -167,6 +168,13 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="no directory"):
         prepare(Food101(), tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_items_of_two_lists_are_told(tmp_path):
+    lists = {**TWEETS, "test": [*TWEETS["train"][1:], (5, "positive", "yes"), (1, "positive", "another of that id")]}
+    source = write_set(tmp_path / "source", lists, "data/{}.jpg")
+    told = [warning for warning in list_source(MvsaSingle(), source).warnings if "training split" in warning]
+    assert told == ["2 items of split 'test' are in the training split, too: mend its list."]
 
 
 HOSTILE = {
