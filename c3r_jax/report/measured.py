@@ -45,13 +45,21 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
     """
     rows: list[Measured] = []
     for directory in directories:
-        own = directory / "results.json"
-        files = [own] if own.exists() else sorted(directory.rglob("results.json"))
+        files = _results_below(directory)
         if not files:
             raise DataError(f"{directory} has no results.json, itself or below: evaluate the run first (eval.py).")
         for file in files:
             rows += _rows_of(_json(file), file, route)
     return _once(rows)
+
+
+def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The results of a directory, or of those below; not of other splits or protocols, which lie below a run's own."""
+    own = directory / "results.json"
+    if own.exists():
+        return [own]
+    below = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+    return [file for path in below for file in _results_below(path)]
 
 
 def _json(path: pathlib.Path) -> Any:

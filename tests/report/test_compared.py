@@ -63,6 +63,8 @@ def test_command_writes_every_format(tmp_path, capsys):
         run = tmp_path / "study" / f"seed_{seed}"
         run.mkdir(parents=True)
         (run / "results.json").write_text(json.dumps(result("plain", seed, accuracy)))
+        (run / "shift").mkdir()  # another split of the same run, which is not what is compared
+        (run / "shift" / "results.json").write_text(json.dumps(result("plain", seed, 0.1)))
     torch = tmp_path / "torch.csv"
     torch.write_text("seed,value\n0,0.7\n1,0.85\n")
     out = tmp_path / "out"
