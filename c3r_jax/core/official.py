@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from c3r_jax.core.risk import C3Risk, c3_risk, sufficiency_loss
 
@@ -38,26 +38,6 @@ class OfficialTerms(NamedTuple):
     z_bar: Float[Array, "batch features"]
 
 
-def init_official(key: PRNGKeyArray, dim: int, num_classes: int) -> dict[str, Any]:
-    """Parameters by name, {"kernel", "bias"} each, uniform in +-1/sqrt(inputs) as PyTorch begins.
-
-    Args:
-      key: of the draws.
-      dim: width d of both representations.
-      num_classes: K.
-    """
-    sizes = dict.fromkeys(("query", "key", "value"), (dim, dim))
-    sizes |= {"project": (dim, 2 * dim), "fusion": (2 * dim, dim), "head": (dim, num_classes)}
-    params: dict[str, Any] = {}
-    for number, (name, (inputs, outputs)) in enumerate(sizes.items()):
-        bound = 1 / math.sqrt(inputs)
-        kernel_key, bias_key = jax.random.split(jax.random.fold_in(key, number))
-        params[name] = {"kernel": jax.random.uniform(kernel_key, (inputs, outputs), minval=-bound, maxval=bound)}
-        if name != "project":
-            params[name]["bias"] = jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound)
-    return params
-
-
 def _linear(layer: Mapping[str, Array], x: Array) -> Array:
     y = x @ layer["kernel"]
     return y + layer["bias"][None] if "bias" in layer else y
@@ -81,7 +61,8 @@ def official_compat_loss(
     width. The encoders therefore learn through the relevance term only, which knows no label.
 
     Args:
-      params: of :func:`init_official`.
+      params: {"query", "key", "value", "project", "fusion", "head"}, each {"kernel"[, "bias"]}; the shapes are those of
+        :class:`~c3r_jax.models.fusion.OfficialFusion` and of a head (d, K).
       image: (B, d) representations.
       text: (B, d) representations.
       labels: (B,) class ids.
@@ -92,7 +73,9 @@ def official_compat_loss(
     Examples:
       >>> import jax
       >>> h = jax.random.normal(jax.random.key(0), (2, 8, 4))
-      >>> params = init_official(jax.random.key(1), 4, 3)
+      >>> widths = dict.fromkeys(("query", "key", "value"), (4, 4))
+      >>> widths |= {"project": (4, 8), "fusion": (8, 4), "head": (4, 3)}
+      >>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in widths.items()}
       >>> encoders = jax.grad(lambda h: official_compat_loss(params, h[0], h[1], jnp.arange(8) % 3)[1].task)(h)
       >>> print(float(abs(encoders).max()))
       0.0

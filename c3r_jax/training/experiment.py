@@ -213,18 +213,12 @@ def build_experiment(
     if data.train_noise:
         noise_condition(data.train_noise, train.info.modalities)
     return Experiment(
-        config,
-        {**sources, "train": altered(train, data.train_missing, data.train_misaligned, config.seed)},
-        tokenizer,
-        standardisation,
-        compiled.model,
-        method,
-        compiled.optimizer,
-        compiled.devices,
-        compiled.step,
-        compiled.rows,
-        compiled.vectors,
-        compiled.branches,
+        config=config,
+        sources={**sources, "train": altered(train, data.train_missing, data.train_misaligned, config.seed)},
+        tokenizer=tokenizer,
+        standardisation=standardisation,
+        method=method,
+        **compiled._asdict(),
     )
 
 
