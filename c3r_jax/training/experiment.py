@@ -47,13 +47,13 @@ from c3r_jax.data.statistics import (
 from c3r_jax.data.token_files import FileTokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
-from c3r_jax.evaluation.scores import BINARY_SCORES, TASK_SCORES
 from c3r_jax.interop.files import read_member
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
-from c3r_jax.training.frozen import cached_batches, check_pretrained
-from c3r_jax.training.method import LABELLED, Method, build_method
+from c3r_jax.training.checks import check_data, check_ranges
+from c3r_jax.training.frozen import cached_batches
+from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
 
@@ -175,7 +175,7 @@ def build_experiment(
     """
     data = config.data
     load, splits = _loader(data.name, data.path)
-    _check(config, splits)
+    check_ranges(config, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
     key = f"{data.name} {data.path} {size}"  # one file may be several sets, such as emoji and emoji_shift
@@ -190,16 +190,7 @@ def build_experiment(
         sources = _kept(sources, f"{key} {standardisation.to_json()}")
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
-    if config.task in LABELLED and config.task != train.info.task:
-        raise ConfigError(
-            f"config.task is {config.task!r}, but data set {train.info.name!r} has labels for {train.info.task!r}: set "
-            f"config.task={train.info.task!r}."
-        )
-    if config.train.select_by.removeprefix("mean_") in BINARY_SCORES and train.info.num_classes != 2:
-        raise ConfigError(
-            f"config.train.select_by is {config.train.select_by!r}, which is for two classes, but data set "
-            f"{train.info.name!r} has {train.info.num_classes}: choose another score."
-        )
+    check_data(config, train.info)
     method = build_method(config, _training_labels(train), train.info.num_classes)
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
@@ -315,45 +306,6 @@ def _standardisation(data: ConfigDict, train: Source, saved: str | None) -> Stan
     if not data.standardise:
         return Standardisation({}, {})
     return standardisation_from_json(saved) if saved else measure_standardisation(train)
-
-
-def _check(config: ConfigDict, splits: tuple[str, ...]) -> None:
-    """Ranges that nothing else checks."""
-    check_pretrained(config)
-    train, evaluation = config.train, config.eval
-    for name, value, least in (
-        ("seed", config.seed, 0),
-        ("data.text_length", config.data.text_length, 1),
-        ("model.dim", config.model.dim, 1),
-        ("train.steps", train.steps, 1),
-        ("train.eval_every", train.eval_every, 1),
-        ("train.log_every", train.log_every, 1),
-        ("train.patience", train.patience, 0),
-        ("train.keep_last", train.keep_last, 1),
-        ("train.accumulation", train.accumulation, 1),
-        ("eval.num_bins", evaluation.num_bins, 1),
-        ("eval.noise_seed", evaluation.noise_seed, 0),
-    ):
-        if value < least:
-            raise ConfigError(f"config.{name} is {value}: expected a whole number of at least {least}.")
-    if not 0 <= train.moments_decay < 1:
-        raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
-    if not 0 <= train.ema_decay < 1:
-        raise ConfigError(f"config.train.ema_decay is {train.ema_decay}: expected 0 (off) <= decay < 1.")
-    scores = [name for name in TASK_SCORES.get(config.task, ()) if name != "accuracy"]
-    if train.select_by.removeprefix("mean_") not in ("accuracy", *scores):
-        more = f", or {', '.join(scores)}, each also with 'mean_'" if scores else ""
-        raise ConfigError(
-            f"config.train.select_by is {train.select_by!r}: expected 'accuracy' or 'mean_accuracy' (over modality "
-            f"subsets){more}."
-        )
-    if config.data.resize and config.data.resize < config.data.image_size:
-        raise ConfigError(
-            f"config.data.resize is {config.data.resize}: expected 0 (off) or at least config.data.image_size, "
-            f"{config.data.image_size}."
-        )
-    if evaluation.split == "train" or evaluation.split not in splits:
-        raise ConfigError(f"config.eval.split is {evaluation.split!r}: expected one of {', '.join(splits[1:])}.")
 
 
 def without_encoders(params: Any) -> Any:
