@@ -5,8 +5,8 @@ python benchmarks/input.py --json OUT.json
 The pipeline alone (Grain, augmentation, tokens) and the compiled step alone are timed in turns in one process; then
 training runs as in the loop, which asks for a batch while the step before runs: ``next_share`` is the share of its time
 spent in ``next(iterator)``, ``wait_share`` what of it the devices had no step to run. The same pipeline then reads
-ArrayRecord shards with eight copies of the set, 72 batches an epoch where two are held ready, and its process's resident
-memory is noted after each epoch.
+ArrayRecord shards with eight copies of the set, 72 batches an epoch where two are held ready, and its process's
+resident memory is noted after each epoch.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def wait_shares(experiment: Experiment, steps: int) -> tuple[float, float]:
     """Shares of a training loop's time, after the first of its 78 epochs, for the host and for the devices.
 
     In that epoch every name is met, and tokenised, for the first time. The host's share is all time spent in
-    ``next(iterator)``. The devices' share is the part of it in which they had nothing to do: a call counts in full if the
-    step given before it was done when it returned, so the share is an upper bound.
+    ``next(iterator)``. The devices' share is the part of it in which they had nothing to do: a call counts in full if
+    the step given before it was done when it returned, so the share is an upper bound.
     """
     iterator = experiment.train_iterator()
     for _ in range(len(experiment.sources["train"]) // experiment.config.train.batch_size + 1):
