@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 
 SHUFFLES = 200
+RANKS = 2_000_000  # so many groups come near to the shares in any order: fewer shuffles of many
 
 
 class UnionFind:
@@ -56,7 +57,7 @@ def deal(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> di
     """
     total = sum(sizes.values())
     best: tuple[float, dict[str, str]] | None = None
-    for trial in range(SHUFFLES):
+    for trial in range(max(1, min(SHUFFLES, RANKS // max(1, len(sizes))))):
         counts = dict.fromkeys(shares, 0)
         chosen = {}
         for group in sorted(sizes, key=lambda name, trial=trial: _rank(seed, trial, name)):

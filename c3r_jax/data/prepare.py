@@ -60,6 +60,7 @@ def prepare(
     if workers < 0 or max_damaged < 0:
         raise ConfigError(f"workers is {workers} and max_damaged {max_damaged}: expected 0 or more of each.")
     source, home = pathlib.Path(source), pathlib.Path(out) / layout.name
+    layout = layout.opened(source)
     listing = list_source(layout, source, class_order)
     final, work = home / layout.version, home / f".{layout.version}.work"
     report = home / DAMAGED

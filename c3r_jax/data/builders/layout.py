@@ -64,18 +64,28 @@ class Layout(abc.ABC):
     title: ClassVar[str]
     homepage: ClassVar[str]
     license: ClassVar[str]
-    task: ClassVar[str] = "classification"
-    kinds: ClassVar[Mapping[str, str]]
-    shapes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    task: str = "classification"
+    kinds: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]] = {}
     sample_rate: ClassVar[int | None] = None
-    published_sizes: ClassVar[Mapping[str, int]]
-    splits: ClassVar[Mapping[str, str]]
+    published_sizes: Mapping[str, int]
+    splits: Mapping[str, str]
     unlabelled: ClassVar[tuple[str, ...]] = ()
     first_seen: ClassVar[bool] = False
     fit: ClassVar[str] = "crop"
     spectrogram: ClassVar[str] = "fbank"
     version: ClassVar[str] = "1.0.0"
     part_size: ClassVar[int] = 256
+
+    def opened(self, source: pathlib.Path) -> "Layout":
+        """This layout as ``source`` has it: itself, unless the source says what its modalities are."""
+        del source
+        return self
+
+    @property
+    def origin(self) -> str:
+        """Where people get it, in a sentence."""
+        return f"People get it at {self.homepage} (licence: {self.license})."
 
     @abc.abstractmethod
     def problems(self, source: pathlib.Path) -> list[str]:

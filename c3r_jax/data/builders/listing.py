@@ -63,7 +63,7 @@ def list_source(layout: Layout, source: pathlib.Path, class_order: str = "sorted
         raise DataError(
             f"{source} is not {layout.title} as expected:\n"
             + "".join(f"  - {problem}\n" for problem in problems)
-            + f"People get it at {layout.homepage} (licence: {layout.license})."
+            + layout.origin
         )
     names, items = layout.class_names(source), layout.items(source)
     unusable = [

@@ -20,6 +20,7 @@ LAYOUTS = {  # name: where its class is
     "nyud2": "scenes:NyuDepthV2",
     "stamps": "stamps:Stamps",
     "sunrgbd": "scenes:SunRgbd",
+    "table": "table:Table",
     "uci_views": "uci_views:UciViews",
     "watch": "watch:Watch",
 }

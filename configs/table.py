@@ -1,0 +1,27 @@
+"""Your own tables and images; docs/own_data.md says how they are described and prepared.
+
+python -m c3r_jax.data.prepare table --source DIR --out data
+python train.py --config=configs/table.py --workdir=runs/table
+python eval.py --workdir=runs/table
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns settings for some hundreds or thousands of examples on one machine."""
+    config = base.get_config()
+    config.data.name = "table"
+    config.data.path = "data"
+    config.data.keep = True
+    config.data.augment.feature_noise = 0.1
+    config.train.label_smoothing = 0.1
+    # No cue is known to shift, so little is asked of the hypothetical world, as for emoji; docs/own_data.md has more.
+    config.c3r.necessity = "kl"
+    config.c3r.lambda_s = 0.3
+    config.c3r.lambda_v = 0.2
+    config.c3r.lambda_n = 0.1
+    config.eval.protocols = ()  # mean and worst are then over modality subsets
+    return config
