@@ -1,6 +1,9 @@
 """The main job: four methods, three seeds, from raw pictures and names to one robustness table.
 
-python -m c3r_jax.demo --workdir runs/demo
+  c3r demo --workdir=runs/demo
+  c3r demo --config=watch --config.data.path=runs/data --seeds=5 --workdir=runs/watch
+
+Run in steps: finished runs are not trained again. Writes report.html, results.json, results.md and figures.
 """
 
 import json
@@ -8,11 +11,13 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from c3r_jax.commands.flagged import run_flagged
 from c3r_jax.errors import C3RError, WorkdirError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.report.stats import aggregate
@@ -59,20 +64,33 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
     return done
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Adds the flags."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Configuration: a name or a file (default: emoji).", lock_config=True, flag_values=values
+    )
+    flags.DEFINE_string("workdir", "runs/demo", "Directory for all runs and the report.", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "Runs per method.", lower_bound=1, flag_values=values)
+
+
+def run(arguments: Sequence[str], program: str) -> None:
+    """The command, as "c3r demo" or "python -m c3r_jax.demo"."""
+    if not any(word.partition("=")[0] in ("--config", "-config") for word in arguments):
+        arguments = ["--config=emoji", *arguments]
+    run_flagged(main, define, about=__doc__, arguments=arguments, program=program)
+
+
+def main(program: str, command: str) -> None:
     """Runs everything and writes report.html, results.json, results.md and figures."""
-    if len(argv) > 1:
-        sys.exit(f"demo: argument {argv[1]!r} is unknown: settings are given as --config.any.leaf=value.")
     logging.set_verbosity(logging.WARNING)
     began = time.monotonic()
     workdir = pathlib.Path(flags.FLAGS.workdir)
-    command = "python -m c3r_jax.demo " + " ".join(shlex.quote(word) for word in sys.argv[1:])
     try:
         done = run_all(flags.FLAGS.config, workdir, flags.FLAGS.seeds)
     except WorkdirError as error:
-        sys.exit(f"demo: {error} To start afresh, delete {workdir}.")
+        sys.exit(f"{program}: {error} To start afresh, delete {workdir}.")
     except C3RError as error:
-        sys.exit(f"demo: {error}")
+        sys.exit(f"{program}: {error}")
     runs = [results for results, _ in done]
     histories: dict[str, list[Any]] = {}
     for results, history in done:
@@ -88,8 +106,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Defined here: the default configuration is read as soon as its flag exists, which an import should not do.
-    config_flags.DEFINE_config_file("config", "configs/emoji.py", "Configuration file.", lock_config=True)
-    flags.DEFINE_string("workdir", "runs/demo", "Directory for all runs and the report.")
-    flags.DEFINE_integer("seeds", 3, "Runs per method.", lower_bound=1)
-    app.run(main)
+    run(sys.argv[1:], "python -m c3r_jax.demo")

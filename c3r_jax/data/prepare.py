@@ -191,9 +191,13 @@ def _summary(manifest: dict[str, Any], directory: pathlib.Path) -> str:
     return "\n".join([*lines, f"prepared in {directory}; all about it is in {directory / MANIFEST}"])
 
 
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+def parser(program: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m c3r_jax.data.prepare", description="Prepares a benchmark for training, see docs/data.md."
+        prog=program,
+        description="Prepares a benchmark for training, see docs/data.md. The same command goes on where an earlier "
+        "one was stopped.",
+        epilog=f"examples: {program} food101 --source DIR --out data; {program} --verify data",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(LAYOUTS)}")
     parser.add_argument("--source", help="directory that has the benchmark as its owners give it out")
@@ -204,15 +208,16 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--verify", metavar="DIR", help="compare the sets prepared in DIR with their checksums, and do nothing else"
     )
-    found = parser.parse_args(arguments)
-    if found.verify is None and None in (found.name, found.source, found.out):
-        parser.error("NAME, --source and --out are needed, or --verify DIR alone")
-    return found
+    return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, program: str = "python -m c3r_jax.data.prepare") -> None:
     """Prepares or verifies, or says in one sentence why it cannot."""
-    given = _arguments(arguments)
+    own = parser(program)
+    given = own.parse_args(arguments)
+    if given.verify is None and None in (given.name, given.source, given.out):
+        own.error("NAME, --source and --out are needed, or --verify DIR alone")
+    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets speaks of many things
     try:
         if given.verify is not None:
             _verify(pathlib.Path(given.verify), given.name)
@@ -255,5 +260,4 @@ def _verify(path: pathlib.Path, name: str | None) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets speaks of many things
     main()

@@ -11,14 +11,18 @@ from c3r_jax.report.measured import read_export, read_runs
 from c3r_jax.report.stats import ROUTES
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Reads everything, writes the comparison, or says in one sentence why it cannot."""
-    parser = argparse.ArgumentParser(prog="python -m c3r_jax.report", description=__doc__)
+def parser(program: str) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Compares runs.",
+        epilog=f"example: {program} compare --runs runs/demo --out runs/compared",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser(
         "compare",
         help="runs made here, runs made in PyTorch and published figures in one table per data set",
-        epilog="example: python -m c3r_jax.report compare --runs runs/demo --torch 'acc.csv?dataset=emoji&method=plain"
+        epilog=f"example: {program} compare --runs runs/demo --torch 'acc.csv?dataset=emoji&method=plain"
         "&metric=accuracy' --out runs/comparison",
     )
     compare.add_argument("--runs", nargs="*", default=[], type=pathlib.Path, help="directories of runs or studies")
@@ -28,7 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     compare.add_argument("--route", default=ROUTES[0], choices=ROUTES, help="of the runs made here")
     compare.add_argument("--metric", nargs="*", default=[], help="only these metrics (default: all)")
     compare.add_argument("--out", required=True, type=pathlib.Path, help="directory for comparison.md, csv, tex, html")
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None, program: str = "python -m c3r_jax.report") -> None:
+    """Reads everything, writes the comparison, or says in one sentence why it cannot."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    parsed = parser(program).parse_args(typed)
     try:
         ours, published = read_runs(parsed.runs, route=parsed.route), read_published(parsed.published)
         torch = [row for source in parsed.torch for row in read_export(source)]
@@ -39,8 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [row for row in rows if row.key[3] in parsed.metric]
     if not rows:
         sys.exit("report: nothing is left to compare: give --runs, or other --metric names.")
-    typed = sys.argv[1:] if arguments is None else arguments
-    written = write_comparison(rows, parsed.out, "python -m c3r_jax.report " + shlex.join(typed))
+    written = write_comparison(rows, parsed.out, f"{program} {shlex.join(typed)}")
     for dataset, table in tables(rows).items():
         print(f"{dataset}\n\n{table.to_markdown()}\n")
     print("wrote " + ", ".join(str(path) for path in written.values()))

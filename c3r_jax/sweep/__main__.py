@@ -1,4 +1,6 @@
-"""Runs a study: python -m c3r_jax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--config.any.leaf=value].
+"""Runs a study: cells, weights and seeds that share a structure as one program.
+
+  c3r sweep --config=sweeps/ablation --workdir=runs/ablation
 
 The same command goes on where an earlier one stopped. Writes results.json, results.md and sweep.png.
 """
@@ -7,10 +9,11 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
+from c3r_jax.commands.flagged import define_run, run_flagged
 from c3r_jax.errors import C3RError
 from c3r_jax.sweep.engine import run_sweep
 from c3r_jax.sweep.grid import check_sweep, read_cells
@@ -19,17 +22,25 @@ from c3r_jax.training.progress import TrainingProgress
 from c3r_jax.training.workdir import RESULTS, open_workdir, write_text
 
 
-def main(argv: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """Adds the flags."""
+    define_run(values, "Directory of the study: finished chunks, results.")
+
+
+def run(arguments: Sequence[str], program: str) -> None:
+    """The command, as "c3r sweep" or "python -m c3r_jax.sweep"."""
+    run_flagged(main, define, about=__doc__, arguments=arguments, program=program)
+
+
+def main(program: str, command: str) -> None:
     """Runs every cell, or says in one sentence why it cannot."""
-    if len(argv) > 1:
-        sys.exit(f"sweep: argument {argv[1]!r} is unknown: settings are given as --config.any.leaf=value.")
     logging.set_verbosity(logging.WARNING)
     config, began = flags.FLAGS.config, time.monotonic()
     try:
         check_sweep(config)
         cells = read_cells(config)
         if config.baseline not in {cell.name for cell in cells}:
-            sys.exit(f"sweep: config.baseline is {config.baseline!r}: expected one of the cells' names.")
+            sys.exit(f"{program}: config.baseline is {config.baseline!r}: expected one of the cells' names.")
         workdir = open_workdir(flags.FLAGS.workdir, config)
         total, done = sum(len(cell.runs("", config.seeds)) for cell in cells) * len(config.data.worlds), 0
         with TrainingProgress(total, 0, 1, "sweep", unit="runs") as progress:
@@ -42,7 +53,7 @@ def main(argv: list[str]) -> None:
 
             records = run_sweep(config, cells, workdir, on_done)
     except C3RError as error:
-        sys.exit(f"sweep: {error}")
+        sys.exit(f"{program}: {error}")
     tables = {
         world: sweep_table(records, world, baseline=config.baseline, select_by=config.select_by)
         for world in config.data.worlds
@@ -56,7 +67,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Configuration file of the study.", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Directory of the study: finished chunks, results.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    run(sys.argv[1:], "python -m c3r_jax.sweep")

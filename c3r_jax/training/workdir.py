@@ -8,6 +8,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from c3r_jax.configurations import base_config
 from c3r_jax.errors import WorkdirError
 from c3r_jax.parallel.hosts import barrier, is_primary
 
@@ -114,12 +115,9 @@ def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
 
 
 def _defaults() -> dict[str, Any]:
-    """Leaves of the base configuration, as JSON has them; none where c3r_jax is used without this repository's."""
-    try:
-        from configs import base  # here: it lies beside the package, not in it
-    except ModuleNotFoundError:
-        return {}
-    return flatten(json.loads(config_text(base.get_config())))
+    """Leaves of the base configuration, as JSON has them; none where the package was copied without it."""
+    base = base_config()
+    return {} if base is None else flatten(json.loads(config_text(base)))
 
 
 def _nested(leaves: dict[str, Any]) -> ConfigDict:

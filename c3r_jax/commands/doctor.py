@@ -1,0 +1,258 @@
+"""Looks at the machine and the installation, and says in one sentence each what is broken and how to mend it."""
+
+import argparse
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from packaging.requirements import Requirement
+
+from c3r_jax import configurations
+from c3r_jax.data.builders.manifest import MANIFEST, read_manifest, verify
+from c3r_jax.data.emoji import ASSET, read_checked
+from c3r_jax.errors import DataError
+
+GIB = 2**30
+LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 2 * GIB, 2 * GIB, GIB // 10  # a checkpoint of the demo is a few MB
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+      name: what it is about.
+      state: "ok"; "note": everything works, but something could be better; "broken".
+      text: what was found.
+      mend: what to do about it; empty if nothing is to be done.
+    """
+
+    name: str
+    state: str
+    text: str
+    mend: str = ""
+
+
+def check_requirements(
+    requirements: Iterable[str], version_of: Callable[[str], str] = importlib.metadata.version
+) -> list[Finding]:
+    """Compares installed packages with requirements.
+
+    Args:
+      requirements: as pip takes them.
+      version_of: the installed version of a package; raises PackageNotFoundError.
+
+    Returns:
+      One finding per package that is missing or too old, or one that says that all are there.
+
+    Examples:
+      >>> [found] = check_requirements(["jax>=99"], lambda name: "0.10.2")
+      >>> found.state, found.mend
+      ('broken', "pip install 'jax>=99'")
+    """
+    wrong, count = [], 0
+    for text in requirements:
+        need = Requirement(text)
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        mend = f"pip install '{need.name}{need.specifier}'"
+        try:
+            version = version_of(need.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(Finding("packages", "broken", f"{need.name} is not installed, expected {need}", mend))
+            continue
+        if not need.specifier.contains(version, prereleases=True):
+            wrong.append(Finding("packages", "broken", f"{need.name} is {version}, expected {need.specifier}", mend))
+    return wrong or [Finding("packages", "ok", f"{count} required packages are installed in versions that work")]
+
+
+def requirements() -> list[str]:
+    """What c3r_jax needs, by requirements.txt of a clone, else by what is installed."""
+    file = configurations.PACKAGE.parent / "requirements.txt"
+    if file.is_file() and (configurations.PACKAGE.parent / "pyproject.toml").is_file():
+        lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+        return [line for line in lines if line]
+    try:
+        return importlib.metadata.requires("c3r-jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def check_extras() -> list[Finding]:
+    """Which optional packages are there; none is needed."""
+    try:
+        found = importlib.metadata.requires("c3r-jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    extras: dict[str, list[str]] = {}
+    for text in found:
+        name = re.search(r"""extra == ["']([\w-]+)["']""", text)
+        if name:
+            extras.setdefault(name[1], []).append(Requirement(text).name)
+    findings = []
+    for extra, packages in extras.items():
+        absent = [name for name in packages if not _installed(name)]
+        text = f"lacks {', '.join(absent)}" if absent else "is installed"
+        mend = f"if you need it: pip install 'c3r-jax[{extra}]'" if absent else ""
+        findings.append(Finding(f"extra [{extra}]", "ok", text, mend))
+    return findings
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """Whether Python is new enough.
+
+    Examples:
+      >>> check_python((3, 9, 0)).state
+      'broken'
+    """
+    shown = ".".join(map(str, version))
+    if version < (3, 11):
+        return Finding("Python", "broken", f"is {shown}, expected 3.11 or newer", "install a newer Python")
+    return Finding("Python", "ok", shown)
+
+
+def check_devices() -> list[Finding]:
+    """Every device computes; an accelerator that JAX does not use is told."""
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        text = f"JAX finds no device ({str(error).splitlines()[0]})"
+        return [Finding("devices", "broken", text, "set JAX_PLATFORMS=cpu, or install JAX for the accelerator")]
+    broken = []
+    for device in jax.local_devices():
+        try:
+            total = float(jax.device_put(jnp.ones((8, 8)), device).sum())
+        except RuntimeError as error:
+            broken.append(Finding("devices", "broken", f"{device} cannot compute ({str(error).splitlines()[0]})",
+                                  "reinstall JAX for this accelerator and its driver"))  # fmt: skip
+            continue
+        if total != 64:
+            broken.append(Finding("devices", "broken", f"{device} adds 64 ones to {total}", "do not use this device"))
+    kinds = ", ".join(sorted({str(device.device_kind) for device in devices}))
+    platform = devices[0].platform
+    findings = broken or [Finding("devices", "ok", f"{len(devices)} x {platform} ({kinds})")]
+    unused = next((path for path in ("/dev/nvidia0", "/dev/accel0", "/dev/kfd") if pathlib.Path(path).exists()), None)
+    if platform == "cpu" and unused:
+        mend = "install JAX for it (see the JAX documentation), and unset JAX_PLATFORMS"
+        findings.append(Finding("devices", "note", f"an accelerator is there ({unused}), but JAX uses the CPU", mend))
+    return findings
+
+
+def check_memory(meminfo: pathlib.Path = pathlib.Path("/proc/meminfo")) -> list[Finding]:
+    """Free memory of the host and of each device that tells it."""
+    findings = []
+    if meminfo.is_file():
+        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+        if found:
+            free = 1024 * int(found[1])
+            state = "ok" if free >= LITTLE_MEMORY else "note"
+            mend = "" if state == "ok" else "end other programs, or lower config.train.batch_size"
+            findings.append(Finding("memory", state, f"{free / GIB:.1f} GiB free, {os.cpu_count()} cores", mend))
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        if "bytes_limit" in stats:
+            free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+            findings.append(Finding("memory", "ok", f"{free / GIB:.1f} GiB free on {device}"))
+    return findings
+
+
+def check_disk(workdir: pathlib.Path) -> Finding:
+    """Whether runs can be written where they go."""
+    place = workdir.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return Finding("disk", "broken", f"{place} cannot be written", "give another --workdir")
+    free = shutil.disk_usage(place).free
+    text = f"{free / GIB:.1f} GiB free at {place}"
+    if free < NO_DISK:
+        return Finding("disk", "broken", text, "free space, or give another --workdir")
+    return Finding("disk", "ok" if free >= LITTLE_DISK else "note", text)
+
+
+def check_configs(package: pathlib.Path = configurations.PACKAGE) -> Finding:
+    """Whether the configurations are where --config=NAME looks."""
+    found = configurations.names(package)
+    if not found:
+        return Finding("configurations", "broken", f"none beside or in {package}", "reinstall c3r-jax")
+    return Finding("configurations", "ok", f"{len(found)} in {configurations.folder(package)}")
+
+
+def check_emoji(path: pathlib.Path = ASSET) -> Finding:
+    """Whether the embedded set is as it was made."""
+    try:
+        _, digest = read_checked(path)
+    except DataError as error:
+        return Finding("emoji set", "broken", str(error))
+    return Finding("emoji set", "ok", f"SHA-256 {digest[:12]}... as written")
+
+
+def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
+    """Whether the sets prepared in a directory are whole: names and sizes of files, or all of their bytes."""
+    findings = []
+    for directory in sorted(one.parent for one in path.glob(f"*/*/{MANIFEST}")):
+        name, mend = f"set {directory.parent.name}", f"delete {directory} and prepare it again"
+        try:
+            problems = verify(directory)[1] if whole else []
+            splits = read_manifest(directory)["splits"]
+        except DataError as error:
+            findings.append(Finding(name, "broken", str(error), mend))
+            continue
+        if problems:
+            findings.append(Finding(name, "broken", problems[0], mend))
+        else:
+            counts = ", ".join(f"{counts['written']:,} {split}" for split, counts in splits.items())
+            findings.append(Finding(name, "ok", f"{counts} in {directory}"))
+    return findings
+
+
+def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:
+    """Looks at everything."""
+    found = [check_python(), *check_requirements(requirements()), *check_devices(), *check_memory()]
+    found += [check_disk(workdir), check_configs(), check_emoji()]
+    for path in data:
+        sets = check_prepared(path, whole=whole)
+        found += sets or [Finding("prepared sets", "ok", f"none in {path}")]
+    return found + check_extras()
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Checks devices, package versions, memory, disk, data and optional extras, and says what to mend. "
+        "The exit status is 1 when something is broken.",
+        epilog=f"examples: {program}; {program} --data data --verify",
+    )
+    parser.add_argument("--workdir", default="runs", type=pathlib.Path, help="where runs go (default: runs)")
+    parser.add_argument("--data", nargs="*", type=pathlib.Path, help="directories of prepared sets "
+                        "(default: data and runs/data, where they exist)")  # fmt: skip
+    parser.add_argument("--verify", action="store_true", help="read all bytes of the prepared sets")
+    return parser
+
+
+def main(arguments: Sequence[str], program: str) -> None:
+    """Prints what was found; exit status 1 when something is broken."""
+    given = parser(program).parse_args(arguments)
+    usual = [path for path in (pathlib.Path("data"), pathlib.Path("runs/data")) if path.is_dir()]
+    found = examine(given.workdir, usual if given.data is None else given.data, whole=given.verify)
+    for one in found:
+        print(f"{one.state:<8}{one.name}: {one.text}" + (f" -> {one.mend}" if one.mend else ""))
+    broken = sum(one.state == "broken" for one in found)
+    print(f"\n{broken} broken" if broken else "\nnothing is broken")
+    sys.exit(1 if broken else 0)

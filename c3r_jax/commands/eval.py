@@ -1,0 +1,73 @@
+"""Evaluates the best checkpoint of a run; writes results.json, results.md, report.html and figures.
+
+c3r eval --workdir=runs/emoji
+c3r eval --workdir=runs/emoji --split=validation
+c3r eval --workdir=runs/emoji --protocol=qmf,missing --baseline=runs/plain
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from c3r_jax.commands.flagged import run_flagged
+from c3r_jax.errors import C3RError
+from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.pretrained import pretrained_table
+from c3r_jax.evaluation.robustness import results_folder
+from c3r_jax.report.tables import number, robustness_table
+from c3r_jax.report.write import write_report
+from c3r_jax.training.workdir import read_history, write_text
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the flags."""
+    flags.DEFINE_string("workdir", None, "Directory of a trained run.", flag_values=values)
+    flags.DEFINE_string(
+        "split", None, "Another split than config.eval.split; written to DIR/SPLIT.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "protocol",
+        None,
+        "Evaluate exactly these (commas or repeated); written to DIR/protocols/NAME+NAME.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "baseline", None, "Workdir evaluated in the same way, for effective robustness.", flag_values=values
+    )
+    flags.mark_flags_as_required(["workdir"], flag_values=values)
+
+
+def run(arguments: Sequence[str], program: str) -> None:
+    """The command, e.g. as "c3r eval" or "eval.py"."""
+    run_flagged(main, define, about=__doc__, arguments=arguments, program=program)
+
+
+def main(program: str, command: str) -> None:
+    """Evaluates the best checkpoint and writes the report, or says in one sentence why it cannot."""
+    logging.set_verbosity(logging.WARNING)
+    given = flags.FLAGS
+    workdir, split = given.workdir, given.split
+    protocols = list(dict.fromkeys(name for names in given.protocol or () for name in names.split(","))) or None
+    try:
+        results = evaluate(workdir, command=command, split=split, protocols=protocols, baseline=given.baseline)
+        history = read_history(workdir)
+    except C3RError as error:
+        sys.exit(f"{program}: {error}")
+    out = results_folder(workdir, split, protocols)
+    if "retrieval" in results:  # of contrastive pretraining: no classes were trained
+        table = pretrained_table(results)
+        path = out / "results.md"
+        write_text(path, table)
+        print(f"{table}\nwrote {path}")
+        return
+    written = write_report([results], out, histories={results["method"]: [history]}, command=command)
+    metric = results["metric"]
+    for route, summary in results["summary"].items():
+        print(
+            f"{route}: mean {metric} {number(summary[f'mean_{metric}'])}, worst {number(summary[f'worst_{metric}'])} "
+            f"({summary['worst_condition']})"
+        )
+    if protocols:
+        print(robustness_table(results).to_markdown())
+    print("wrote " + ", ".join(str(path) for path in written.values()))
