@@ -58,7 +58,9 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
     for name in METHODS:
         for seed in range(seeds):
             directory = workdir / name / f"seed_{seed}"
-            fit(configured(config, name, seed), directory)
+            if fit(configured(config, name, seed), directory).interrupted:
+                print("stopped, as asked, and saved: the same command goes on from there")
+                sys.exit(0)
             results = evaluate(directory, command=f"python eval.py --workdir={shlex.quote(str(directory))}")
             done.append((results, read_history(directory)))
     return done

@@ -2,7 +2,7 @@
 
 Every process is one host of a job, with its own (fake) CPU devices, joined through ``jax.distributed``; what works here
 works on several machines. If one process ends badly, the others are ended too, its last words are shown, and its exit
-status is this program's.
+status is this program's. SIGTERM is handed on to all of them, so that they can save; 0 if each of them ends well.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from c3r_jax.parallel.hosts import ADDRESS, COUNT, INDEX
 
 LAST_WORDS = 20  # lines of a failed process's errors that are shown again at the end
-GRACE_SECONDS = 10  # between asking a process to end and ending it
+GRACE_SECONDS = 10  # between asking a process to end and ending it, when another one has failed
+STOP_SECONDS = 30  # and when the whole job is asked to end: what schedulers grant
 
 
 def environment(base: dict[str, str], index: int, count: int, port: int, devices: int) -> dict[str, str]:
@@ -71,8 +72,13 @@ def launch(command: Sequence[str], processes: int, devices_per_process: int) -> 
         threads.append(thread)
     try:
         failed = _wait(running)
+    except SystemExit:  # by SIGTERM: the processes save what they have
+        _end(running, STOP_SECONDS)
+        if any(process.returncode for process in running):
+            raise
+        return 0
     finally:
-        _end(running)
+        _end(running, GRACE_SECONDS)
     for thread in threads:
         thread.join(timeout=GRACE_SECONDS)
     if failed is None:
@@ -114,11 +120,11 @@ def _wait(running: "list[subprocess.Popen[str]]") -> int | None:
         time.sleep(0.05)
 
 
-def _end(running: "list[subprocess.Popen[str]]") -> None:
+def _end(running: "list[subprocess.Popen[str]]", grace: float) -> None:
     for process in running:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace
     for process in running:
         try:
             process.wait(timeout=max(0.0, deadline - time.monotonic()))

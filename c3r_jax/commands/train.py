@@ -50,6 +50,9 @@ def main(program: str, command: str) -> None:
         hosts.leave(traceback.format_exc())
     if not hosts.is_primary():
         return
+    if result.interrupted:
+        print(f"stopped after {result.steps} steps, as asked, and saved: the same command goes on from there")
+        return
     ending = "stopped early" if result.stopped_early else "finished"
     evaluation = "c3r eval" if program.startswith("c3r ") else "python eval.py"
     print(f"{ending} after {result.steps} steps; best validation value {result.best:.4f} at step {result.best_step}")

@@ -11,12 +11,16 @@ from scipy.spatial.distance import pdist, squareform
 __all__ = [
     "OverIdentification",
     "Strength",
+    "collapse_advice",
+    "collapse_note",
     "distance_correlation",
     "f_statistics",
     "over_identification",
+    "relative_spread",
 ]
 
 WEAK_F = 10.0
+COLLAPSED = 1e-3  # relative spread of z at which it tells nothing
 
 
 class Strength(NamedTuple):
@@ -201,3 +205,28 @@ def distance_correlation(x: Any, y: Any, *, max_rows: int = 2000, seed: int = 0)
 def _centred_distances(x: np.ndarray) -> np.ndarray:
     d = squareform(pdist(x))
     return d - d.mean(0)[None, :] - d.mean(1)[:, None] + d.mean()
+
+
+def relative_spread(z: np.ndarray) -> float:
+    """Standard deviation of z (n, d) over its size: 0 for one value in all rows.
+
+    Examples:
+      >>> round(relative_spread(np.array([[3.0, 4.0], [3.0, 4.5]])), 3)
+      0.048
+    """
+    z = np.asarray(z, np.float64)
+    size = np.sqrt(np.square(z).sum(1).mean())
+    return float(np.sqrt(np.square(z - z.mean(0)).sum(1).mean()) / size) if size else 0.0
+
+
+def collapse_note(spread: float, lambda_n: float) -> str:
+    """Says that z has collapsed and what may be done."""
+    return (
+        f"the representation has collapsed: z hardly varies (its sd is {spread:.2g} of its size); "
+        f"{collapse_advice(lambda_n)}"
+    )
+
+
+def collapse_advice(lambda_n: float) -> str:
+    """What may be done about a representation that tells nothing; lambda_n is 0 where necessity took no part."""
+    return f"lower lambda_n ({lambda_n:g}) or raise w_task" if lambda_n else "train longer or check the labels"

@@ -6,13 +6,10 @@ compares their checksums. NAME is one of c3r_jax/data/builders/registry.py; docs
 
 import argparse
 import collections
-import contextlib
-import fcntl
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -26,6 +23,7 @@ from c3r_jax.data.builders.parts import Damaged, Part, cut, make_parts
 from c3r_jax.data.builders.registry import LAYOUTS, find_layout
 from c3r_jax.data.builders.writing import describe, write_shards
 from c3r_jax.errors import C3RError, ConfigError, DataError
+from c3r_jax.locking import alone
 from c3r_jax.training.progress import TrainingProgress
 
 FAR_TOO_MANY = 1000  # damaged items beyond those allowed: the source is another one than it should be
@@ -67,7 +65,8 @@ def prepare(
     print(f"{layout.title}: {', '.join(f'{len(some):,} {split}' for split, some in listing.items.items())}", flush=True)
     for warning in listing.warnings:
         print(f"Warning: {warning}", flush=True)
-    with _alone(home):
+    home.mkdir(parents=True, exist_ok=True)
+    with alone(home, DataError(f"Another process prepares {home} at the moment: wait for it to end.")):
         if not _is_prepared(final, listing.digest(layout)):
             _check_damage(listing.damaged, max_damaged, report, layout, final=True)
             parts = cut(layout, source, listing.class_names, listing.items)
@@ -105,23 +104,6 @@ def _is_prepared(final: pathlib.Path, digest: str) -> bool:
         raise DataError(f"{final} was prepared from other files: delete it, or choose another directory.")
     print(f"{final} is prepared already; to read files anew that you mended or replaced, delete it.", flush=True)
     return True
-
-
-@contextlib.contextmanager
-def _alone(home: pathlib.Path) -> Iterator[None]:
-    """Holds a directory against a second preparation; the system lets go of it when a process ends, however it ends."""
-    home.mkdir(parents=True, exist_ok=True)
-    handle = os.open(home, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"Another process prepares {home} at the moment: wait for it to end.") from error
-        except OSError:
-            pass  # a file system without locks: whoever has one must not start two
-        yield
-    finally:
-        os.close(handle)
 
 
 def _check_damage(

@@ -12,7 +12,15 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from c3r_jax.core.diagnostics import WEAK_F, f_statistics, over_identification
+from c3r_jax.core.diagnostics import (
+    COLLAPSED,
+    WEAK_F,
+    collapse_advice,
+    collapse_note,
+    f_statistics,
+    over_identification,
+    relative_spread,
+)
 from c3r_jax.core.instrument import Moments, apply_modalities, columns, fit_modalities
 from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
@@ -108,14 +116,11 @@ def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lam
     Returns:
       Warnings, [] if there is nothing to say.
     """
-    advice = f"lower lambda_n ({lambda_n:g}) or raise w_task" if lambda_n else "train longer or check the labels"
     notes = []
-    spread = np.sqrt(np.square(z - z.mean(0)).sum(1).mean())
-    size = np.sqrt(np.square(z).sum(1).mean())
-    if not spread > 1e-3 * size:
-        notes.append(
-            f"the representation has collapsed: z hardly varies (sd {spread:.2g} at size {size:.2g}); {advice}."
-        )
+    spread = relative_spread(z)
+    if not spread > COLLAPSED:
+        notes.append(f"{collapse_note(spread, lambda_n)}.")
+    advice = collapse_advice(lambda_n)
     shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
     accuracy = float((logits.argmax(1) == labels).mean())
     # Two standard errors below the majority share: not by chance.

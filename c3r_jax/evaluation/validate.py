@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from c3r_jax.core.diagnostics import relative_spread
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.evaluation.branches import BranchRunner, measured_risk
@@ -59,8 +60,8 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
 
     Returns:
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
-      ("mean_accuracy"); risks. For a contrastive task: the share of examples whose own key is the best match in the
-      whole split, loss terms and risks.
+      ("mean_accuracy"); risks; but for masks, the spread of z over its size ("z_spread"). For a contrastive task: the
+      share of examples whose own key is the best match in the whole split, loss terms and risks.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state)
@@ -68,6 +69,7 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
     moments = current_moments(experiment, state, params)
     modalities = experiment.model.modalities
     masks = subsets(len(modalities))
+    spread = {}
     if experiment.method.task == "segmentation":
         scorer = VolumeScorer(experiment, params, moments)
         encoded = encode_each(experiment, state.evaluated, encoded_batches(experiment, state.evaluated, "validation"))
@@ -80,9 +82,10 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
         branches = [run(present & mask, labels) for mask in masks]
         scored = [branch_scores(experiment, own, labels) for own in branches]
         risk = measured_risk(branches[0], labels, experiment.method.target)
+        spread["z_spread"] = relative_spread(branches[0].z)
     values = dict(scored[0]["representation"])
     values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]
-    values |= {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
+    values |= spread | {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
     shown = dict.fromkeys(("accuracy", headline(experiment.method.task)))
     for mask, own in zip(masks[1:], scored[1:], strict=True):
         values |= {f"{name}/{subset_name(modalities, mask)}": own["representation"][name] for name in shown}

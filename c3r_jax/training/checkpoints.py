@@ -60,10 +60,14 @@ class Checkpoints:
           step: number of steps done.
           state: pytree of arrays.
           progress: JSON-able rest (data iterator, selection so far).
-          selection: value by which the best is chosen, larger is better.
+          selection: value by which the best is chosen, larger is better; -infinity: not validated, never chosen.
         """
         self.seal()
         with self._writing():
+            if step in self._manager.all_steps():
+                barrier("written anew")  # saved when the run was asked to stop, before its validation
+                (self._seals / f"{step}.json").unlink(missing_ok=True)
+                self._manager.delete(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
@@ -107,9 +111,9 @@ class Checkpoints:
         return bool(agreed(self._any_damaged or bool(self.steps())))
 
     def best_first(self) -> list[int]:
-        """Steps from the best selection value down (of equals, the earlier first)."""
+        """Steps that were validated, from the best selection value down (of equals, the earlier first)."""
         values = {step: (self._manager.metrics(step) or {}).get("selection", float("-inf")) for step in self.steps()}
-        return sorted(values, key=lambda step: (-values[step], step))
+        return sorted((step for step in values if values[step] > float("-inf")), key=lambda s: (-values[s], s))
 
     def _set_aside(self, step: int, problem: str) -> None:
         """Moves a damaged checkpoint out of the way and says so."""
@@ -170,6 +174,10 @@ class Checkpoints:
             self._unreadable[step] = problem
             logging.warning("Checkpoint %d in %s is damaged: %s; trying the one before.", step, self.directory, problem)
         found = [f"checkpoint {step}: {problem}" for step, problem in self._unreadable.items()]
+        if not (self._damaged or found) and self.steps():
+            raise CheckpointError(
+                f"No checkpoint in {self.directory} was validated yet: go on with the run's training first."
+            )
         detail = "; ".join(self._damaged + found) or "there is none"
         raise CheckpointError(f"No usable checkpoint in {self.directory} ({detail}): train again in a new workdir.")
 

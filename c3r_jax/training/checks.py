@@ -31,6 +31,7 @@ def check_ranges(config: ConfigDict, splits: tuple[str, ...]) -> None:
         ("train.patience", train.patience, 0),
         ("train.keep_last", train.keep_last, 1),
         ("train.accumulation", train.accumulation, 1),
+        ("train.skip_non_finite", train.skip_non_finite, 0),
         ("eval.num_bins", evaluation.num_bins, 1),
         ("eval.noise_seed", evaluation.noise_seed, 0),
     ):
@@ -40,6 +41,8 @@ def check_ranges(config: ConfigDict, splits: tuple[str, ...]) -> None:
         raise ConfigError(f"config.train.moments_decay is {train.moments_decay}: expected 0 <= decay < 1.")
     if not 0 <= train.ema_decay < 1:
         raise ConfigError(f"config.train.ema_decay is {train.ema_decay}: expected 0 (off) <= decay < 1.")
+    if not train.spike >= 0:
+        raise ConfigError(f"config.train.spike is {train.spike}: expected 0 (off) or a positive number.")
     scores = [name for name in TASK_SCORES.get(config.task, ()) if name != "accuracy"]
     if train.select_by.removeprefix("mean_") not in ("accuracy", *scores):
         more = f", or {', '.join(scores)}, each also with 'mean_'" if scores else ""

@@ -53,6 +53,7 @@ from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
 from c3r_jax.training.checks import check_data, check_ranges
 from c3r_jax.training.frozen import cached_batches
+from c3r_jax.training.guard import guarded
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
 from c3r_jax.training.step import TrainState, init_state, train_step
@@ -244,7 +245,7 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     optimizer = build_optimizer(config.optimizer, config.train.steps)
     devices = build_strategy(config.parallel)
     step = functools.partial(
-        train_step,
+        guarded(train_step, skip=config.train.skip_non_finite > 0),
         model=model,
         method=method,
         optimizer=optimizer,

@@ -1,7 +1,7 @@
 """The one training loop: every method, every data set, resumable at any step."""
 
+import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -12,17 +12,19 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from c3r_jax.errors import CheckpointError, DataError, NonFiniteError, WorkdirError
+from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation.scores import score_of
 from c3r_jax.evaluation.validate import validate
+from c3r_jax.locking import alone
 from c3r_jax.parallel.hosts import is_primary
-from c3r_jax.parallel.strategy import Strategy
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.experiment import Experiment, build_experiment, encoded_batches
 from c3r_jax.training.frozen import VectorTable, read_weights, with_weights
 from c3r_jax.training.optimizer import build_schedule
 from c3r_jax.training.progress import TrainingProgress
-from c3r_jax.training.step import TrainState, first_non_finite, step_columns
+from c3r_jax.training.step import TrainState, step_columns
+from c3r_jax.training.stopping import StopRequest
+from c3r_jax.training.watching import Health, StepWatch
 from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
 
 
@@ -42,6 +44,27 @@ class Selection:
             self.worse += 1
 
 
+@dataclasses.dataclass
+class Standing:
+    """Where a run stands, besides its state: what a checkpoint keeps as JSON, with the data iterator's place.
+
+    Attributes:
+      selection: model selection so far.
+      health: what is remembered of the steps' numbers.
+      validated: step of the last validation.
+    """
+
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    health: Health = dataclasses.field(default_factory=Health)
+    validated: int = 0
+
+    @classmethod
+    def read(cls, progress: dict[str, Any], step: int) -> "Standing":
+        """From a checkpoint; one of an earlier version has no more than the selection, and was always validated."""
+        health = Health(**progress.get("health", {}))
+        return cls(Selection(**progress["selection"]), health, progress.get("validated", step))
+
+
 @dataclasses.dataclass(frozen=True)
 class FitResult:
     """How a run ended.
@@ -51,6 +74,7 @@ class FitResult:
       steps: steps done.
       best_step: step of the best checkpoint. best: its selection value.
       stopped_early: whether patience ended the run.
+      interrupted: whether it was asked to stop (SIGTERM) before its end; everything is saved.
     """
 
     workdir: pathlib.Path
@@ -58,10 +82,13 @@ class FitResult:
     best_step: int
     best: float
     stopped_early: bool
+    interrupted: bool = False
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     """Trains a run to its end, or goes on where an earlier call stopped.
+
+    SIGTERM makes it save and return; meanwhile nobody else can train in the same directory.
 
     Args:
       config: the whole configuration.
@@ -72,71 +99,80 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
 
     Raises:
       ConfigError, DataError, WorkdirError: before any long work.
-      NonFiniteError: as soon as a loss term or gradient is not finite; the last good checkpoint is kept.
+      NonFiniteError: as soon as a loss term, the gradient or the state is not finite, unless
+        ``config.train.skip_non_finite`` lets such steps be left out; the last good checkpoint is kept.
       CheckpointError: if the directory has checkpoints and none can be read.
     """
-    experiment = build_experiment(config)
-    path = open_workdir(workdir, config)
-    if is_primary():
-        write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
-        write_text(path / "standardisation.json", experiment.standardisation.to_json())
-    checkpoints = Checkpoints(path, config.train.keep_last)
-    try:
-        return _fit(experiment, path, checkpoints)
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
-        raise WorkdirError(
-            f"workdir {path} cannot be written ({error.strerror}): free space or choose another place, then run the "
-            f"same command again; it goes on from checkpoint {max(checkpoints.steps(), default=0)}."
-        ) from error
+    with StopRequest() as stop:
+        experiment = build_experiment(config)
+        path = open_workdir(workdir, config)
+        other = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
+        with alone(path, other) if is_primary() else contextlib.nullcontext():
+            if is_primary():
+                write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
+                write_text(path / "standardisation.json", experiment.standardisation.to_json())
+            checkpoints = Checkpoints(path, config.train.keep_last)
+            try:
+                return _fit(experiment, path, checkpoints, stop)
+            except OSError as error:
+                if error.filename is None and error.errno is None:
+                    raise
+                raise WorkdirError(
+                    f"workdir {path} cannot be written ({error.strerror}): free space or choose another place, then "
+                    f"run the same command again; it goes on from checkpoint {max(checkpoints.steps(), default=0)}."
+                ) from error
 
 
-def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints) -> FitResult:
-    train = experiment.config.train
+def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints, stop: StopRequest) -> FitResult:
+    config, train = experiment.config, experiment.config.train
     iterator = experiment.train_iterator()
-    state, start, selection = _resume(experiment, checkpoints, iterator)
+    state, start, standing = _resume(experiment, checkpoints, iterator)
     prepared = _preparation(experiment, state)
-    log = MetricsLog(path, after=start) if is_primary() else NoLog()
-    schedule = build_schedule(experiment.config.optimizer, train.steps)
-    look_at = functools.partial(
-        _look_at,
-        devices=experiment.devices,
-        log=log,
-        schedule=schedule,
-        every=train.log_every,
-        checkpoints=checkpoints,
-    )
-    title = f"{experiment.method.name} seed {experiment.config.seed}"
-    pending: tuple[int, Any] | None = None
-    step, stopped_early = start, _is_over(selection, train.patience)
+    log = MetricsLog(path, after=start, validated=standing.validated) if is_primary() else NoLog()
+    schedule = build_schedule(config.optimizer, train.steps)
+    watch = StepWatch(experiment.devices.host, log, schedule, checkpoints, config, standing.health)
+
+    def save(step: int, selection: float) -> None:
+        progress = {"iterator": iterator.get_state(), **dataclasses.asdict(standing)}
+        checkpoints.save(step, experiment.devices.saved(state), progress, selection)
+
+    step = saved = start
+    stopped_early = False
     try:
+        title = f"{experiment.method.name} seed {config.seed}"
         with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
-            while step < train.steps and not stopped_early:
+            while True:
+                if step > standing.validated and (step % train.eval_every == 0 or step == train.steps):
+                    watch.look()
+                    values = stop.unless_asked(lambda state=state: validate(experiment, state))
+                    if values is None:
+                        break  # it is made up for when the run goes on
+                    value = _selected(values, train.select_by)
+                    standing.selection.update(value, step)
+                    standing.validated = saved = step
+                    log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
+                    watch.look_for_collapse(step, values)
+                    save(step, value)
+                    progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
+                stopped_early = _is_over(standing.selection, train.patience)
+                if step == train.steps or stopped_early or stop.at(step):
+                    break
                 batch = prepared(next(iterator))
                 state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
                 step += 1
-                # The step before is looked at while this one runs, so that the devices never wait for the host.
-                look_at(pending)
-                pending = (step, metrics)
+                watch.take(step, metrics, batch)
                 progress.update(step)
-                if step % train.eval_every == 0 or step == train.steps:
-                    look_at(pending)
-                    pending = None
-                    values = validate(experiment, state)
-                    value = _selected(values, train.select_by)
-                    selection.update(value, step)
-                    log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
-                    saved = experiment.devices.saved(state)
-                    checkpoints.save(step, saved, _progress(iterator, selection), value)
-                    progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
-                    stopped_early = _is_over(selection, train.patience)
+            if step > saved:
+                watch.look()
+                save(step, float("-inf"))  # no validation, no claim to be the best
     finally:
         iterator.close()
         log.close()
     checkpoints.close()
+    selection = standing.selection
+    interrupted = not (stopped_early or standing.validated == step == train.steps)
     best = selection.best if score_of(train.select_by.removeprefix("mean_")).higher else -selection.best
-    return FitResult(path, step, selection.best_step, best, stopped_early)
+    return FitResult(path, step, selection.best_step, best, stopped_early, interrupted)
 
 
 def _selected(values: dict[str, float], name: str) -> float:
@@ -162,17 +198,13 @@ def _is_over(selection: Selection, patience: int) -> bool:
     return 0 < patience <= selection.worse
 
 
-def _progress(iterator: Any, selection: Selection) -> dict[str, Any]:
-    return {"iterator": iterator.get_state(), "selection": dataclasses.asdict(selection)}
-
-
-def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Selection]:
+def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Standing]:
     """The newest whole checkpoint's state or a fresh one, on the devices; the data iterator goes to the same place."""
     devices, make_state = experiment.devices, experiment.state_maker()
     if not checkpoints.exist():
         weights = read_weights(experiment.config, experiment.model, jax.eval_shape(make_state).params)
         state = devices.init(make_state)
-        return (with_weights(state, weights, devices.put) if weights else state), 0, Selection()
+        return (with_weights(state, weights, devices.put) if weights else state), 0, Standing()
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))
     try:
         iterator.set_state(progress["iterator"])
@@ -180,33 +212,4 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> 
         raise CheckpointError(f"checkpoint {step} in {checkpoints.directory} cannot be resumed: {error}") from error
     checkpoints.set_aside_after(step)
     logging.info("Going on from checkpoint %d in %s.", step, checkpoints.directory)
-    return devices.put(restored), step, Selection(**progress["selection"])
-
-
-def _look_at(
-    pending: tuple[int, Any] | None,
-    *,
-    devices: Strategy,
-    log: MetricsLog | NoLog,
-    schedule: Any,
-    every: int,
-    checkpoints: Checkpoints,
-) -> None:
-    """Fetches a finished step's metrics, stops the run on a non-finite one, logs every so many."""
-    if pending is None:
-        return
-    step, metrics = pending
-    values = {name: float(value) for name, value in devices.host(metrics).items()}
-    broken = first_non_finite(values)
-    if broken is not None:
-        log.write(step, "train", {k: v for k, v in values.items() if np.isfinite(v)})
-        checkpoints.seal()
-        raise NonFiniteError(
-            f"step {step}: {broken} is {values[broken]}, but a finite number was expected: lower "
-            f"config.optimizer.learning_rate or the term's weight; checkpoint {max(checkpoints.steps(), default=0)} "
-            f"in {checkpoints.directory} is the last good one."
-        )
-    if step % every == 0:
-        rate = float(schedule(step - 1)) * values.pop("plateau_scale", 1.0)
-        finite = {name: value for name, value in values.items() if np.isfinite(value)}
-        log.write(step, "train", {**finite, "learning_rate": rate})
+    return devices.put(restored), step, Standing.read(progress, step)

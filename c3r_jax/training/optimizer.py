@@ -106,9 +106,10 @@ def _plateau(config: ConfigDict) -> optax.GradientTransformation:
 
 def plateau_scale(opt_state: optax.OptState) -> Any:
     """What schedule "plateau" multiplies the learning rate by; None with other schedules."""
-    states = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_plateau) if _is_plateau(s)]
+    states = [s for s in jax.tree.leaves(opt_state, is_leaf=is_plateau) if is_plateau(s)]
     return states[0].scale if states else None
 
 
-def _is_plateau(state: Any) -> bool:
+def is_plateau(state: Any) -> bool:
+    """Whether this is the state of schedule "plateau"."""
     return isinstance(state, optax.contrib.ReduceLROnPlateauState)

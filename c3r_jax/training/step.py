@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
@@ -276,11 +275,3 @@ def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
         ]
         metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *each)
     return metrics
-
-
-def first_non_finite(metrics: dict[str, Any]) -> str | None:
-    """Names the first loss term (then the loss, then the gradient) that is not finite, or returns None."""
-    for name in (*TERMS, "loss", "gradient_norm"):
-        if name in metrics and not np.isfinite(metrics[name]):
-            return name
-    return None

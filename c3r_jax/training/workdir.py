@@ -157,13 +157,15 @@ class MetricsLog:
     Args:
       workdir: the run's directory.
       after: last step that is kept of an earlier attempt; later lines are dropped, so that nothing repeats.
+      validated: last step whose validation is kept; the next one is still to be made.
     """
 
-    def __init__(self, workdir: pathlib.Path, after: int):
+    def __init__(self, workdir: pathlib.Path, after: int, validated: int):
         from tensorboardX import SummaryWriter  # here: importing it takes half a second that evaluation need not spend
 
         self.path = workdir / "metrics.jsonl"
-        kept = [line for line in read_history(workdir) if line["step"] <= after]
+        last = {"validation": validated}
+        kept = [line for line in read_history(workdir) if line["step"] <= last.get(line["split"], after)]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(self.path, "a", encoding="utf-8")  # open as long as the run
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
@@ -192,13 +194,27 @@ class NoLog:
 
 
 def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    """Reads ``metrics.jsonl``; a last line cut short by a kill is left out, any other damaged one is told of."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
+    if not path.exists():
+        return []
+    try:
+        written = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise WorkdirError(f"{path} cannot be read ({error.strerror}): check the place.") from error
+    lines = [_history_line(line) for line in written]
+    damaged = [str(number) for number, line in enumerate(lines[:-1], start=1) if line is None]
+    if damaged:
+        logging.warning("%s is damaged in line %s: what was there is lost.", path, ", ".join(damaged))
+    return [line for line in lines if line is not None]
+
+
+def _history_line(text: str) -> dict[str, Any] | None:
+    """One object of ``metrics.jsonl``, or None if the line is none."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    kinds = {"step": int, "split": str, "values": dict}
+    whole = isinstance(line, dict) and all(isinstance(line.get(name), kind) for name, kind in kinds.items())
+    return line if whole else None

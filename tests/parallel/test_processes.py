@@ -11,7 +11,7 @@ import pytest
 from c3r_jax import launch
 from c3r_jax.parallel.replicated import Replicated
 from c3r_jax.training import experiment as module
-from c3r_jax.training import loop
+from c3r_jax.training import watching
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history
 from tests.commands import REPOSITORY, command_environment, train_command
@@ -121,7 +121,7 @@ def test_two_processes_go_on_with_a_run_of_one(config, whole, tmp_path, monkeypa
             raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "first_non_finite", stop_at_twelve)
+        patch.setattr(watching, "first_non_finite", stop_at_twelve)
         with pytest.raises(Stopped):
             fit(config, workdir)
     (tmp_path / "program.py").write_text(PROGRAM)

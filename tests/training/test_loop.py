@@ -7,12 +7,13 @@ import sys
 import time
 
 import chex
+import jax
 import numpy as np
 import pytest
 
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
-from c3r_jax.training import loop
-from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training import watching
+from c3r_jax.training.experiment import Experiment, build_experiment
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history
 from tests.commands import command_environment, train_command
@@ -58,7 +59,7 @@ def test_interrupted_run_ends_as_a_whole_one(small_config, whole_run, tmp_path, 
     class Interrupted(Exception):
         pass
 
-    original = loop.first_non_finite
+    original = watching.first_non_finite
     looked = []
 
     def stop_at_seven(values):
@@ -67,10 +68,10 @@ def test_interrupted_run_ends_as_a_whole_one(small_config, whole_run, tmp_path, 
             raise Interrupted
         return original(values)
 
-    monkeypatch.setattr(loop, "first_non_finite", stop_at_seven)
+    monkeypatch.setattr(watching, "first_non_finite", stop_at_seven)
     with pytest.raises(Interrupted):
         fit(small_config, tmp_path / "parts")
-    monkeypatch.setattr(loop, "first_non_finite", original)
+    monkeypatch.setattr(watching, "first_non_finite", original)
     assert read_history(tmp_path / "parts")[-1]["step"] == 6
     result = fit(small_config, tmp_path / "parts")
     assert (result.best, result.best_step) == (whole_run.best, whole_run.best_step)
@@ -149,31 +150,66 @@ def test_patience_stops_on_validation_alone(small_config, tmp_path):
     assert fit(small_config, tmp_path).steps == 12
 
 
-def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(small_config, tmp_path, monkeypatch):
-    from c3r_jax.training.experiment import Experiment
-
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A function that puts labels out of range, which are NaN on the device, into the given steps' batches."""
     original = Experiment.train_iterator
 
-    def poisoned(self):
-        iterator = original(self)
-        draw = type(iterator).__next__
+    def poison(*steps):
+        def train_iterator(self, **settings):
+            iterator = original(self, **settings)
+            draw = type(iterator).__next__
 
-        class Poisoned(type(iterator)):
-            def __next__(self):
-                batch = draw(self)
-                if self.get_state()["next_batch"] == 7:
-                    batch["labels"] = np.full_like(batch["labels"], 99)  # outside the range: NaN on the device
-                return batch
+            class Poisoned(type(iterator)):
+                def __next__(self):
+                    batch = draw(self)
+                    if self.get_state()["next_batch"] in steps:
+                        batch["labels"] = np.full_like(batch["labels"], 99)
+                    return batch
 
-        iterator.__class__ = Poisoned
-        return iterator
+            iterator.__class__ = Poisoned
+            return iterator
 
-    monkeypatch.setattr(Experiment, "train_iterator", poisoned)
+        monkeypatch.setattr(Experiment, "train_iterator", train_iterator)
+
+    return poison
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(small_config, tmp_path, poisoned):
+    poisoned(7)
     with pytest.raises(NonFiniteError, match=r"step 7: task is nan.*checkpoint 4 in .* is the last good one"):
         fit(small_config, tmp_path)
     step, state = last_state(small_config, tmp_path)
     assert step == 4
     chex.assert_tree_all_finite(state.params)
+    told = json.loads((tmp_path / "non_finite" / "step-7.json").read_text())
+    batches = build_experiment(small_config).train_iterator()
+    index = [next(batches)["index"].tolist() for _ in range(7)][-1]
+    batches.close()
+    assert told["step"] == 7 and told["not_finite"] == "task" and told["examples"] == index
+    assert told["values"]["task"] == "nan" and told["inputs_not_finite"] == {}
+
+
+def test_non_finite_steps_may_be_left_out_and_are_counted(small_config, tmp_path, poisoned, caplog):
+    small_config.train.skip_non_finite = 1
+    poisoned(2, 7)
+    small_config.train.steps = 8
+    assert fit(small_config, tmp_path / "left_out").steps == 8
+    history = read_history(tmp_path / "left_out")
+    skipped = [(line["step"], line["values"]) for line in history if line["split"] == "skipped"]
+    assert skipped == [(2, {"count": 1}), (7, {"count": 2})]
+    assert "step 7: task is nan; its update is left out (2 so far)" in caplog.text
+    step, state = last_state(small_config, tmp_path / "left_out")
+    assert step == state.step == 8
+    chex.assert_tree_all_finite(state)
+    counts = [x for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if "count" in str(path)]
+    assert counts and all(count == 6 for count in counts)  # updates that were made
+    poisoned(6, 7)
+    with pytest.raises(NonFiniteError, match=r"step 7: task is nan.*\(1 steps in a row were left out before\)"):
+        fit(small_config, tmp_path / "too_many")
+    step, state = last_state(small_config, tmp_path / "too_many")
+    assert step == 4
+    chex.assert_tree_all_finite(state)
 
 
 def test_workdir_that_cannot_be_made(small_config, tmp_path):

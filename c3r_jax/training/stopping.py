@@ -1,0 +1,64 @@
+"""Being asked to stop: a scheduler sends SIGTERM some seconds before it takes the machine away."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+from jax.experimental import multihost_utils
+
+T = TypeVar("T")
+
+
+class _Asked(BaseException):
+    """Leaves work that may be left anywhere; no ``except Exception`` on the way holds it up."""
+
+
+class StopRequest:
+    """Whether this run was asked to stop; as a context, it listens for SIGTERM.
+
+    A process on its own notes the signal. In a job of several, JAX's preemption service hears it in any of them, and
+    makes all of them stop at one and the same step.
+    """
+
+    def __init__(self) -> None:
+        self._asked = self._leave = False
+        self._before: Any = None
+        self._several = jax.process_count() > 1
+
+    def __enter__(self) -> "StopRequest":
+        if not self._several and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: Any) -> None:
+        self._asked = True
+        if self._leave:
+            self._leave = False
+            raise _Asked
+
+    def at(self, step: int) -> bool:
+        """Whether to stop now; all processes of a job ask before every step."""
+        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked
+
+    def unless_asked(self, work: Callable[[], T]) -> T | None:
+        """What ``work`` returns; None as soon as this process, on its own, is asked to stop.
+
+        Args:
+          work: changes nothing, so that it may be left anywhere.
+        """
+        try:
+            self._leave = True
+            return None if self._asked else work()
+        except _Asked:
+            return None
+        finally:
+            self._leave = False
