@@ -208,7 +208,7 @@ def test_other_files_in_the_same_place_are_refused(source, tmp_path):
     other = write_tweets(tmp_path / "other", count=5)
     with pytest.raises(DataError, match="was prepared from other files: delete it"):
         prepare(Small(), other, tmp_path)
-    with program._alone(tmp_path / "mvsa"), pytest.raises(DataError, match="Another process prepares"):
+    with program.alone(tmp_path / "mvsa", OSError()), pytest.raises(DataError, match="Another process prepares"):
         prepare(Small(), source, tmp_path)
     (made / "manifest.json").unlink()
     with pytest.raises(DataError, match="was prepared from other files"):
