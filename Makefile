@@ -1,7 +1,7 @@
 # Needs make and Python 3.11 or newer; everything else is installed into .venv. `make` alone lists the targets.
 # Only relative paths are used, so the repository may live under a path with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help demo results test lint bench clean venv venv-dev
+.PHONY: help demo results test lint bench docs coverage dist clean venv venv-dev venv-docs
 .NOTPARALLEL:
 
 VENV := .venv
@@ -19,6 +19,9 @@ help:
 	@echo "make test    set up, then lint, types, doctests and tests (with TORCH=2.13.0 also against PyTorch)"
 	@echo "make lint    set up, then lint and types only"
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
+	@echo "make docs    set up, then the documentation as a site in build/site, with every link checked"
+	@echo "make coverage  the share of core, training and evaluation that their own tests run, at least 90 %"
+	@echo "make dist    set up, then the wheel and the source archive in dist/, checked and tried from another directory"
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
 	@echo "Choose an interpreter with: make PYTHON=python3.12 demo"
 
@@ -49,6 +52,24 @@ bench: venv
 	@set -e; mkdir -p runs/benchmarks; for file in benchmarks/*.py; do \
 	  name=$$(basename "$$file" .py); echo "== $$file"; $(RUN) "$$file" --json "runs/benchmarks/$$name.json"; \
 	done
+
+# Nothing is downloaded by a page; to read it with its search: python -m http.server -d build/site
+docs: venv-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "The documentation is in build/site/index.html"
+
+COVERED := core training evaluation
+coverage: venv-dev
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest -q $(foreach part,$(COVERED),tests/$(part) c3r_jax/$(part))
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report --fail-under=90
+
+dist: venv-dev
+	rm -rf build/lib dist
+	$(RUN) -m build --quiet
+	$(RUN) -m twine check --strict dist/*
+	$(RUN) tools/try_wheel.py dist
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist c3r_jax.egg-info
@@ -100,4 +121,14 @@ venv-dev: venv
 	  $(PIP) -r requirements.txt -r $(VENV)/dev-requirements.txt $(if $(TORCH),"torch==$(TORCH)"); \
 	  mv $(VENV)/dev.tmp $(VENV)/dev.done; \
 	else rm -f $(VENV)/dev.tmp; \
+	fi
+
+venv-docs: venv
+	@set -e; \
+	if ! cmp -s pyproject.toml $(VENV)/docs.done; then \
+	  echo "Installing the [docs] extra of pyproject.toml into $(VENV)"; \
+	  $(RUN) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	    > $(VENV)/docs-requirements.txt; \
+	  $(PIP) -r requirements.txt -r $(VENV)/docs-requirements.txt; \
+	  cp pyproject.toml $(VENV)/docs.tmp; mv $(VENV)/docs.tmp $(VENV)/docs.done; \
 	fi

@@ -1,0 +1,69 @@
+"""The figures of README and docs are drawn from what was measured, the same each time, and are what they say."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from c3r_jax.data.structural import StructuralModel
+from tests.docs.commands import PAGES, ROOT
+from tools.lower_bounds import lower_bounds
+from tools.method_drawings import draw_all
+from tools.method_figures import repeated, specific
+
+FIGURES = ROOT / "docs/figures"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return json.loads((FIGURES / "measured.json").read_text(encoding="utf-8"))
+
+
+def test_the_same_numbers_give_the_same_pictures(measured, tmp_path):
+    first = [path.read_bytes() for path in draw_all(measured, tmp_path)]
+    paths = draw_all(measured, tmp_path)
+    assert first == [path.read_bytes() for path in paths]
+    assert {path.name for path in paths} == {path.name for path in FIGURES.glob("*.svg")}
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(f"figures/{path.name}" in shown for path in paths)
+
+
+def test_the_page_has_the_measured_numbers(measured):
+    text = " ".join((ROOT / "docs/method.md").read_text(encoding="utf-8").split())
+
+    def cell(question, case, method, regime):
+        values = 100 * np.array(measured[question][case][method][regime])
+        return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+
+    for share in ("0.0", "0.5", "0.75", "1.0"):
+        assert cell("invalid", share, "C3R", "shift") in text
+        assert cell("invalid", share, "plain", "shift").split(" ")[0] in text
+    for strength in ("1.5", "2.25", "3.0"):
+        for method in ("plain", "C3R"):
+            assert cell("specific", strength, method, "same").split(" ")[0] in text
+
+
+def test_cues_are_repeated_by_the_share():
+    world = repeated(StructuralModel("confounded"), 0.5)
+    before, after = (world(2000, regime, 3) for regime in ("same", "shift"))
+    one, two = (before.factors[name] for name in ("u_m1", "u_m2"))
+    assert abs(np.mean(one == two) - 0.75) < 0.04
+    np.testing.assert_array_equal(two, after.factors["u_m2"])
+    for sample, sign in ((before, 1), (after, -1)):
+        assert sign * pearsonr(sample.labels, one).statistic > 0.2
+
+
+def test_a_specific_cause_acts_by_its_strength():
+    model = StructuralModel("confounded")
+    without, strong = (specific(model, g)(4000, "same", 3) for g in (0.0, 3.0))
+    assert abs(pearsonr(without.labels, without.factors["u_m1"]).statistic) < 0.05
+    assert pearsonr(strong.labels, strong.factors["u_m1"]).statistic > 0.5
+    np.testing.assert_array_equal(without.inputs["m1"], strong.inputs["m1"])
+
+
+def test_lower_bounds_are_those_of_the_requirements():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    found = lower_bounds(text)
+    assert len(found) == 1 + sum(not line.startswith("#") for line in text.splitlines() if line)
+    assert all("==" in line for line in found) and any(line.startswith("jaxlib==") for line in found)
