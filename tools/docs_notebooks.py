@@ -23,6 +23,12 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """See MkDocs: links to notebooks lead to their pages."""
+    del kwargs
+    return markdown.replace(".ipynb)", ".md)")
+
+
 def run(path: pathlib.Path) -> nbformat.NotebookNode:
     """Returns a notebook after running it from its first cell to its last; an error in a cell is an error here."""
     notebook = nbformat.read(path, as_version=4)
@@ -36,7 +42,7 @@ def to_markdown(notebook: nbformat.NotebookNode) -> str:
     parts = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            parts.append(cell.source.replace(".ipynb)", ".md)"))
+            parts.append(cell.source)
         elif cell.cell_type == "code":
             parts.append(f"```python\n{cell.source}\n```")
             parts += [shown for output in cell.outputs if (shown := _output(output))]

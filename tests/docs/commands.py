@@ -11,6 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from c3r_jax.commands.main import COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -20,6 +22,7 @@ OURS = ("python", "make", "pip", "c3r", ".venv/bin/python")
 OTHERS = {"apt-get", "cd", "curl", "docker", "export", "git", "mkdir", "sbatch", ".", "cp", "kill", "tensorboard"}
 MODULES = {"build", "coverage", "http.server", "mkdocs", "pip", "pytest", "pyright", "ruff", "twine", "venv", "zipfile"}
 ANYWHERE = {"help", "helpfull", "config"}
+SHARED = ROOT / "c3r_jax/commands/flagged.py"  # the flags of all commands that have a configuration
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -84,6 +87,10 @@ def _check_one(words: list[str]) -> str:
         return _fail(words, f"make has no target {unknown[0]}") if unknown else "make"
     if program == "pip":
         return _check_pip(words)
+    if program == "c3r":
+        if rest[0] in COMMANDS:
+            return _check_python(["-m", COMMANDS[rest[0]].module, *rest[1:]])
+        return "c3r" if rest[0] in ("--help", "--version") else _fail(words, f"c3r has no command {rest[0]}")
     if program in ("python", ".venv/bin/python") and rest:
         return _check_python(rest)
     return _fail(words, f"{program} is unknown")
@@ -114,7 +121,7 @@ def _check_python(rest: list[str]) -> str:
     if path.name == "launch.py" and script is not None:
         _check_python(rest[script:])
         rest = rest[:script]
-    known = _flags(path) | ANYWHERE
+    known = _flags(path) | _flags(SHARED) | ANYWHERE
     for word in rest:
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
@@ -128,8 +135,9 @@ def _check_python(rest: list[str]) -> str:
 
 @functools.cache
 def _flags(path: pathlib.Path) -> frozenset[str]:
-    """Names of the flags that a program defines, by its source."""
-    source = path.read_text(encoding="utf-8")
+    """Names of the flags that a program defines, by its source; train.py and eval.py are commands of the package."""
+    command = ROOT / "c3r_jax/commands" / path.name
+    source = "".join(file.read_text(encoding="utf-8") for file in {path, command} if file.is_file())
     return frozenset(re.findall(r'(?:add_argument|DEFINE_\w+)\(\s*"-{0,2}([\w-]+)"', source))
 
 
@@ -148,7 +156,9 @@ def _config(rest: list[str], path: pathlib.Path) -> ConfigDict | None:
     named += ["configs/emoji.py"] if not named and path.name in ("demo.py", "train.py") else []
     if not named or named[0].isupper() or "NAME" in named[0]:
         return None
-    file = ROOT / named[0].partition(":")[0]
+    given = named[0].partition(":")[0]
+    name = given.removeprefix("configs/").removesuffix(".py")  # files and names are both taken
+    file = ROOT / "configs" / f"{name}.py"
     return _load(file) if file.is_file() else _fail(rest, f"{named[0]} is not there")
 
 
