@@ -69,8 +69,11 @@ def get_config() -> ConfigDict:
     config.model.dim = 16  # width of every representation; the instrument has (modalities - 1) * dim columns
     config.model.dtype = "float32"  # float32 | bfloat16 (parameters, risks and moments stay float32)
     config.model.remat = False  # compute the blocks' activations again for the gradient: less memory, more work
-    config.model.fusion = "mean"  # mean | concat | cross_attention
-    config.model.fusion_heads = 4
+    # mean | concat | gated | cross_attention | bottleneck; or of decisions: late | evidential | confidence
+    config.model.fusion = "mean"
+    config.model.fusion_heads = 4  # of attention
+    config.model.fusion_tokens = 4  # of the bottleneck
+    config.model.fusion_depth = 2  # layers of the bottleneck
     config.model.image = ConfigDict()
     config.model.image.patch = 4
     config.model.image.width = 64

@@ -1,6 +1,6 @@
 """From a configuration and a data set to a twin network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,8 +11,9 @@ from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.errors import ConfigError
 from c3r_jax.models.contrastive import PairHead
+from c3r_jax.models.decision import Confidence, Decision, DecisionFusion, Evidential, Late
 from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
-from c3r_jax.models.fusion import ConcatAbsent, CrossAttention, MaskedMean
+from c3r_jax.models.fusion import Bottleneck, ConcatAbsent, CrossAttention, Gated, MaskedMean
 from c3r_jax.models.pretrained import PretrainedEncoder
 from c3r_jax.models.spacetime import SequenceEncoder, VideoEncoder, VolumeEncoder
 from c3r_jax.models.twin import TwinNetwork
@@ -43,7 +44,7 @@ def build_model(
       An unbound :class:`TwinNetwork`.
 
     Raises:
-      ConfigError: on an unknown kind, dtype or fusion.
+      ConfigError: on an unknown kind, dtype or fusion, or a fusion that is not for the task.
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"config.model.dtype is {config.dtype!r}: expected one of {', '.join(DTYPES)}.")
@@ -51,19 +52,40 @@ def build_model(
     encoders = {
         name: _encoder(config, name, kind, vocab_size, task == "segmentation", dtype) for name, kind in kinds.items()
     }
+    if config.fusion in ("evidential", "confidence") and task != "classification":
+        raise ConfigError(
+            f"config.model.fusion is {config.fusion!r}, which needs classes, but config.task is {task!r}: use 'late'."
+        )
+    if config.fusion == "late" and task in CONTRASTIVE_KINDS:
+        raise ConfigError(f"config.model.fusion is 'late', but config.task is {task!r}, where nothing is decided.")
+    num_outputs = 1 if task == "regression" else num_classes
+    fusion = build_fusion(
+        config.fusion,
+        config.dim,
+        num_outputs,
+        heads=config.fusion_heads,
+        tokens=config.fusion_tokens,
+        depth=config.fusion_depth,
+        dtype=dtype,
+    )
     return TwinNetwork(
         encoders=encoders,
-        fusion=_fusion(config, dtype),
-        head=_head(task, num_classes, dtype),
+        fusion=fusion,
+        head=_head(task, fusion, num_outputs, dtype),
         c3r=c3r,
         feature_dim=config.dim,
     )
 
 
-def _head(task: str, num_classes: int, dtype: Any) -> nn.Module:
+def _head(task: str, fusion: nn.Module, num_outputs: int, dtype: Any) -> nn.Module:
     if task in CONTRASTIVE_KINDS:
         return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
-    return nn.Dense(1 if task == "regression" else num_classes, dtype=dtype)
+    return head_of(fusion, num_outputs, dtype)
+
+
+def head_of(fusion: nn.Module, num_outputs: int, dtype: Any = jnp.float32) -> nn.Module:
+    """A linear head; none where the fusion decides."""
+    return Decision() if isinstance(fusion, DecisionFusion) else nn.Dense(num_outputs, dtype=dtype)
 
 
 def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
@@ -96,11 +118,33 @@ def _leaves(config: ConfigDict) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in values.items()}
 
 
-def _fusion(config: ConfigDict, dtype: Any) -> nn.Module:
-    if config.fusion == "mean":
-        return MaskedMean()
-    if config.fusion == "concat":
-        return ConcatAbsent(dim=config.dim, dtype=dtype)
-    if config.fusion == "cross_attention":
-        return CrossAttention(dim=config.dim, num_heads=config.fusion_heads, dtype=dtype)
-    raise ConfigError(f"config.model.fusion is {config.fusion!r}: expected 'mean', 'concat' or 'cross_attention'.")
+def build_fusion(
+    name: str, dim: int, num_outputs: int, *, heads: int = 4, tokens: int = 4, depth: int = 2, dtype: Any = jnp.float32
+) -> nn.Module:
+    """The fusion of a name that ``config.model.fusion`` may have.
+
+    Args:
+      name: which.
+      dim: width of the representations, and of z unless decisions are fused.
+      num_outputs: of the head, K.
+      heads: of attention.
+      tokens: of the bottleneck.
+      depth: layers of the bottleneck.
+      dtype: of the computation.
+
+    Raises:
+      ConfigError: on an unknown name.
+    """
+    made: dict[str, Callable[[], nn.Module]] = {
+        "mean": MaskedMean,
+        "concat": lambda: ConcatAbsent(dim, dtype),
+        "gated": lambda: Gated(dim, dtype),
+        "cross_attention": lambda: CrossAttention(dim, heads, dtype),
+        "bottleneck": lambda: Bottleneck(dim, heads, tokens, depth, dtype),
+        "late": lambda: Late(num_outputs, dtype),
+        "evidential": lambda: Evidential(num_outputs, dtype),
+        "confidence": lambda: Confidence(num_outputs, dtype),
+    }
+    if name not in made:
+        raise ConfigError(f"config.model.fusion is {name!r}: expected one of {', '.join(made)}.")
+    return made[name]()

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from c3r_jax.models.blocks import TransformerBlock
 
 Features = Mapping[str, Float[Array, "batch _"]]
 
@@ -95,3 +98,93 @@ class CrossAttention(nn.Module):
         z = attend(query, stacked, mask=visible[:, None, None, :])[:, 0]
         mean = stacked.sum(1) / jnp.maximum(present.sum(1, keepdims=True), 1).astype(self.dtype)
         return mean + z
+
+
+class Gated(nn.Module):
+    r"""Gated multimodal units: each feature of z is a convex combination of the present modalities', by learned gates.
+
+    .. math::
+       z = \sum_m g_m \odot \tanh(W_m h_m + b_m), \quad g = \text{softmax}_m(G_m [h_1, ..., h_M] + c_m)
+
+    The softmax is over the present modalities, feature by feature, and absent ones are zeros where gates read them.
+    With two modalities g_1 is the sigmoid of a difference: the published unit.
+
+    Attributes:
+      dim: width of z.
+
+    References:
+      J. Arevalo et al., Gated multimodal units for information fusion, 2017, arXiv 1702.01992.
+    """
+
+    dim: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, dim), zero when no modality is present."""
+        kept = {
+            name: jnp.where(present[:, m, None], value, jnp.zeros((), value.dtype))
+            for m, (name, value) in enumerate(h.items())
+        }
+        everything = jnp.concatenate(list(kept.values()), axis=1)
+        layer = lambda name: nn.Dense(self.dim, dtype=self.dtype, name=name)  # noqa: E731
+        values = jnp.stack([jnp.tanh(layer(f"value_{name}")(value)) for name, value in kept.items()], axis=1)
+        gates = jnp.stack([layer(f"gate_{name}")(everything) for name in kept], axis=1)
+        share = jax.nn.softmax(gates, axis=1, where=present[..., None])  # of an empty set: zeros
+        return (share * values).sum(1)
+
+
+class Bottleneck(nn.Module):
+    r"""Attention bottlenecks: modalities exchange information through a few shared tokens alone.
+
+    In layer l every modality attends over its own tokens and the bottleneck's, by layers of its own; the bottleneck
+    goes on as the mean of what the present modalities made of it:
+
+    .. math::
+       [x_m, b_m] \leftarrow \text{Transformer}_{m,l}([x_m, b]), \quad b \leftarrow \text{mean}_m b_m
+
+    A modality's representation is its one token here; z is the mean of the present modalities' tokens, normalised. The
+    published model averages the logits of linear heads at those tokens, which for a shared head is the same.
+
+    Attributes:
+      dim: width of z.
+      num_heads: attention heads.
+      tokens: of the bottleneck.
+      depth: layers.
+
+    References:
+      A. Nagrani et al., Attention bottlenecks for multimodal fusion, 2021, arXiv 2107.00135.
+    """
+
+    dim: int
+    num_heads: int = 4
+    tokens: int = 4
+    depth: int = 2
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
+        """Returns z (B, dim), zero when no modality is present."""
+        count = jnp.maximum(present.sum(1), 1)
+
+        def mean(parts: list[Array]) -> Array:
+            stacked = jnp.stack(parts, axis=1)  # (B, M, tokens, dim)
+            kept = jnp.where(present[..., None, None], stacked, jnp.zeros((), stacked.dtype)).sum(1)
+            return kept / count[:, None, None].astype(stacked.dtype)
+
+        x = {
+            name: nn.Dense(self.dim, dtype=self.dtype, name=f"token_{name}")(value)[:, None]
+            for name, value in h.items()
+        }
+        between = self.param("bottleneck", nn.initializers.normal(0.02), (1, self.tokens, self.dim)).astype(self.dtype)
+        between = jnp.broadcast_to(between, (len(count), self.tokens, self.dim))
+        for layer in range(self.depth):
+            made = []
+            for name in h:
+                block = TransformerBlock(self.num_heads, 2 * self.dim, self.dtype, name=f"layer_{layer}_{name}")
+                both = block(jnp.concatenate([x[name], between], axis=1))
+                x[name] = both[:, :1]
+                made.append(both[:, 1:])
+            between = mean(made)
+        norms = [nn.LayerNorm(dtype=self.dtype, name=f"norm_{name}")(value) for name, value in x.items()]
+        return mean(norms)[:, 0]

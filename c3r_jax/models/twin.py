@@ -14,6 +14,7 @@ from c3r_jax.core._batch import expand
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.real_world import causal_representation, instrument_moments, moments_width
 from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.models.decision import DecisionFusion
 
 ROUTES = ("representation", "instrument")
 
@@ -92,6 +93,16 @@ class TwinNetwork(nn.Module):
     def predict(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch classes"]:
         """Logits (B, K) in float32."""
         return self.head(z).astype(jnp.float32)
+
+    def alone(
+        self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]
+    ) -> Float[Array, "modalities batch classes"]:
+        """Logits by each modality alone: of its own head if decisions are fused, else as if no other were present."""
+        if isinstance(self.fusion, DecisionFusion):
+            return self.fusion.opinions(h)
+        count = len(self.modalities)
+        only = [present & (jnp.arange(count) == m)[None] for m in range(count)]
+        return jnp.stack([self.predict(self.fuse(h, mask)) for mask in only])
 
     def moments(self) -> Moments:
         """The instrument's moments as they stand."""
