@@ -40,6 +40,17 @@ def get_config() -> ConfigDict:
     config.segmentation.class_weights = ()  # of voxels, by class; empty: inverse to the classes' shares in training
     config.segmentation.max_weight = 100.0  # of those, relative to the commonest class; 1: all voxels alike
 
+    config.rival = ConfigDict()  # another way of training, alone or with method "c3r"; docs/rivals.md
+    config.rival.name = (
+        "none"  # none | ogm_ge | mixup | casn | alignment; structural models also: irm | vrex | group_dro
+    )
+    config.rival.strength = (
+        1.0  # weight of its penalty, alpha of ogm_ge and mixup; also of evidential and confidence fusion
+    )
+    config.rival.warmup = 100  # steps over which that weight rises from 0, but for confidence fusion and alignment
+    config.rival.radius = 1.0  # of casn's change of z, relative to its size
+    config.rival.temperature = 0.1  # of alignment
+
     config.data = ConfigDict()
     config.data.name = "emoji"  # emoji | emoji_shift (planted cues) | records | a benchmark of docs/data.md
     config.data.path = ""  # directory of "records" or of the prepared benchmark; another file like the embedded one

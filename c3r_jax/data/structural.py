@@ -12,6 +12,7 @@ from c3r_jax.data.hashing import check_seed, example_rng
 
 MODELS = ("confounded", "anticausal", "null")
 REGIMES = ("same", "shift")
+CUE_GAIN = 0.35  # r - 1/2: by how much more often than by chance an anticausal cue is the label
 NUM_FACTORS, HIDDEN, WIDTH = 5, 32, 24
 # Standard deviations of the sensor noise on each modality's five factors, in the factors' own units.
 CONFOUNDED_NOISE = np.array([0.35, 0.1, 0.3, 0.3, 0.3])
@@ -101,7 +102,13 @@ class StructuralModel:
         return tuple(f"{letter}_{name}" for name in self.modalities) if letter else ()
 
     def sample(
-        self, num_examples: int, *, seed: int, regime: str = "same", do: Mapping[str, Any] | None = None
+        self,
+        num_examples: int,
+        *,
+        seed: int,
+        regime: str = "same",
+        do: Mapping[str, Any] | None = None,
+        cue_strength: float | np.ndarray = 1.0,
     ) -> StructuralSample:
         """Draws examples, under interventions if asked.
 
@@ -114,18 +121,26 @@ class StructuralModel:
           seed: of the draws.
           regime: "same" as in training, or "shift": the cues' relation to the label is reversed.
           do: {factor: 0, 1 or (n,) of them}, set whatever its causes say.
+          cue_strength: number >= 0, or (n,) of them: by how much g, or r - 1/2, is multiplied. Rows of environments
+            differ in it. At most 1 / 0.7 where cues are anticausal.
 
         Returns:
           :class:`StructuralSample`.
 
         Raises:
-          ValueError: on an unknown regime, factor or value.
+          ValueError: on an unknown regime, factor or value, or a strength that cannot be.
         """
         if num_examples < 1:
             raise ValueError(f"num_examples is {num_examples}, but at least 1 was expected.")
         if regime not in REGIMES:
             raise ValueError(f"regime {regime!r} is unknown: expected one of {', '.join(REGIMES)}.")
-        world = _World(num_examples, check_seed(seed), dict(do or {}))
+        strength = np.asarray(cue_strength, np.float64)
+        most = 0.5 / CUE_GAIN if self.name == "anticausal" else np.inf
+        if strength.shape not in ((), (num_examples,)) or not ((strength >= 0) & (strength <= most)).all():
+            raise ValueError(
+                f"cue_strength is {cue_strength}: expected a number of 0 to {most:.4g}, or one for each example."
+            )
+        world = _World(num_examples, check_seed(seed), dict(do or {}), strength)
         draw = self._confounded if self.name == "confounded" else self._anticausal
         labels, factors, rows, noise = draw(world, regime)
         if world.do:
@@ -143,7 +158,7 @@ class StructuralModel:
         strength = 1.5 * np.sqrt(2 / self.num_modalities)
         sign = 1.0 if regime == "same" else -1.0
         spurious = strength * sum(2 * value - 1 for value in u.values())
-        logit = self._intercept(strength) + 2.2 * (2 * s - 1) + sign * spurious
+        logit = self._intercept(strength) + 2.2 * (2 * s - 1) + sign * world.cue_strength * spurious
         labels = world.uniform("y") < expit(logit)
         rows = {}
         for name, cue in zip(self.modalities, self.cues, strict=True):
@@ -169,7 +184,7 @@ class StructuralModel:
         a = world.binary("a", np.where(s == 1, 1.0, 0.2))
         b = world.binary("b", np.where(s == 1, 0.8, 0.0))
         labels = np.where(world.uniform("y") < self._flip, 1 - s, s)
-        agree = 0.85 if regime == "same" else 0.15
+        agree = 0.5 + (CUE_GAIN if regime == "same" else -CUE_GAIN) * world.cue_strength
         cues = {cue: world.binary(cue, np.where(labels == 1, agree, 1 - agree)) for cue in self.cues}
         rows = {}
         for m, name in enumerate(self.modalities):
@@ -194,6 +209,7 @@ class _World:
     num_examples: int
     seed: int
     do: dict[str, Any]
+    cue_strength: np.ndarray
 
     def uniform(self, name: str) -> np.ndarray:
         return example_rng(self.seed, 0, name).random(self.num_examples)

@@ -12,13 +12,17 @@ import optax
 
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.models.blocks import Intervener
+from c3r_jax.models.build import build_fusion, head_of
 from c3r_jax.models.encoders import FeatureEncoder
-from c3r_jax.models.fusion import MaskedMean, OfficialFusion
+from c3r_jax.models.fusion import OfficialFusion
 from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.rivals.settings import NO_RIVAL, Rival
 from c3r_jax.training.arrays import Rows, train_on_arrays
 from c3r_jax.training.method import Method
 
 WEIGHTS = ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe")
+STRENGTH = len(WEIGHTS)  # the place of the rival's strength behind them
 BLOCK = 1024  # training sets are padded to a multiple of it, so that folds of nearly equal size share a program
 
 
@@ -34,6 +38,8 @@ class Structure(NamedTuple):
       regularised: whether C3R terms are trained on.
       dropout: rate of modality dropout.
       official: train on the public PyTorch code's objective instead.
+      fusion: as ``config.model.fusion`` names it.
+      rival: as ``config.rival`` gives it; its strength counts as 1, like the weights.
     """
 
     modalities: tuple[str, ...]
@@ -44,6 +50,8 @@ class Structure(NamedTuple):
     regularised: bool
     dropout: float
     official: bool = False
+    fusion: str = "mean"
+    rival: Rival = NO_RIVAL
 
 
 def structure_of(config: C3RConfig) -> C3RConfig:
@@ -51,17 +59,21 @@ def structure_of(config: C3RConfig) -> C3RConfig:
     return dataclasses.replace(config, **{name: float(getattr(config, name) > 0) for name in WEIGHTS})
 
 
-def weights_of(config: C3RConfig) -> np.ndarray:
-    """The weights (5,) float32, in the order of :data:`WEIGHTS`."""
-    return np.array([getattr(config, name) for name in WEIGHTS], np.float32)
+def weights_of(config: C3RConfig, strength: float = 1.0) -> np.ndarray:
+    """The weights in the order of :data:`WEIGHTS` and the rival's strength, (6,) float32."""
+    return np.array([*(getattr(config, name) for name in WEIGHTS), strength], np.float32)
 
 
 @functools.lru_cache(maxsize=32)
 def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[..., Any]]:
     """The network of a structure, the runner of its branches, and its compiled encoders."""
     encoders = {name: FeatureEncoder(structure.dim, structure.hidden) for name in structure.modalities}
-    fusion = OfficialFusion(structure.dim) if structure.official else MaskedMean()
-    model = TwinNetwork(encoders, fusion, nn.Dense(structure.num_classes), structure.config, structure.dim)
+    fusion: nn.Module = OfficialFusion(structure.dim)
+    if not structure.official:
+        fusion = build_fusion(structure.fusion, structure.dim, structure.num_classes)
+    intervener = Intervener() if structure.rival.name == "casn" else None
+    head = head_of(fusion, structure.num_classes)
+    model = TwinNetwork(encoders, fusion, head, structure.config, structure.dim, intervener)
 
     def encode(params: Any, inputs: Any, present: Any) -> Any:
         return model.apply({"params": params}, inputs, present, method=model.encode)
@@ -79,7 +91,7 @@ def train_run(
       rows: the training set.
       plan: (steps, batch) rows of every batch.
       seed: of everything random.
-      weights: (5,) in the order of :data:`WEIGHTS`; those that the structure has as 0 are not read.
+      weights: (6,) of :func:`weights_of`; those that the structure has as 0 are not read.
       learning_rate: of AdamW.
       weight_decay: of AdamW.
 
@@ -88,7 +100,8 @@ def train_run(
     """
     on = {name: weights[i] for i, name in enumerate(WEIGHTS) if getattr(structure.config, name)}
     config = dataclasses.replace(structure.config, **on)
-    method = Method("c3r", structure.regularised, config, structure.dropout, official=structure.official)
+    rival = dataclasses.replace(structure.rival, strength=weights[STRENGTH])
+    method = Method("c3r", structure.regularised, config, structure.dropout, official=structure.official, rival=rival)
     optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
     model = model_of(structure)[0]
     state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)

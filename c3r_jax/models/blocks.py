@@ -29,6 +29,15 @@ class ExampleDropout(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
+class Intervener(nn.Module):
+    """A hidden layer and a linear one, which propose a change of z."""
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+        """Returns a direction (B, d)."""
+        return nn.Dense(z.shape[-1])(nn.relu(nn.Dense(max(16, z.shape[-1]))(z)))
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and MLP; masked tokens are no keys.
 

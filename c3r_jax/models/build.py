@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.errors import ConfigError
+from c3r_jax.models.blocks import Intervener
 from c3r_jax.models.contrastive import PairHead
 from c3r_jax.models.decision import Confidence, Decision, DecisionFusion, Evidential, Late
 from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
@@ -28,6 +29,8 @@ def build_model(
     vocab_size: int,
     c3r: C3RConfig,
     task: str = "classification",
+    *,
+    intervener: bool = False,
 ) -> TwinNetwork:
     """Builds the twin network of ``config.model`` for any modalities, each encoded by its kind.
 
@@ -39,6 +42,7 @@ def build_model(
       c3r: the instrument's settings.
       task: of the labels: a regression's head gives one number, encoders of a segmentation give maps; or a contrastive
         one, whose head compares.
+      intervener: whether the rival "casn" is trained, which needs one.
 
     Returns:
       An unbound :class:`TwinNetwork`.
@@ -74,6 +78,7 @@ def build_model(
         head=_head(task, fusion, num_outputs, dtype),
         c3r=c3r,
         feature_dim=config.dim,
+        intervener=Intervener() if intervener else None,
     )
 
 

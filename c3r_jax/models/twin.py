@@ -33,6 +33,7 @@ class TwinNetwork(nn.Module):
       head: maps z (B, d) to logits (B, K).
       c3r: which instrument, and its settings.
       feature_dim: width d of every modality's representation.
+      intervener: maps z (B, d) to a direction (B, d), for the rival "casn" alone.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -40,6 +41,7 @@ class TwinNetwork(nn.Module):
     head: nn.Module
     c3r: C3RConfig
     feature_dim: int
+    intervener: nn.Module | None = None
 
     def setup(self) -> None:
         """Declares the moments where they are asked for: encoding alone needs none."""
@@ -104,6 +106,11 @@ class TwinNetwork(nn.Module):
         only = [present & (jnp.arange(count) == m)[None] for m in range(count)]
         return jnp.stack([self.predict(self.fuse(h, mask)) for mask in only])
 
+    def intervene(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+        """Direction (B, d) in which the rival "casn" changes z."""
+        assert self.intervener is not None
+        return self.intervener(z)
+
     def moments(self) -> Moments:
         """The instrument's moments as they stand."""
         return Moments(self.count.value, self.mean.value, self.cov.value)
@@ -144,6 +151,8 @@ class TwinNetwork(nn.Module):
         maps = self.encode(inputs, present)
         shape = next(iter(maps.values())).shape[:-1]
         h, (rows,) = rows_of(maps, present)
+        if self.intervener is not None and self.is_initializing():
+            self.intervene(self.fuse(h, rows))
         logits = self.predict(self.fuse(h, rows) if route == "representation" else self.causal(h, rows))
         return logits.reshape(*shape, -1)
 

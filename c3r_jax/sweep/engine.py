@@ -48,11 +48,20 @@ def test_names(modalities: Sequence[str]) -> list[str]:
 def make_data(config: ConfigDict, run: SweepRun) -> Data:
     """Draws a seed's training set and tests; the draws do not depend on the cell."""
     data, train = config.data, config.train
-    return _draw(world_of(config, run), run.seed, data.num_train, data.num_eval, train.batch_size, train.steps)
+    sizes = (data.num_train, data.num_eval, train.batch_size, train.steps)
+    return _draw(world_of(config, run), run.seed, *sizes, tuple(data.environments))
 
 
 @functools.lru_cache(maxsize=32)
-def _draw(world: StructuralModel, seed: int, num_train: int, num_eval: int, batch_size: int, steps: int) -> Data:
+def _draw(
+    world: StructuralModel,
+    seed: int,
+    num_train: int,
+    num_eval: int,
+    batch_size: int,
+    steps: int,
+    environments: tuple[float, ...],
+) -> Data:
     """Kept for a while: the cells of a study look at the same seeds one after another."""
     begin = 10 * seed
     count = len(world.modalities)
@@ -61,8 +70,15 @@ def _draw(world: StructuralModel, seed: int, num_train: int, num_eval: int, batc
         mask = np.tile(np.array(present or [True] * count), (len(labels), 1))
         return Rows(inputs, mask, labels)
 
-    train = world.sample(num_train, seed=begin)
-    validation, same = world.sample(num_eval, seed=begin + 1), world.sample(num_eval, seed=begin + 2)
+    def drawn(count: int, seed: int) -> tuple[Any, np.ndarray | None]:
+        """As in training: environments take turns, row by row."""
+        if not environments:
+            return world.sample(count, seed=seed), None
+        environment = np.arange(count, dtype=np.int32) % len(environments)
+        return world.sample(count, seed=seed, cue_strength=np.array(environments)[environment]), environment
+
+    train, environment = drawn(num_train, begin)
+    validation, same = drawn(num_eval, begin + 1)[0], drawn(num_eval, begin + 2)[0]
     shift = world.sample(num_eval, seed=begin + 3, regime="shift")
     alone = [rows(shift.inputs, shift.labels, [m == kept for m in range(count)]) for kept in range(count)]
     tests = [
@@ -73,7 +89,8 @@ def _draw(world: StructuralModel, seed: int, num_train: int, num_eval: int, batc
         rows(noisy(shift.inputs, NOISE_SD, begin), shift.labels),
     ]
     plan = batch_plan(num_train, batch_size=batch_size, steps=steps, seed=seed)
-    return Data(rows(train.inputs, train.labels), jax.tree.map(lambda *x: np.stack(x), *tests), plan)
+    own = rows(train.inputs, train.labels)._replace(environment=environment)
+    return Data(own, jax.tree.map(lambda *x: np.stack(x), *tests), plan)
 
 
 def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:

@@ -12,9 +12,14 @@ from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.data.structural import MODELS, StructuralModel
 from c3r_jax.errors import ConfigError
 from c3r_jax.estimator.compiled import WEIGHTS, Structure, structure_of, weights_of
+from c3r_jax.models.build import build_fusion
+from c3r_jax.rivals.settings import NO_RIVAL, Rival
+from c3r_jax.training.method import check_fusion
 
 SELECTIONS = ("validation_accuracy", "validation_risk", "oracle")
-CELL_KEYS = ("regularised", "dropout", "official")
+CELL_KEYS = ("regularised", "dropout", "official", "fusion", "rival", "strength")
+
+GRID = (*WEIGHTS, "strength")  # what a cell may have several values of
 
 
 class SweepRun(NamedTuple):
@@ -48,6 +53,8 @@ class Cell(NamedTuple):
       dropout: rate of modality dropout.
       grid: {weight: values} to try, beside ``config``.
       official: whether the public PyTorch code's objective is trained on instead.
+      fusion: as ``config.model.fusion`` of a run names it.
+      rival: another way of training; its strength may be in the grid.
     """
 
     name: str
@@ -56,6 +63,8 @@ class Cell(NamedTuple):
     dropout: float
     grid: dict[str, tuple[float, ...]]
     official: bool = False
+    fusion: str = "mean"
+    rival: Rival = NO_RIVAL
 
     def runs(self, world: str, seeds: int) -> list[SweepRun]:
         """Every run of this cell in one world."""
@@ -64,7 +73,11 @@ class Cell(NamedTuple):
 
     def configured(self, run: SweepRun) -> C3RConfig:
         """The configuration of one of its runs."""
-        return dataclasses.replace(self.config, **dict(run.weights))
+        return dataclasses.replace(self.config, **{k: v for k, v in run.weights if k != "strength"})
+
+    def strength(self, run: SweepRun) -> float:
+        """The strength of the rival in one of its runs."""
+        return dict(run.weights).get("strength", self.rival.strength)
 
 
 def read_cells(config: ConfigDict) -> list[Cell]:
@@ -91,6 +104,7 @@ def read_cells(config: ConfigDict) -> list[Cell]:
             settings["prior"] = tuple(settings["prior"])
         regularised, dropout = settings.pop("regularised", True), float(settings.pop("dropout", 0.0))
         official = settings.pop("official", False)
+        fusion, rival = settings.pop("fusion", "mean"), settings.pop("rival", "none")
         if official:
             _check_official(name, official, settings, config.data.num_modalities)
             settings, regularised = {"instrument": "none"}, False
@@ -99,19 +113,23 @@ def read_cells(config: ConfigDict) -> list[Cell]:
                 f"config.cells[{name!r}] has regularised {regularised!r} and dropout {dropout}: expected True or "
                 "False, and a share of 0 to 1."
             )
-        grid = {k: tuple(map(float, v)) for k, v in settings.items() if k in WEIGHTS and isinstance(v, (tuple, list))}
+        grid = {k: tuple(map(float, v)) for k, v in settings.items() if k in GRID and isinstance(v, (tuple, list))}
         if any(not values for values in grid.values()):
             raise ConfigError(f"config.cells[{name!r}] has a weight without any value: give at least one.")
         if settings.get("necessity") == "kl":
             share = float(config.data.positive_share)
             settings.setdefault("prior", (1 - share, share))
+        strengths = grid.get("strength", (settings.pop("strength", 1.0),))
         try:
             fixed = C3RConfig(**{k: v for k, v in settings.items() if k not in grid})
-            for values in itertools.product(*grid.values()):
-                dataclasses.replace(fixed, **dict(zip(grid, values, strict=True)))
+            for values in itertools.product(*(grid[k] for k in grid if k != "strength")):
+                dataclasses.replace(fixed, **dict(zip((k for k in grid if k != "strength"), values, strict=True)))
+            check_fusion(rival, fusion)
+            build_fusion(fusion, 1, 2)
+            rivals = [Rival(rival, strength, environments=len(config.data.environments)) for strength in strengths]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"config.cells[{name!r}] cannot be used: {error}") from error
-        cells.append(Cell(name, fixed, regularised, dropout, grid, official))
+        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0]))
     if not cells:
         raise ConfigError("config.cells is empty, but at least one cell was expected.")
     return cells
@@ -146,6 +164,11 @@ def check_sweep(config: ConfigDict) -> None:
             part = part[key]
         if not isinstance(part, int) or part < least:
             raise ConfigError(f"config.{name} is {part!r}: expected a whole number of at least {least}.")
+    if any(strength < 0 for strength in config.data.environments):
+        raise ConfigError(
+            f"config.data.environments are {config.data.environments}: expected numbers >= 0, the strength of the cues "
+            "in each environment relative to the model's, or none."
+        )
     if not config.data.worlds:
         raise ConfigError("config.data.worlds is empty: name at least one structural model.")
     for world in config.data.worlds:
@@ -175,9 +198,11 @@ def structure(config: ConfigDict, cell: Cell, run: SweepRun) -> Structure:
         cell.regularised,
         cell.dropout,
         cell.official,
+        cell.fusion,
+        dataclasses.replace(cell.rival, strength=1.0),
     )
 
 
 def weights(cell: Cell, run: SweepRun) -> np.ndarray:
-    """The weights of a run (5,), in the order of the estimator's ``WEIGHTS``."""
-    return weights_of(cell.configured(run))
+    """The weights of a run and its rival's strength (6,), as the estimator's ``weights_of`` gives them."""
+    return weights_of(cell.configured(run), cell.strength(run))

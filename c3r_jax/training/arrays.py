@@ -25,11 +25,13 @@ class Rows(NamedTuple):
       inputs: {modality: (n, ...)}.
       present: (n, M) bool.
       labels: (n,) class ids.
+      environment: (n,) ids of the environments that rows come from; None: they are not known.
     """
 
     inputs: Mapping[str, Any]
     present: Any
     labels: Any
+    environment: Any = None
 
     def take(self, rows: Any) -> "Rows":
         """Some of the rows."""
@@ -98,7 +100,7 @@ def train_on_arrays(
     Returns:
       The final state and every metric of :func:`train_step` by step, each (steps,).
     """
-    state = init_state(model, optimizer, {"inputs": rows.inputs}, seed)
+    state = init_state(model, optimizer, {"inputs": rows.inputs}, seed, rival=method.rival)
 
     def step(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
         batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}

@@ -154,7 +154,8 @@ class Experiment(NamedTuple):
         """A pure function that makes the state before the first step, for :meth:`Strategy.init` and ``template``."""
         batch = self.example_batch()
         train = self.config.train
-        return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, ema=train.ema_decay > 0)
+        settings = {"ema": train.ema_decay > 0, "rival": self.method.rival}
+        return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, **settings)
 
 
 def build_experiment(
@@ -241,7 +242,15 @@ class _Compiled(NamedTuple):
 def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: int, method: Method) -> _Compiled:
     """Model and mapped functions, once per distinct setting: JAX then compiles each of them once per process."""
     config = settings.config
-    model = build_model(config.model, dict(kinds), num_classes, vocab_size, method.c3r, method.task)
+    model = build_model(
+        config.model,
+        dict(kinds),
+        num_classes,
+        vocab_size,
+        method.c3r,
+        method.task,
+        intervener=method.rival.name == "casn",
+    )
     optimizer = build_optimizer(config.optimizer, config.train.steps)
     devices = build_strategy(config.parallel)
     step = functools.partial(

@@ -15,6 +15,7 @@ from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.core.tasks import CLASSIFICATION, Classification, Task
 from c3r_jax.errors import ConfigError, DataError
+from c3r_jax.rivals.settings import BY_ENVIRONMENT, NO_RIVAL, WITH_LOSSES, Rival
 
 METHODS = ("plain", "modality_dropout", "c3r")
 LABELLED = ("classification", "multilabel", "regression", "segmentation")
@@ -31,6 +32,7 @@ class Method(NamedTuple):
       dropout_rate: share of training examples that lose some of their modalities.
       task: one of :data:`TASKS`; those that are not :data:`LABELLED` are contrastive, and need no labels.
       target: what outputs and labels of a labelled task mean.
+      rival: another way of training, alone or joined with C3R's terms.
       official: train on the public PyTorch code's objective instead, see :func:`official_compat_loss`; the model's
         fusion is then :class:`OfficialFusion`.
     """
@@ -42,6 +44,11 @@ class Method(NamedTuple):
     task: str = TASKS[0]
     target: Task = CLASSIFICATION
     official: bool = False
+    rival: Rival = NO_RIVAL
+
+    def without_task(self) -> "Method":
+        """This method without the task's loss, where another takes its place."""
+        return self._replace(c3r=dataclasses.replace(self.c3r, w_task=0.0))
 
     @property
     def contrastive(self) -> bool:
@@ -103,10 +110,46 @@ def build_method(config: ConfigDict, labels: np.ndarray, num_classes: int) -> Me
         )
     except ValueError as error:
         raise ConfigError(f"config.c3r cannot be used: {error}") from error
+    rival = build_rival(config)
     name = "c3r" if regularised else "plain"
     if dropped:
         name = "c3r+dropout" if regularised else "dropout"
-    return Method(name, regularised, c3r, float(rate) if dropped else 0.0, config.task, target)
+    if rival.name != "none":
+        name = rival.name if name == "plain" else f"{rival.name}+{name}"
+    return Method(name, regularised, c3r, float(rate) if dropped else 0.0, config.task, target, rival=rival)
+
+
+def build_rival(config: ConfigDict) -> Rival:
+    """Reads ``config.rival``.
+
+    Raises:
+      ConfigError: on a value that cannot be used, or a rival that is not for the task, the data or the fusion.
+    """
+    name, fusion = config.rival.name, config.model.fusion
+    if name in BY_ENVIRONMENT:
+        raise ConfigError(
+            f"config.rival.name is {name!r}, which compares environments, but no data set of train.py says which "
+            "environment an example is from: the structural models of configs/sweeps/rivals.py do."
+        )
+    tasks = ("classification",) if name == "casn" else ("classification", "multilabel", "regression")
+    if name != "none" and config.task not in tasks:
+        raise ConfigError(
+            f"config.rival.name is {name!r}, but config.task is {config.task!r}: it is for {', '.join(tasks)}."
+        )
+    check_fusion(name, fusion)
+    try:
+        return Rival(**{field: config.rival[field] for field in config.rival})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.rival cannot be used: {error}") from error
+
+
+def check_fusion(rival: str, fusion: str) -> None:
+    """Refuses two losses in one place: fusions that have their own take no other rival."""
+    if rival != "none" and fusion in WITH_LOSSES:
+        raise ConfigError(
+            f"config.rival.name is {rival!r}, but fusion {fusion!r} has a loss of its own: use rival 'none', or "
+            "another fusion."
+        )
 
 
 def _target(config: ConfigDict, labels: np.ndarray, num_classes: int) -> tuple[Task, tuple[float, ...] | None]:

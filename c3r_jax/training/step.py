@@ -18,6 +18,9 @@ from c3r_jax.core.regularizer import C3RTerms, c3r_loss
 from c3r_jax.core.tasks import Task
 from c3r_jax.models.contrastive import match
 from c3r_jax.models.twin import TwinNetwork, apply, rows_of
+from c3r_jax.rivals.modulation import modulated
+from c3r_jax.rivals.settings import NO_RIVAL, Rival
+from c3r_jax.rivals.terms import RivalTerms, first_state, rival_terms, with_rival
 from c3r_jax.training.frozen import joined, split_frozen
 from c3r_jax.training.method import Method, drop_modalities
 from c3r_jax.training.optimizer import plateau_scale
@@ -36,6 +39,7 @@ class TrainState(NamedTuple):
       opt_state: the optimiser's state.
       instrument: the running moments' collection, {} without an instrument.
       ema: averaged parameters, {} if they are not kept.
+      rival: what the method's rival keeps between steps, {} for most.
     """
 
     step: Array
@@ -44,6 +48,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     instrument: dict[str, Array]
     ema: Any
+    rival: dict[str, Array]
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -57,7 +62,13 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    model: TwinNetwork, optimizer: optax.GradientTransformation, batch: Batch, seed: int, *, ema: bool = False
+    model: TwinNetwork,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    seed: int,
+    *,
+    ema: bool = False,
+    rival: Rival = NO_RIVAL,
 ) -> TrainState:
     """Initialises parameters, optimiser and (empty) moments from a seed.
 
@@ -67,6 +78,7 @@ def init_state(
       batch: any batch, for the shapes of its inputs.
       seed: of the parameters.
       ema: whether averaged parameters are kept.
+      rival: of the method.
     """
     # Zeros: the program must not differ between processes, which read different rows.
     inputs = {name: jnp.zeros((1, *value.shape[1:]), value.dtype) for name, value in batch["inputs"].items()}
@@ -83,6 +95,7 @@ def init_state(
             opt_state=optimizer.init(split_frozen(params, model)[0]),
             instrument=dict(variables.get("instrument", {})),
             ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: the state is given back to its successor
+            rival=first_state(rival),
         )
 
     return init(jax.random.key(seed))
@@ -136,19 +149,27 @@ def train_step(
     present = batch["present"]
     if method.dropout_rate > 0:
         present = drop_modalities(example_keys(drop_key, num_examples, axis_name), present, method.dropout_rate)
+    rival_key = jax.random.fold_in(pair_key, 1)  # so that a run without a rival draws what it always drew
     unit_keys = example_keys(unit_key, num_examples, axis_name)
     trained, kept = split_frozen(state.params, model)
 
-    def objective(trained: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None]]:
+    def objective(trained: Any) -> tuple[Array, tuple[dict[str, Array], Moments | None, RivalTerms | None]]:
         variables = {**state.variables, "params": joined(trained, kept)}
         encode = partial(apply, model, variables, model.encode)
         h = encode_in_chunks(encode, (batch["inputs"], present, unit_keys), accumulation)
-        loss, terms = _loss(model, variables, h, present, batch, method, pair_key, axis_name)
-        return loss, terms
+        shared = (model, variables, h, present, batch)
+        rival = rival_terms(*shared, method, step=state.step, state=state.rival, key=rival_key, axis_name=axis_name)
+        rest = method.without_task() if rival is not None and rival.task is not None else method
+        loss, (metrics, moments) = _loss(*shared, rest, pair_key, axis_name)
+        if rival is not None:
+            loss, metrics = with_rival(loss, metrics, rival, method)
+        return loss, (metrics, moments, rival)
 
-    (loss, (metrics, moments)), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
+    (loss, (metrics, moments, rival)), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
     if axis_name is not None:
         gradient = jax.lax.pmean(gradient, axis_name)
+    if rival is not None and rival.scales:
+        gradient = modulated(gradient, rival.scales, rival_key)
     update = optax.with_extra_args_support(optimizer).update  # "plateau" reads the loss
     updates, opt_state = update(gradient, state.opt_state, trained, value=loss)
     instrument = state.instrument
@@ -162,10 +183,12 @@ def train_step(
     trained = optax.apply_updates(trained, updates)
     ema = state.ema
     if ema:
-        done = state.step.astype(jnp.float32)
-        rate = 1 - jnp.minimum(ema_decay, (1 + done) / (10 + done))
+        steps = state.step.astype(jnp.float32)
+        rate = 1 - jnp.minimum(ema_decay, (1 + steps) / (10 + steps))
         ema = joined(optax.incremental_update(trained, split_frozen(ema, model)[0], rate), kept)
-    return TrainState(state.step + 1, state.seed, joined(trained, kept), opt_state, instrument, ema), metrics
+    kept_rival = state.rival if rival is None else rival.state
+    done = TrainState(state.step + 1, state.seed, joined(trained, kept), opt_state, instrument, ema, kept_rival)
+    return done, metrics
 
 
 def encode_in_chunks(encode: Callable[..., Any], rows: Any, chunks: int) -> Any:

@@ -14,6 +14,9 @@ def get_config() -> ConfigDict:
     config.data.worlds = ("confounded", "anticausal")  # structural models; also "null"
     config.data.num_modalities = 2
     config.data.positive_share = 0.5
+    # Training rows (and those of validation and "same") take turns between environments with cues of these strengths,
+    # relative to the model's; none: all as the model says.
+    config.data.environments = ()
     config.data.num_train = 4000
     config.data.num_eval = 2000
     config.model = ConfigDict()

@@ -1,0 +1,46 @@
+"""Published fusions and ways of training, each alone and with C3R, by one budget and one rule of selection.
+
+python -m c3r_jax.sweep --config=configs/sweeps/rivals.py --workdir=runs/rivals
+
+Every rival with a number of its own gets three values of it, with and without C3R, and validation chooses; C3R's own
+weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md says what the cells are, docs/results.md what
+came out.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.sweeps import base
+
+RIVALS = {
+    "mean": {},
+    # Fusions.
+    "late": {"fusion": "late"},
+    "concat": {"fusion": "concat"},
+    "gated": {"fusion": "gated"},
+    "bottleneck": {"fusion": "bottleneck"},
+    "evidential": {"fusion": "evidential", "strength": (0.1, 0.3, 1.0)},
+    "confidence": {"fusion": "confidence", "strength": (0.1, 0.3, 1.0)},
+    # Ways of training.
+    "modality dropout": {"dropout": 0.4},
+    "OGM-GE": {"rival": "ogm_ge", "strength": (0.1, 0.3, 1.0)},
+    "mixup": {"rival": "mixup", "strength": (0.1, 0.4, 1.0)},
+    "CaSN": {"rival": "casn", "strength": (0.1, 0.3, 1.0)},
+    "alignment": {"rival": "alignment", "strength": (0.03, 0.1, 0.3)},
+    "IRM": {"rival": "irm", "strength": (1.0, 10.0, 100.0)},
+    "V-REx": {"rival": "vrex", "strength": (1.0, 10.0, 100.0)},
+    "GroupDRO": {"rival": "group_dro", "strength": (0.01, 0.1, 1.0)},
+}
+
+
+def get_config() -> ConfigDict:
+    """Returns the study of rivals."""
+    config = base.get_config()
+    config.baseline = "mean"
+    config.data.environments = (1.3, 0.7)  # in the mean those of the models; r is .955 and .745, g 1.95 and 1.05
+    cells = {}
+    for name, settings in RIVALS.items():
+        cells[name] = {**settings, "regularised": False}
+        # The weight that the objective's documentation asks for with modality dropout.
+        cells[f"{name} + C3R"] = settings | ({"lambda_n": 2.0} if "dropout" in settings else {})
+    config.cells = ConfigDict(cells)
+    return config
