@@ -102,7 +102,7 @@ def trusted_loss(
     """
     loss = global_mean(evidential_loss(jnp.exp(fused), labels, divergence), where, axis_name)
     own = jax.vmap(partial(evidential_loss, labels=labels, divergence=divergence))(1 + jax.nn.softplus(opinions))
-    return loss + jax.vmap(lambda x, rows: global_mean(x, rows, axis_name))(own, where & present.T).sum()
+    return loss + jax.vmap(lambda x, rows: global_mean(x, rows, axis_name))(own, where[None] & present.T).sum()
 
 
 def ranking_loss(

@@ -22,6 +22,8 @@ from c3r_jax.rivals.settings import BY_ENVIRONMENT, Rival
 if TYPE_CHECKING:
     from c3r_jax.training.method import Method
 
+WEIGHTS = "environment_weights"  # of group_dro, by their name in the state
+
 
 class RivalTerms(NamedTuple):
     """What a rival makes of one global batch.
@@ -29,7 +31,7 @@ class RivalTerms(NamedTuple):
     Attributes:
       task: its loss in the place of the task's; None: the task's stays.
       penalty: what is added to the loss, weighted.
-      state: what the next step needs (group_dro's weights), {} for most.
+      state: what the next step needs anew (group_dro's weights), {} for most.
       scales: {modality: factor of its encoder's gradient} of ogm_ge, {} for others.
     """
 
@@ -51,7 +53,7 @@ class _Rows(NamedTuple):
 def first_state(rival: Rival) -> dict[str, Array]:
     """The state before the first step: equal weights for group_dro, nothing for others."""
     count = rival.environments
-    return {"weights": jnp.full(count, 1 / count, jnp.float32)} if rival.name == "group_dro" else {}
+    return {WEIGHTS: jnp.full(count, 1 / count, jnp.float32)} if rival.name == "group_dro" else {}
 
 
 def rival_terms(
@@ -114,7 +116,7 @@ def rival_terms(
     elif rival.name in BY_ENVIRONMENT:
         logits = predict(fuse(h, present))
         return _by_environment(logits, rows, batch.get("environment"), rival, loss, ramp, state, axis_name)
-    return RivalTerms(task, penalty, state, scales)
+    return RivalTerms(task, penalty, {}, scales)
 
 
 def with_rival(
@@ -181,9 +183,9 @@ def _by_environment(
     own = partial(loss, labels=rows.labels)
     if rival.name == "irm":
         penalty = irm_penalty(own, logits, environment, count, **shared)
-        return RivalTerms(None, ramp * rival.strength * penalty, state, {})
+        return RivalTerms(None, ramp * rival.strength * penalty, {}, {})
     if rival.name == "vrex":
         penalty = vrex_penalty(own(logits), environment, count, **shared)
-        return RivalTerms(None, ramp * rival.strength * penalty, state, {})
-    task, weights = group_dro_loss(own(logits), environment, state["weights"], rival.strength, **shared)
-    return RivalTerms(task, nothing, {"weights": weights}, {})
+        return RivalTerms(None, ramp * rival.strength * penalty, {}, {})
+    task, weights = group_dro_loss(own(logits), environment, state[WEIGHTS], rival.strength, **shared)
+    return RivalTerms(task, nothing, {WEIGHTS: weights}, {})

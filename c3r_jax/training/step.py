@@ -37,9 +37,8 @@ class TrainState(NamedTuple):
       seed: of everything random in training.
       params: the model's parameters.
       opt_state: the optimiser's state.
-      instrument: the running moments' collection, {} without an instrument.
+      instrument: the running moments' collection, {} without an instrument; beside them what a rival keeps.
       ema: averaged parameters, {} if they are not kept.
-      rival: what the method's rival keeps between steps, {} for most.
     """
 
     step: Array
@@ -48,7 +47,6 @@ class TrainState(NamedTuple):
     opt_state: Any
     instrument: dict[str, Array]
     ema: Any
-    rival: dict[str, Array]
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -93,9 +91,8 @@ def init_state(
             seed=jnp.asarray(seed, jnp.uint32),
             params=params,
             opt_state=optimizer.init(split_frozen(params, model)[0]),
-            instrument=dict(variables.get("instrument", {})),
+            instrument={**variables.get("instrument", {}), **first_state(rival)},
             ema=jax.tree.map(jnp.copy, params) if ema else {},  # a copy: the state is given back to its successor
-            rival=first_state(rival),
         )
 
     return init(jax.random.key(seed))
@@ -158,7 +155,9 @@ def train_step(
         encode = partial(apply, model, variables, model.encode)
         h = encode_in_chunks(encode, (batch["inputs"], present, unit_keys), accumulation)
         shared = (model, variables, h, present, batch)
-        rival = rival_terms(*shared, method, step=state.step, state=state.rival, key=rival_key, axis_name=axis_name)
+        rival = rival_terms(
+            *shared, method, step=state.step, state=state.instrument, key=rival_key, axis_name=axis_name
+        )
         rest = method.without_task() if rival is not None and rival.task is not None else method
         loss, (metrics, moments) = _loss(*shared, rest, pair_key, axis_name)
         if rival is not None:
@@ -174,8 +173,11 @@ def train_step(
     updates, opt_state = update(gradient, state.opt_state, trained, value=loss)
     instrument = state.instrument
     if moments is not None:
-        running = Moments(**instrument)
-        instrument = merge_moments(running._replace(count=running.count * moments_decay), moments)._asdict()
+        running = Moments(*(instrument[name] for name in Moments._fields))
+        merged = merge_moments(running._replace(count=running.count * moments_decay), moments)
+        instrument = {**instrument, **merged._asdict()}
+    if rival is not None:
+        instrument = {**instrument, **rival.state}
     metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradient)}
     scale = plateau_scale(opt_state)
     if scale is not None:
@@ -183,12 +185,10 @@ def train_step(
     trained = optax.apply_updates(trained, updates)
     ema = state.ema
     if ema:
-        steps = state.step.astype(jnp.float32)
-        rate = 1 - jnp.minimum(ema_decay, (1 + steps) / (10 + steps))
+        done = state.step.astype(jnp.float32)
+        rate = 1 - jnp.minimum(ema_decay, (1 + done) / (10 + done))
         ema = joined(optax.incremental_update(trained, split_frozen(ema, model)[0], rate), kept)
-    kept_rival = state.rival if rival is None else rival.state
-    done = TrainState(state.step + 1, state.seed, joined(trained, kept), opt_state, instrument, ema, kept_rival)
-    return done, metrics
+    return TrainState(state.step + 1, state.seed, joined(trained, kept), opt_state, instrument, ema), metrics
 
 
 def encode_in_chunks(encode: Callable[..., Any], rows: Any, chunks: int) -> Any:

@@ -15,6 +15,7 @@ from c3r_jax.training.step import step_columns, train_step
 
 METHODS = {  # C3R with dropout, and "permute": tests/parallel/test_strategies.py
     "plain": {"method": "plain"},
+    "ogm_ge, late": {"method": "plain", "rival.name": "ogm_ge", "model.fusion": "late"},
     "attention": {"method": "c3r", "c3r.instrument": "attention"},
     "contrastive": {"task": "softmax", "method": "c3r", "c3r.necessity": "hinge"},
     "kl, cross-attention": {"method": "c3r", "c3r.necessity": "kl", "model.fusion": "cross_attention"},
