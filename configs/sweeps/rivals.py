@@ -3,8 +3,8 @@
 python -m c3r_jax.sweep --config=configs/sweeps/rivals.py --workdir=runs/rivals
 
 Every rival with a number of its own gets three values of it, with and without C3R, and validation chooses; C3R's own
-weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md says what the cells are, docs/results.md what
-came out.
+weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md says what the cells are, docs/results.md
+what came out.
 """
 
 from ml_collections import ConfigDict
