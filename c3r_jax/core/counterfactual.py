@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from c3r_jax.core.tasks import CLASSIFICATION, Task
 COUNTERFACTUAL_MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
 
 Predict = Callable[[Float[Array, "batch features"]], Float[Array, "batch classes"]]
+Direction = Callable[[Array], tuple[Array, Array]]  # at a point: each label's excess and its gradient
 
 
 def counterfactual(
@@ -160,7 +162,17 @@ def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_na
     return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
 
 
-def _check(z, labels, mode, num_steps, step_size, z_c, where, key, task):
+def _check(
+    z: Any,
+    labels: Any,
+    mode: str,
+    num_steps: Any,
+    step_size: Any,
+    z_c: Any,
+    where: Any,
+    key: Array | None,
+    task: Task,
+) -> tuple[Array, Array, Array | None, Array]:
     if mode not in COUNTERFACTUAL_MODES:
         hint = " ('drop' acts on features: use drop_modality)" if mode == "drop" else ""
         raise ValueError(
@@ -184,7 +196,7 @@ def _check(z, labels, mode, num_steps, step_size, z_c, where, key, task):
     return z, labels, z_c, where
 
 
-def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype, task: Task) -> tuple[Array, Array]:
+def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype: Any, task: Task) -> tuple[Array, Array]:
     """How far each row's label is from being told (B,), relative to chance, and its own gradient (B, d), at ``at``."""
 
     def total(point: Array) -> tuple[Array, Array]:
@@ -203,7 +215,7 @@ def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
     return jnp.where(square > 0, g * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def _remove(part: Array, centre: Array, direction: Callable, task: Task) -> Array:
+def _remove(part: Array, centre: Array, direction: Direction, task: Task) -> Array:
     """Takes away the component along -u (towards the label) that exceeds the mean's."""
     excess, gradient = direction(part)
     u = _unit(gradient)
@@ -212,7 +224,7 @@ def _remove(part: Array, centre: Array, direction: Callable, task: Task) -> Arra
     return part - task.removable(along, excess[:, None], slope) * u
 
 
-def _to_chance(part: Array, direction: Callable) -> Array:
+def _to_chance(part: Array, direction: Direction) -> Array:
     """Takes the smallest linearised step after which the label is no likelier than 1/K."""
     excess, gradient = direction(part)  # negative: the label is favoured
     square = jnp.square(gradient).sum(-1)
@@ -220,7 +232,7 @@ def _to_chance(part: Array, direction: Callable) -> Array:
     return part + step[:, None] * gradient
 
 
-def _ascend(z: Array, direction: Callable, step_size: float, num_steps: int, ball: float | None, unit: Array) -> Array:
+def _ascend(z: Array, direction: Direction, step_size: float, num_steps: int, ball: float | None, unit: Array) -> Array:
     """Climbs each row's own loss by step_size * rms(z) in all, within the ball around z."""
     moved = z
     for _ in range(num_steps):

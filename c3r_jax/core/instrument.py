@@ -180,7 +180,7 @@ def check_rows(num_rows: int | None, p: int) -> None:
 
 
 def fit(
-    moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float, stop_gradient: bool = False
+    moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float | Array, stop_gradient: bool = False
 ) -> FirstStage:
     """Fits a first stage from joint moments of instrument columns ``v`` and regressor columns ``h``; no rows needed.
 

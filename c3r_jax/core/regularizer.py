@@ -296,6 +296,7 @@ def hypothetical_representation(
 ) -> Float[Array, "batch features"]:
     """z_bar (B, d) as the configuration asks for it, given the real world's z_c: for training and evaluation alike."""
     if config.through_fuse:
+        assert real.h_hat is not None  # C3RConfig admits it with a first stage alone
         return jnp.where(where[:, None], _neutral(fuse, features, real.h_hat, present, where, axis_name), z)
     return counterfactual(
         predict,
@@ -322,7 +323,9 @@ def _counted(weight: Any, losses: Array) -> Array:
     return jax.lax.stop_gradient(losses) if _is_zero(weight) else losses
 
 
-def _check_batch(features, labels, config, present, where, task):
+def _check_batch(
+    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, task: Task
+) -> tuple[dict[str, Array], Array, Array, Array]:
     """Checks the arguments, and zeroes what is absent or excluded so that it can reach no sum and no gradient."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
@@ -375,7 +378,9 @@ def real_world(
     return real, loss, jax.lax.stop_gradient(batch)
 
 
-def _neutral(fuse, features, h_hat, present, rows, axis_name):
+def _neutral(
+    fuse: Fuse, features: Features, h_hat: Features, present: Array, rows: Array, axis_name: str | None
+) -> Array:
     """fuse(h - h_hat + mean(h_hat)): do(causal part := its mean) where fuse is not affine."""
     means = {name: global_mean(promote(value), rows, axis_name) for name, value in h_hat.items()}
     return fuse({name: h - h_hat[name] + means[name].astype(h.dtype)[None, :] for name, h in features.items()}, present)

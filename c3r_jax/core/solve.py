@@ -5,6 +5,7 @@ TPUs. Newton-Schulz iterations need neither.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -75,7 +76,7 @@ def solve_spd(a: Float[Array, "p p"], b: Float[Array, "p d"], *, condition: floa
         raise ValueError(f"a has shape {a.shape} and b {b.shape}, but (p, p) and (p, d) were expected.")
     inverse = inverse_spd(jax.lax.stop_gradient(a), condition=condition)
 
-    def solve(matvec, rhs):
+    def solve(matvec: Callable[[Array], Array], rhs: Array) -> Array:
         x = _matmul(inverse, rhs)
         return x + _matmul(inverse, rhs - matvec(x))  # one refinement step: residuals at working precision
 
