@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
     """Returns the study of rivals."""
     config = base.get_config()
     config.baseline = "mean"
+    config.train.steps = 300
+    config.train.batch_size = 128
     config.data.environments = (1.3, 0.7)  # in the mean those of the models; r is .955 and .745, g 1.95 and 1.05
     cells = {}
     for name, settings in RIVALS.items():
