@@ -17,7 +17,9 @@ from c3r_jax.commands.flagged import define_run, run_flagged
 from c3r_jax.errors import C3RError
 from c3r_jax.sweep.engine import run_sweep
 from c3r_jax.sweep.grid import check_sweep, read_cells
+from c3r_jax.sweep.pairs import has_pairs, pairs_table
 from c3r_jax.sweep.report import sweep_figure, sweep_table
+from c3r_jax.sweep.trained import run_experiments, trained_cells
 from c3r_jax.training.progress import TrainingProgress
 from c3r_jax.training.workdir import RESULTS, open_workdir, write_text
 
@@ -43,6 +45,8 @@ def main(program: str, command: str) -> None:
             sys.exit(f"{program}: config.baseline is {config.baseline!r}: expected one of the cells' names.")
         workdir = open_workdir(flags.FLAGS.workdir, config)
         total, done = sum(len(cell.runs("", config.seeds)) for cell in cells) * len(config.data.worlds), 0
+        each = sum(len(cell.runs("", config.experiments.seeds)) for cell in trained_cells(cells))
+        total += each * len(config.experiments.names)
         with TrainingProgress(total, 0, 1, "sweep", unit="runs") as progress:
 
             def on_done(count: int) -> None:
@@ -52,17 +56,22 @@ def main(program: str, command: str) -> None:
                 progress.note(done, "")
 
             records = run_sweep(config, cells, workdir, on_done)
+            records += run_experiments(config, cells, workdir, on_done)
     except C3RError as error:
         sys.exit(f"{program}: {error}")
     tables = {
         world: sweep_table(records, world, baseline=config.baseline, select_by=config.select_by)
         for world in config.data.worlds
     }
-    text = "\n\n".join(f"## {world}\n\n{table.to_markdown()}" for world, table in tables.items())
+    if has_pairs(records):
+        for world in (*config.data.worlds, *config.experiments.names):
+            tables[f"{world}: alone and with C3R"] = pairs_table(records, world, select_by=config.select_by)
+    text = "\n\n".join(f"## {title}\n\n{table.to_markdown()}" for title, table in tables.items())
     content = {"schema": 1, "config": json.loads(config.to_json()), "runs": records}
     write_text(workdir / RESULTS, json.dumps(content, indent=1))
     write_text(workdir / "results.md", text + "\n")
-    sweep_figure(records, config.data.worlds, pathlib.Path(workdir) / "sweep.png", select_by=config.select_by)
+    if config.data.worlds:
+        sweep_figure(records, config.data.worlds, pathlib.Path(workdir) / "sweep.png", select_by=config.select_by)
     print(f"\n{text}\n\n{len(records)} runs; wrote {workdir / 'results.md'} in {time.monotonic() - began:.0f} s")
 
 

@@ -158,6 +158,8 @@ def check_sweep(config: ConfigDict) -> None:
         ("train.batch_size", 2),
         ("model.dim", 1),
         ("memory_mib", 1),
+        ("experiments.seeds", 1),
+        ("experiments.steps", 0),
     ):
         part = config
         for key in name.split("."):
@@ -169,8 +171,10 @@ def check_sweep(config: ConfigDict) -> None:
             f"config.data.environments are {config.data.environments}: expected numbers >= 0, the strength of the cues "
             "in each environment relative to the model's, or none."
         )
-    if not config.data.worlds:
-        raise ConfigError("config.data.worlds is empty: name at least one structural model.")
+    if not config.data.worlds and not config.experiments.names:
+        raise ConfigError(
+            "config.data.worlds is empty: name at least one structural model, or config.experiments.names."
+        )
     for world in config.data.worlds:
         if world not in MODELS:
             raise ConfigError(f"config.data.worlds has {world!r}: expected some of {', '.join(MODELS)}.")

@@ -85,7 +85,7 @@ def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_
         row.append(metric_stat(describe([r["risk"]["total"] for r in found]), "C3 risk"))
         shared = sorted(by_seed.keys() & base.keys())
         gains = [100 * (by_seed[s]["accuracy"][Z]["shift"] - base[s]["accuracy"][Z]["shift"]) for s in shared]
-        row.append("" if not gains or by_seed is base else _gain(gains))
+        row.append("" if not gains or by_seed is base else gain(gains))
         broken = sum(not r["finite"] for r in found)
         rows.append((label + (f" ({broken} of {len(found)} runs not finite)" if broken else ""), *row))
     seeds = sorted({record["seed"] for record in records})
@@ -102,7 +102,8 @@ def _accuracy(values: Sequence[float]) -> str:
     return metric_stat(describe(values), "accuracy")
 
 
-def _gain(gains: Sequence[float]) -> str:
+def gain(gains: Sequence[float]) -> str:
+    """Mean of paired gains with its bootstrap interval, as tables show it."""
     if len(gains) == 1:
         return f"{gains[0]:+.1f}"
     low, high = bootstrap_interval(gains)
