@@ -19,7 +19,7 @@ from c3r_jax.sweep.engine import run_sweep
 from c3r_jax.sweep.grid import check_sweep, read_cells
 from c3r_jax.sweep.pairs import has_pairs, pairs_table
 from c3r_jax.sweep.report import sweep_figure, sweep_table
-from c3r_jax.sweep.trained import run_experiments, trained_cells
+from c3r_jax.sweep.trained import experiment_runs, run_experiments, trained_cells
 from c3r_jax.training.progress import TrainingProgress
 from c3r_jax.training.workdir import RESULTS, open_workdir, write_text
 
@@ -45,7 +45,7 @@ def main(program: str, command: str) -> None:
             sys.exit(f"{program}: config.baseline is {config.baseline!r}: expected one of the cells' names.")
         workdir = open_workdir(flags.FLAGS.workdir, config)
         total, done = sum(len(cell.runs("", config.seeds)) for cell in cells) * len(config.data.worlds), 0
-        each = sum(len(cell.runs("", config.experiments.seeds)) for cell in trained_cells(cells))
+        each = sum(len(experiment_runs(config, cell, "")) for cell in trained_cells(cells))
         total += each * len(config.experiments.names)
         with TrainingProgress(total, 0, 1, "sweep", unit="runs") as progress:
 

@@ -61,9 +61,9 @@ def pairs_table(records: Sequence[Record], world: str, *, select_by: str) -> Tab
     seeds = {record["seed"] for record in records if record["world"] == world}
     notes = (
         f"World {world}, {len(seeds)} seeds; accuracy through z in %, mean ± standard deviation. The worst case is the "
-        "lowest accuracy over the shifted tests (over all tests where nothing is shifted), run by run. Gains are paired "
-        "by seed, with a 95 % bootstrap interval over seeds, which is too narrow with few of them. A cell's settings are "
-        f"selected by {select_by}. Best in the worst case: {best}, {100 * worst[best]:.1f}.",
+        "lowest accuracy over the shifted tests (over all tests where nothing is shifted), run by run. Gains are "
+        "paired by seed, with a 95 % bootstrap interval over seeds, which is too narrow with few of them. A cell's "
+        f"settings are selected by {select_by}. Best in the worst case: {best}, {100 * worst[best]:.1f}.",
     )
     header = ("method", "same", "worst case", "same, + C3R", "worst case, + C3R", "gain in the worst case")
     return Table(header, tuple(rows), notes=notes)

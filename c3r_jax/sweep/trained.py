@@ -24,6 +24,13 @@ def trained_cells(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if not cell.official and cell.rival.name not in BY_ENVIRONMENT]
 
 
+def experiment_runs(config: ConfigDict, cell: Cell, name: str) -> list[SweepRun]:
+    """The runs of a cell in one experiment: of every setting of its grid, or of the middle one alone."""
+    if not config.experiments.tuned:
+        cell = cell._replace(grid={weight: values[len(values) // 2 :][:1] for weight, values in cell.grid.items()})
+    return cell.runs(name, config.experiments.seeds)
+
+
 def experiment_config(config: ConfigDict, cell: Cell, run: SweepRun) -> ConfigDict:
     """The configuration of one run: the experiment's own, but for what the cell says of fusion, rival and dropout.
 
@@ -73,7 +80,7 @@ def run_experiments(
     records = []
     for name in config.experiments.names:
         for cell in trained_cells(cells):
-            for run in cell.runs(name, config.experiments.seeds):
+            for run in experiment_runs(config, cell, name):
                 place = workdir / name / re.sub(r"[^\w.=+-]+", "_", run.label) / f"seed_{run.seed}"
                 records.append(_record(run, experiment_config(config, cell, run), place))
                 if on_done:

@@ -27,12 +27,13 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 256
     config.train.learning_rate = 2e-3
     config.train.weight_decay = 1e-3
-    # Configurations that are trained and evaluated as train.py and eval.py do, each with the study's fusions, rivals and
-    # dropout, and C3R as it is in the configuration.
+    # Configurations that are trained and evaluated as train.py and eval.py do, each with the study's fusions, rivals
+    # and dropout, and C3R as it is in the configuration.
     config.experiments = ConfigDict()
     config.experiments.names = ()  # e.g. emoji_shift
     config.experiments.seeds = 1
     config.experiments.steps = 0  # 0: the configuration's own
     config.experiments.path = ""  # of prepared sets
+    config.experiments.tuned = True  # False: of a cell's values the middle one alone, without selection
     config.cells = ConfigDict()
     return config
