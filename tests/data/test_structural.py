@@ -127,3 +127,20 @@ def test_same_seed_same_numbers_and_other_seeds_others():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_cues_of_another_strength():
+    """Of strength 0 they say nothing of the label, of strength s as much as asked; all else stays."""
+    for name, letter in (("anticausal", "c"), ("confounded", "u")):
+        world = StructuralModel(name)
+        usual, asked = world.sample(4000, seed=1), world.sample(4000, seed=1, cue_strength=1.0)
+        np.testing.assert_array_equal(usual.inputs["m1"], asked.inputs["m1"])
+        np.testing.assert_array_equal(usual.labels, asked.labels)
+        none = world.sample(4000, seed=1, cue_strength=np.zeros(4000))
+        assert abs((none.factors[f"{letter}_m1"] == none.labels).mean() - 0.5) < 0.03
+        np.testing.assert_array_equal(none.factors["s"], usual.factors["s"])
+    strong = StructuralModel("anticausal").sample(4000, seed=1, cue_strength=1.3)
+    assert abs((strong.factors["c_m1"] == strong.labels).mean() - (0.5 + 0.35 * 1.3)) < 0.02
+    for wrong in (1.5, -0.1, np.ones(3)):
+        with pytest.raises(ValueError, match="cue_strength is"):
+            StructuralModel("anticausal").sample(4000, seed=1, cue_strength=wrong)

@@ -1,0 +1,125 @@
+"""The study of rivals: its cells, its environments, real inputs, and the table of pairs."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from c3r_jax.errors import ConfigError
+from c3r_jax.estimator.compiled import STRENGTH
+from c3r_jax.models.twin import ROUTES
+from c3r_jax.rivals.settings import RIVALS
+from c3r_jax.sweep import trained
+from c3r_jax.sweep.engine import make_data
+from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
+from c3r_jax.sweep.pairs import has_pairs, pairs_table
+from configs.sweeps import rivals
+
+
+def test_every_rival_is_there_with_and_without_c3r():
+    config = rivals.get_config()
+    check_sweep(config)
+    cells = {cell.name: cell for cell in read_cells(config)}
+    alone = [name for name in cells if not name.endswith(" + C3R")]
+    assert len(cells) == 2 * len(alone) and {cell.rival.name for cell in cells.values()} == set(RIVALS)
+    fusions = {"mean", "late", "concat", "gated", "bottleneck", "evidential", "confidence"}
+    assert {cell.fusion for cell in cells.values()} == fusions
+    for name in alone:
+        one, both = cells[name], cells[f"{name} + C3R"]
+        assert not one.regularised and both.regularised
+        assert (one.fusion, one.rival, one.dropout, one.grid) == (both.fusion, both.rival, both.dropout, both.grid)
+        assert len(one.grid.get("strength", (1, 1, 1))) == 3  # the same budget for each
+
+
+def test_strengths_share_a_program():
+    config = rivals.get_config()
+    cell = next(cell for cell in read_cells(config) if cell.name == "IRM")
+    runs = cell.runs("confounded", 1)
+    assert [run.label for run in runs] == ["IRM strength=1", "IRM strength=10", "IRM strength=100"]
+    assert len({structure(config, cell, run) for run in runs}) == 1
+    np.testing.assert_allclose([weights(cell, run)[STRENGTH] for run in runs], [1, 10, 100])
+
+
+def test_environments_differ_in_their_cues_alone():
+    config = rivals.get_config()
+    data = make_data(config, SweepRun("anticausal", "mean", (), 0)).train
+    config.data.environments = ()
+    whole = make_data(config, SweepRun("anticausal", "mean", (), 0)).train
+    assert whole.environment is None
+    np.testing.assert_array_equal(data.environment, np.arange(4000) % 2)
+    np.testing.assert_array_equal(data.labels, whole.labels)
+    same = [(data.inputs["m1"][e::2] == whole.inputs["m1"][e::2]).all(1).mean() for e in range(2)]
+    assert all(0.85 < share < 0.93 for share in same)  # |.85 - .955| and |.85 - .745| of the cues are other ones
+
+
+@pytest.mark.parametrize(
+    ("cell", "environments", "message"),
+    [
+        ({"rival": "irm"}, (), "the training rows have 0 of them"),
+        ({"rival": "sum"}, (1.0, 0.5), "Rival.name is 'sum'"),
+        ({"rival": "mixup", "strength": (0.0, 1.0)}, (), "mixup draws from Beta"),
+        ({"rival": "mixup", "fusion": "evidential"}, (), "has a loss of its own"),
+        ({"fusion": "sum"}, (), "config.model.fusion is 'sum'"),
+    ],
+)
+def test_cells_refused(cell, environments, message):
+    config = rivals.get_config()
+    config.data.environments = environments
+    config.cells = ConfigDict({"odd": cell})
+    with pytest.raises(ConfigError, match=message):
+        read_cells(config)
+
+
+def record(cell, seed, worst, validation=0.8, label=None):
+    tests = {"validation": validation, "same": 0.9, "shift": 0.95, "noise, shift": worst}
+    accuracy = dict.fromkeys(ROUTES, tests)
+    return {
+        "world": "w", "cell": cell, "label": label or cell, "seed": seed, "finite": True, "accuracy": accuracy
+    }  # fmt: skip
+
+
+def test_pairs_are_compared_seed_by_seed_in_the_worst_case():
+    records = [record("late", s, 0.5 + 0.1 * s) for s in (0, 1)]
+    records += [record("late + C3R", s, 0.55 + 0.1 * s, label="late + C3R strength=1") for s in (0, 1)]
+    records += [record("late + C3R", s, 0.99, validation=0.7, label="late + C3R strength=2") for s in (0, 1)]
+    records += [record("concat", s, 0.97) for s in (0, 1)]  # has no pair
+    assert has_pairs(records) and not has_pairs(records[-2:])
+    table = pairs_table(records, "w", select_by="validation_accuracy")
+    assert table.rows == (("late", "90.0 ± 0.0", "55.0 ± 7.1", "90.0 ± 0.0", "60.0 ± 7.1", "+5.0 (+5.0 to +5.0)"),)
+    assert "Best in the worst case: late + C3R, 60.0." in table.notes[0]
+
+
+def test_cells_on_real_inputs(tmp_path, monkeypatch):
+    """What a run is configured as, and what of its results goes where; training itself is train.py's."""
+    config = rivals.get_config()
+    config.experiments.names, config.experiments.steps, config.experiments.tuned = ("emoji_shift",), 20, False
+    config.experiments.path = "somewhere"
+    chosen = [cell for cell in read_cells(config) if cell.name in ("IRM", "mixup + C3R", "modality dropout")]
+    fitted = []
+
+    def evaluated(place, split=None):
+        value = 0.3 if split == "shift" else 0.6
+        rows = [
+            {"name": name, "group": group, "routes": {route: {"accuracy": value} for route in ROUTES}}
+            for name, group in (("all", "clean"), ("image only", "subset"))
+        ]
+        return {"conditions": rows, "risk": {"total": 0.5}}
+
+    class Result:
+        best = 0.7
+
+    monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
+    monkeypatch.setattr(trained, "evaluate", evaluated)
+    records = trained.run_experiments(config, chosen, tmp_path)
+    assert [r["label"] for r in records] == ["modality dropout", "mixup + C3R strength=0.4"]  # IRM needs environments
+    (dropout, _), (mixup, place) = fitted
+    assert (dropout.method, dropout.modality_dropout.switch, mixup.method) == ("plain", "on", "c3r")
+    assert (mixup.rival.name, mixup.rival.strength, mixup.train.steps) == ("mixup", 0.4, 20)
+    assert mixup.optimizer.warmup_steps < 20 and mixup.data.path == "somewhere" and mixup.c3r.lambda_n == 0.5
+    assert place.relative_to(tmp_path).as_posix() == "emoji_shift/mixup_+_C3R_strength=0.4/seed_0"
+    expected = {"validation": 0.7, "same": 0.6, "image only": 0.6, "shift": 0.3, "image only, shift": 0.3}
+    assert records[0]["accuracy"]["representation"] == expected
+    config.experiments.tuned = True
+    assert len(trained.experiment_runs(config, chosen[1], "emoji_shift")) == 3
+    config.experiments.names = ("nothing",)
+    with pytest.raises(ConfigError, match="config.experiments.names has 'nothing'"):
+        trained.run_experiments(config, chosen, tmp_path)
