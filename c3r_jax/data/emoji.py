@@ -160,7 +160,7 @@ def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {SPLITS}: name a split of the emoji set.")
     if not 1 <= image_size <= 256:
-        raise ValueError(f"image_size is {image_size}, expected 1 to 256: the images in the file are 64 x 64.")
+        raise DataError(f"image_size is {image_size}, expected 1 to 256: the images in the file are 64 x 64.")
     index, archive, digest = read_index(path)
     items = index["items"]
     info = DatasetInfo(

@@ -51,6 +51,8 @@ def split_modalities(x: Any, modalities: Mapping[str, Any] | None = None) -> dic
             f"X is {type(x).__name__}, but a dict of arrays by modality was expected, a data frame with two levels of "
             "columns, or one array together with modalities={name: columns}."
         )
+    if not parts:
+        raise DataError("X has no modality: give a dict of at least two arrays by modality.")
     matrices = {str(name): _matrix(f"X[{name!r}]", parts[name]) for name in sorted(parts, key=str)}
     rows = {name: len(matrix) for name, matrix in matrices.items()}
     if len(set(rows.values())) > 1:

@@ -14,6 +14,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from c3r_jax.errors import CheckpointError, WorkdirError
 from c3r_jax.parallel.hosts import agreed, barrier, held_by_all, is_primary
 
+JSON_FILES = ("metrics/metrics", "progress/metadata")  # of a checkpoint, read before any of it is used
+
 
 class Checkpoints:
     """The checkpoints of a working directory: the best by the selection value and the last few.
@@ -132,10 +134,10 @@ class Checkpoints:
         )
 
     def _damage(self, step: int) -> str | None:
-        """Says what is wrong with a checkpoint's files, or None; one without checksums cannot be judged so."""
+        """Says what is wrong with a checkpoint's files, or None; without checksums, few can be judged."""
         seal = self._seals / f"{step}.json"
         if not seal.exists():
-            return None
+            return next(filter(None, (_json_damage(self.directory / str(step), name) for name in JSON_FILES)), None)
         try:
             expected = json.loads(seal.read_text())
         except (OSError, ValueError) as error:
@@ -203,6 +205,14 @@ class Checkpoints:
         """Finishes and seals what is in flight."""
         self.seal()
         self._manager.close()
+
+
+def _json_damage(directory: pathlib.Path, name: str) -> str | None:
+    try:
+        json.loads((directory / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"its file {name} cannot be read ({type(error).__name__})"
+    return None
 
 
 def _checksums(directory: pathlib.Path) -> dict[str, str]:

@@ -155,7 +155,14 @@ class Experiment(NamedTuple):
         batch = self.example_batch()
         train = self.config.train
         settings = {"ema": train.ema_decay > 0, "rival": self.method.rival}
-        return lambda: init_state(self.model, self.optimizer, batch, self.config.seed, **settings)
+
+        def make() -> TrainState:
+            try:
+                return init_state(self.model, self.optimizer, batch, self.config.seed, **settings)
+            except (ValueError, TypeError, ArithmeticError) as error:
+                raise ConfigError(f"config.model cannot be built for these data: {error}") from error
+
+        return make
 
 
 def build_experiment(

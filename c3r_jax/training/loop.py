@@ -105,6 +105,8 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     """
     with StopRequest() as stop:
         experiment = build_experiment(config)
+        make_state = experiment.state_maker()
+        jax.eval_shape(make_state)  # a model that cannot be built leaves no directory behind
         path = open_workdir(workdir, config)
         other = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
         with alone(path, other) if is_primary() else contextlib.nullcontext():
@@ -113,7 +115,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
                 write_text(path / "standardisation.json", experiment.standardisation.to_json())
             checkpoints = Checkpoints(path, config.train.keep_last)
             try:
-                return _fit(experiment, path, checkpoints, stop)
+                return _fit(experiment, make_state, path, checkpoints, stop)
             except OSError as error:
                 if error.filename is None and error.errno is None:
                     raise
@@ -123,10 +125,16 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
                 ) from error
 
 
-def _fit(experiment: Experiment, path: pathlib.Path, checkpoints: Checkpoints, stop: StopRequest) -> FitResult:
+def _fit(
+    experiment: Experiment,
+    make_state: Callable[[], TrainState],
+    path: pathlib.Path,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+) -> FitResult:
     config, train = experiment.config, experiment.config.train
     iterator = experiment.train_iterator()
-    state, start, standing = _resume(experiment, checkpoints, iterator)
+    state, start, standing = _resume(experiment, make_state, checkpoints, iterator)
     prepared = _preparation(experiment, state)
     log = MetricsLog(path, after=start, validated=standing.validated) if is_primary() else NoLog()
     schedule = build_schedule(config.optimizer, train.steps)
@@ -198,9 +206,11 @@ def _is_over(selection: Selection, patience: int) -> bool:
     return 0 < patience <= selection.worse
 
 
-def _resume(experiment: Experiment, checkpoints: Checkpoints, iterator: Any) -> tuple[TrainState, int, Standing]:
+def _resume(
+    experiment: Experiment, make_state: Callable[[], TrainState], checkpoints: Checkpoints, iterator: Any
+) -> tuple[TrainState, int, Standing]:
     """The newest whole checkpoint's state or a fresh one, on the devices; the data iterator goes to the same place."""
-    devices, make_state = experiment.devices, experiment.state_maker()
+    devices = experiment.devices
     if not checkpoints.exist():
         weights = read_weights(experiment.config, experiment.model, jax.eval_shape(make_state).params)
         state = devices.init(make_state)

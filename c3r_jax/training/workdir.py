@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from c3r_jax.configurations import base_config
 from c3r_jax.errors import WorkdirError
 from c3r_jax.parallel.hosts import barrier, is_primary
+from c3r_jax.training.events import Events
 
 RESULTS = "results.json"
 FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers")  # may change when a run goes on
@@ -161,21 +162,18 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: pathlib.Path, after: int, validated: int):
-        from tensorboardX import SummaryWriter  # here: importing it takes half a second that evaluation need not spend
-
         self.path = workdir / "metrics.jsonl"
         last = {"validation": validated}
         kept = [line for line in read_history(workdir) if line["step"] <= last.get(line["split"], after)]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(self.path, "a", encoding="utf-8")  # open as long as the run
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=after + 1)
+        self._events = Events(workdir / "tensorboard", after + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """Appends one line and its events."""
         self._file.write(json.dumps({"step": step, "split": split, "values": values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        self._events.write(step, {f"{split}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
         """Flushes both."""

@@ -36,7 +36,7 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any]:
         wrong = [name for name, file in manifest["files"].items() if found[name] != file["bytes"]]
         if manifest["format"] != FORMAT:
             raise DataError(f"{path} has format {manifest['format']}, expected {FORMAT}: prepare the set again.")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
