@@ -1,7 +1,7 @@
 # Needs make and Python 3.11 or newer; everything else is installed into .venv. `make` alone lists the targets.
 # Only relative paths are used, so the repository may live under a path with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help demo results test lint bench docs coverage dist clean venv venv-dev venv-docs
+.PHONY: help demo results test chaos lint bench docs coverage dist clean venv venv-dev venv-docs
 .NOTPARALLEL:
 
 VENV := .venv
@@ -12,11 +12,13 @@ WORKERS ?= 2
 DATA ?= runs/data
 SETS ?= watch uci_views stamps
 SEEDS ?= 5
+BUDGET ?= short
 
 help:
 	@echo "make demo    set up, train, evaluate, write runs/demo/report.html"
 	@echo "make results train all methods on the real sets prepared in DATA=$(DATA) (docs/real_sets.md), into runs/NAME"
 	@echo "make test    set up, then lint, types, doctests and tests (with TORCH=2.13.0 also against PyTorch)"
+	@echo "make chaos   set up, then try to lose a run, figures in runs/chaos (BUDGET=long: an hour; docs/reliability.md)"
 	@echo "make lint    set up, then lint and types only"
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
 	@echo "make docs    set up, then the documentation as a site in build/site, with every link checked"
@@ -42,6 +44,9 @@ test: lint
 	@if $(RUN) -c "import torch" 2>/dev/null; then \
 	  echo "$(RUN) -m pytest -n $(WORKERS) tests/parity"; $(RUN) -m pytest -n $(WORKERS) tests/parity; \
 	fi
+
+chaos: venv-dev
+	$(RUN) -m tests.chaos --budget $(BUDGET)
 
 lint: venv-dev
 	$(RUN) -m ruff check $(wildcard $(CODE))

@@ -16,6 +16,8 @@ from c3r_jax.parallel.hosts import agreed, barrier, held_by_all, is_primary
 
 JSON_FILES = ("metrics/metrics", "progress/metadata")  # of a checkpoint, read before any of it is used
 
+OWN = "this list"  # the name under which a list of checksums has its own
+
 
 class Checkpoints:
     """The checkpoints of a working directory: the best by the selection value and the last few.
@@ -86,7 +88,8 @@ class Checkpoints:
             seal = self._seals / f"{step}.json"
             if not seal.exists():
                 temporary = seal.with_suffix(".tmp")
-                temporary.write_text(json.dumps(_checksums(self.directory / str(step)), indent=1))
+                sums = _checksums(self.directory / str(step))
+                temporary.write_text(json.dumps({**sums, OWN: _own_checksum(sums)}, indent=1))
                 temporary.replace(seal)
         for seal in self._seals.glob("*.json") if is_primary() else ():
             if int(seal.stem) not in steps:
@@ -139,9 +142,11 @@ class Checkpoints:
         if not seal.exists():
             return next(filter(None, (_json_damage(self.directory / str(step), name) for name in JSON_FILES)), None)
         try:
-            expected = json.loads(seal.read_text())
-        except (OSError, ValueError) as error:
+            expected = dict(json.loads(seal.read_text()))
+        except (OSError, ValueError, TypeError) as error:
             return f"its checksums in {seal} cannot be read ({error})"
+        if expected.pop(OWN, None) not in (None, _own_checksum(expected)):  # earlier versions wrote none
+            return f"its checksums in {seal} are changed"
         found = _checksums(self.directory / str(step))
         for name, checksum in expected.items():
             if found.get(name) != checksum:
@@ -205,6 +210,11 @@ class Checkpoints:
         """Finishes and seals what is in flight."""
         self.seal()
         self._manager.close()
+
+
+def _own_checksum(sums: dict[str, str]) -> str:
+    """SHA-256 of the list of checksums itself."""
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def _json_damage(directory: pathlib.Path, name: str) -> str | None:

@@ -12,9 +12,12 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # before JAX picks its devices
 
+from absl import logging
+
 from tests.chaos.lines import BUDGETS, Line, table
 from tests.chaos.runs import Place
 
+logging.set_verbosity(logging.ERROR)  # what is logged is looked at where it counts
 THEMES = ("security", "numbers", "damage", "inputs", "resume", "determinism", "soak")
 
 

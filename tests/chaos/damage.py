@@ -36,6 +36,9 @@ def delete(path):
     path.unlink()
 
 
+WAYS = (truncate, empty, flip, delete)
+
+
 @contextlib.contextmanager
 def warnings_of(logger="absl"):
     """What is logged meanwhile."""
@@ -44,15 +47,17 @@ def warnings_of(logger="absl"):
     handler.emit = lambda record: said.append(record.getMessage())
     named = logging.getLogger(logger)
     named.addHandler(handler)
-    named.propagate = False
+    level, named.propagate = named.level, False
+    named.setLevel(logging.WARNING)
     try:
         yield said
     finally:
         named.removeHandler(handler)
+        named.setLevel(level)
         named.propagate = True
 
 
-def every_file(place: Place, config) -> Line:
+def every_file(place: Place, config, ways=WAYS, steps=STEPS, every=EVERY) -> Line:
     """Each file of the newest checkpoint, and its list of checksums, in four ways."""
 
     def work(line: Line) -> None:
@@ -60,10 +65,10 @@ def every_file(place: Place, config) -> Line:
         fit(config, path)
         experiment = build_experiment(config)
         template = experiment.devices.template(experiment.state_maker())
-        files = [p for p in (path / "checkpoints" / str(STEPS)).rglob("*") if p.is_file()]
-        files.append(path / "checksums" / f"{STEPS}.json")
+        files = [p for p in (path / "checkpoints" / str(steps)).rglob("*") if p.is_file()]
+        files.append(path / "checksums" / f"{steps}.json")
         for file in files:
-            for harm in (truncate, empty, flip, delete):
+            for harm in ways:
                 if harm is not delete and not file.stat().st_size:
                     continue  # an empty file has nothing to lose
                 copy = place.root / "damaged"
@@ -75,12 +80,12 @@ def every_file(place: Place, config) -> Line:
                     step, _, _ = checkpoints.restore(checkpoints.newest_first, template)
                     checkpoints.close()
                 unsealed = harm is delete and file.parent.name == "checksums"  # then nothing is known of it
-                told = any(file.name in text and f"Checkpoint {STEPS}" in text for text in said)
-                held = step == STEPS if unsealed else step == STEPS - EVERY and told
+                told = any(file.name in text and f"Checkpoint {steps}" in text for text in said)
+                held = step == steps if unsealed else step == steps - every and told
                 line.check(held, f"{harm.__name__} {file.relative_to(path)}: restored {step}; {said}")
         status = fit(config, copy)
-        line.check(status.steps == STEPS and state_digest(copy) == state_digest(path), "the run made anew differs")
-        line.figures = {"files": len(files), "ways": 4}
+        line.check(status.steps == steps and state_digest(copy) == state_digest(path), "the run made anew differs")
+        line.figures = {"files": len(files), "ways": len(ways)}
 
     return tried("a damaged file of the newest checkpoint is named, the one before used", work)
 

@@ -40,7 +40,7 @@ from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import Place
 from tests.chaos.security import tar_of, zipped
 
-SECONDS = 20  # after which a case counts as hanging
+SECONDS = 120  # after which a case counts as hanging
 
 json_values = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=8),
