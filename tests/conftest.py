@@ -62,8 +62,13 @@ def small_emoji(tmp_path_factory):
 @pytest.fixture
 def small_config(small_emoji):
     """The emoji configuration, shrunk; one step takes milliseconds."""
+    return shrunk(small_emoji)
+
+
+def shrunk(emoji):
+    """The emoji configuration on another file, with the smallest of everything."""
     config = get_config()
-    config.data.path = str(small_emoji)
+    config.data.path = str(emoji)
     config.data.image_size = 16
     config.data.text_length = 16
     config.model.dim = 4

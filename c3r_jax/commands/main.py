@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": Command("c3r_jax.sweep.__main__", "run", "run an ablation study as one vmapped program"),
     "prepare": Command("c3r_jax.data.prepare", "main", "prepare a benchmark that is on disk"),
     "report": Command("c3r_jax.report.__main__", "main", "compare runs, or explain one prediction"),
+    "export": Command("c3r_jax.commands.export", "main", "write StableHLO, weights and a model card, free of c3r_jax"),
     "doctor": Command("c3r_jax.commands.doctor", "main", "check this machine and say what to mend"),
     "demo": Command("c3r_jax.demo", "run", "four methods, three seeds, one robustness table"),
     "completion": Command("c3r_jax.commands.completion", "main", "print a completion script for bash, zsh or fish"),
@@ -51,6 +52,8 @@ def help_text() -> str:
             "  c3r doctor",
             "  c3r train --config=emoji --workdir=runs/emoji --config.method=c3r",
             "  c3r eval --workdir=runs/emoji",
+            "  c3r report explain --workdir runs/emoji --example 1405",
+            "  c3r export --workdir runs/emoji --out exported",
             "",
             "`c3r COMMAND --help` has the flags of a command, and examples.",
         ]

@@ -125,6 +125,7 @@ def drop_modality(
     present: Bool[Array, "batch modalities"] | None = None,
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
+    mean: Float[Array, " _"] | None = None,
 ) -> dict[str, Float[Array, "batch _"]]:
     """Intervenes on one modality, do(h[name] := its mean): is this modality necessary for the prediction?
 
@@ -134,12 +135,13 @@ def drop_modality(
       present: (B, M) bool, columns in the sorted order of the names; the mean is over the rows that have it. None: all.
       where: (B,) bool, rows that count. None: all.
       axis_name: mapped axis over which the batch is split.
+      mean: (d_name,) to be used instead, such as the training set's: then no row depends on the others.
 
     Returns:
       The features with ``features[name]`` constant over the batch.
 
     Raises:
-      ValueError: if the modality is unknown.
+      ValueError: if the modality is unknown, or ``mean`` has another width.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -150,10 +152,16 @@ def drop_modality(
     if name not in features:
         raise ValueError(f"modality {name!r} is unknown: expected one of {', '.join(features)}.")
     values = check_float(f"features[{name!r}]", features[name], 2)
-    rows = check_where(where, values.shape[0])
-    if present is not None:
-        rows = rows & jnp.asarray(present)[:, sorted(features).index(name)]
-    mean = global_mean(promote(values), rows, axis_name).astype(values.dtype)
+    if mean is None:
+        rows = check_where(where, values.shape[0])
+        if present is not None:
+            rows = rows & jnp.asarray(present)[:, sorted(features).index(name)]
+        mean = global_mean(promote(values), rows, axis_name)
+    mean = jnp.asarray(mean, values.dtype)
+    if mean.shape != values.shape[1:]:
+        raise ValueError(
+            f"mean has shape {mean.shape}, but {values.shape[1:]} was expected, as features[{name!r}] has."
+        )
     return {**features, name: jnp.broadcast_to(mean[None, :], values.shape)}
 
 

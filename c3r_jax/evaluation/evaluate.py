@@ -8,9 +8,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from c3r_jax.data import Condition
 from c3r_jax.errors import ConfigError
@@ -19,9 +17,9 @@ from c3r_jax.evaluation.pretrained import pretrained_scores
 from c3r_jax.evaluation.robustness import read_baseline, results_folder, robustness_report
 from c3r_jax.evaluation.scores import score_of
 from c3r_jax.evaluation.scoring import scored_run
-from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import Experiment, build_experiment
-from c3r_jax.training.workdir import RESULTS, read_config, write_text
+from c3r_jax.evaluation.trained import open_run, restore_best
+from c3r_jax.training.experiment import Experiment
+from c3r_jax.training.workdir import RESULTS, write_text
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
 
@@ -53,23 +51,15 @@ def evaluate(
       WorkdirError, CheckpointError, DataError, ConfigError: if something needed is missing or damaged.
     """
     path = pathlib.Path(workdir)
-    config = as_evaluated(read_config(path))
-    if split is not None:
-        config.eval.split = split
-    saved = [path / name for name in ("tokenizer.json", "standardisation.json")]
-    experiment = build_experiment(
-        config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved)
-    )
+    experiment = open_run(path, split)
+    config = experiment.config
     conditions = conditions_of(experiment, protocols)
     other = None if baseline is None else _baseline(experiment, baseline, split, protocols, conditions)
-    checkpoints = Checkpoints(path, config.train.keep_last)
-    template = experiment.devices.template(experiment.state_maker())
-    step, state, _ = checkpoints.restore(checkpoints.best_first, template)
-    checkpoints.close()
+    step, params = restore_best(experiment, path)
     score = pretrained_scores if experiment.method.contrastive else scored_run
     results = {
         "schema": 1,
-        **score(experiment, experiment.devices.put(state.evaluated), conditions),
+        **score(experiment, params, conditions),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
         "versions": {
             "python": platform.python_version(),
@@ -93,18 +83,6 @@ def evaluate(
     results = _finite(results)
     write_text(out / RESULTS, json.dumps(results, indent=1))
     return results
-
-
-def as_evaluated(config: ConfigDict) -> ConfigDict:
-    """The configuration without what is of training alone: chunks, crops of volumes, a mesh of other machines."""
-    config.train.accumulation = 1
-    if config.eval.whole_volumes:
-        config.data.volume_size = ()
-    shared = config.parallel.fsdp * config.parallel.tensor
-    if jax.device_count() % shared or jax.local_device_count() % config.parallel.tensor:
-        # Trained on other machines: here all devices share what they hold.
-        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
-    return config
 
 
 def _baseline(

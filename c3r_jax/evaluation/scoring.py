@@ -1,5 +1,6 @@
 """What a trained run scores, for any labelled task: both routes under every condition, risks, diagnostics, warnings."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from c3r_jax.data import Condition
 from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.causal import first_stage_report, risk_report
 from c3r_jax.evaluation.conditions import noise_scales, rearranged
+from c3r_jax.evaluation.examples import example_records, modality_means, riskiest
 from c3r_jax.evaluation.measures import branch_scores, classes_report
 from c3r_jax.evaluation.metrics import reliability
 from c3r_jax.evaluation.scores import headline, score_of
 from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, sampled_voxels, volume_scores
-from c3r_jax.models.twin import ROUTES, rows_of
+from c3r_jax.evaluation.trained import training_moments
+from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.experiment import Experiment, encode_each, encode_split, encoded_batches, without_encoders
 
 
@@ -68,6 +71,18 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
     names = experiment.sources[split].info.class_names
     report, notes = first_stage_report(moments, clean_h, present, labels, config=method.c3r, num_classes=len(names))
     train = run(train_h, train_present, train_labels)
+    examples = {}
+    if method.task == "classification":
+        shown = functools.partial(
+            example_records,
+            experiment,
+            after_encoders,
+            experiment.sources[split],
+            encoded=encoded,
+            branches=clean,
+            means=modality_means(train_h, train_present),
+        )
+        examples = {risk: shown(rows=chosen) for risk, chosen in riskiest(clean, labels).items()}
     classes = classes_report(method.task, clean, labels, names)
     bins, calibrated = config.eval.num_bins, ROUTES if method.task == "classification" else ()
     return rows, {
@@ -76,6 +91,7 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
         "worst_class": {route: _worst_class(own) for route, own in classes.items()},
         "risk": risk_report(train, train_labels, clean, labels, method.target),
         "first_stage": report,
+        "examples": examples,
         "reliability": {r: reliability(clean.logits[r], labels, num_bins=bins) for r in calibrated},
         "warnings": notes + _collapse(clean, labels, train_labels, method.target),
     }
@@ -85,10 +101,7 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
     """As :func:`_score`, of volumes that do not fit in memory together."""
     split, modalities = experiment.config.eval.split, experiment.model.modalities
     after_encoders = experiment.devices.host(without_encoders(params))
-    moments, scales = None, noise_scales(experiment, conditions)
-    for maps, present, _, _ in encode_each(experiment, params, encoded_batches(experiment, params, "train")):
-        h, (present,) = rows_of(maps, present)
-        moments = experiment.branches.measure_moments(after_encoders, h, np.asarray(present), moments)
+    moments, scales = training_moments(experiment, params), noise_scales(experiment, conditions)
     scorer = VolumeScorer(experiment, after_encoders, moments)
 
     def score(kept: list[np.ndarray | None], condition: Condition | None = None) -> list[dict[str, Overlap]]:

@@ -85,5 +85,5 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes named tensors as a ``.safetensors`` file, which PyTorch, JAX and others read."""
-    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    whole = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     safetensors.numpy.save_file(whole, str(path), metadata={"format": "pt"})

@@ -5,8 +5,11 @@ import pathlib
 import shlex
 import sys
 
+from absl import logging
+
 from c3r_jax.errors import C3RError
 from c3r_jax.report.compared import PUBLISHED, compared, read_published, tables, write_comparison
+from c3r_jax.report.explained import example_title, explain
 from c3r_jax.report.measured import read_export, read_runs
 from c3r_jax.report.stats import ROUTES
 
@@ -15,7 +18,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Compares runs.",
+        description="Compares runs, or explains one prediction.",
         epilog=f"example: {program} compare --runs runs/demo --out runs/compared",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -32,13 +35,45 @@ def parser(program: str) -> argparse.ArgumentParser:
     compare.add_argument("--route", default=ROUTES[0], choices=ROUTES, help="of the runs made here")
     compare.add_argument("--metric", nargs="*", default=[], help="only these metrics (default: all)")
     compare.add_argument("--out", required=True, type=pathlib.Path, help="directory for comparison.md, csv, tex, html")
+    example = commands.add_parser(
+        "explain",
+        help="which modality a prediction needs, which is enough, and what the counterfactual changed",
+        epilog=f"example: {program} explain --workdir runs/emoji --example 1405",
+    )
+    example.add_argument("--workdir", required=True, type=pathlib.Path, help="directory of a trained run")
+    example.add_argument("--example", required=True, type=int, help="number of the example, as reports name it")
+    example.add_argument("--split", help="another split than config.eval.split")
+    example.add_argument("--out", type=pathlib.Path, help="folder for example_N.html, png and json (default: "
+                         "WORKDIR/explained)")  # fmt: skip
     return parser
 
 
 def main(arguments: list[str] | None = None, program: str = "python -m c3r_jax.report") -> None:
-    """Reads everything, writes the comparison, or says in one sentence why it cannot."""
+    """Compares or explains, or says in one sentence why it cannot."""
     typed = sys.argv[1:] if arguments is None else arguments
     parsed = parser(program).parse_args(typed)
+    if parsed.command == "explain":
+        _explain(parsed, f"{program} {shlex.join(typed)}", program)
+    else:
+        _compare(parsed, f"{program} {shlex.join(typed)}")
+
+
+def _explain(parsed: argparse.Namespace, command: str, program: str) -> None:
+    # Here: comparing needs neither JAX nor a model.
+    from c3r_jax.evaluation.examples import explain_example
+    from c3r_jax.report.write import write_example
+
+    logging.set_verbosity(logging.WARNING)
+    try:
+        record = explain_example(parsed.workdir, parsed.example, split=parsed.split)
+        written = write_example(record, parsed.out or parsed.workdir / "explained", command=command)
+    except (C3RError, OSError) as error:
+        sys.exit(f"{program}: {error}")
+    print("\n".join([example_title(record), *explain(record)]))
+    print("wrote " + ", ".join(map(str, written)))
+
+
+def _compare(parsed: argparse.Namespace, command: str) -> None:
     try:
         ours, published = read_runs(parsed.runs, route=parsed.route), read_published(parsed.published)
         torch = [row for source in parsed.torch for row in read_export(source)]
@@ -49,7 +84,7 @@ def main(arguments: list[str] | None = None, program: str = "python -m c3r_jax.r
         rows = [row for row in rows if row.key[3] in parsed.metric]
     if not rows:
         sys.exit("report: nothing is left to compare: give --runs, or other --metric names.")
-    written = write_comparison(rows, parsed.out, f"{program} {shlex.join(typed)}")
+    written = write_comparison(rows, parsed.out, command)
     for dataset, table in tables(rows).items():
         print(f"{dataset}\n\n{table.to_markdown()}\n")
     print("wrote " + ", ".join(str(path) for path in written.values()))

@@ -1,12 +1,13 @@
 """One self-contained HTML page: tables as HTML, figures embedded, no script and nothing fetched from a network."""
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from c3r_jax.report.explained import READING, examples_html
+from c3r_jax.report.facts import settings, warnings_of, what_was_run
 from c3r_jax.report.stats import Aggregate, Run
 from c3r_jax.report.tables import (
     Table,
@@ -21,9 +22,11 @@ from c3r_jax.report.tables import (
 from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
 
 _CSS = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7;
+  --bar: #0072b2; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --quiet: #adadad; --paper: #16181b; --line: #3d4147; --shade: #22262b; }
+  :root { --ink: #e8e8e8; --quiet: #adadad; --paper: #16181b; --line: #3d4147; --shade: #22262b;
+    --bar: #56b4e9; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); background: var(--paper);
@@ -37,13 +40,25 @@ th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border-bo
 th { background: var(--shade); font-weight: 600; } tr:last-child > * { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; } .scroll th:first-child { position: sticky; left: 0; }
 .fields td, .fields th { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.fields th { width: 14rem; }
+.fields th { width: 14rem; overflow-wrap: normal; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 figcaption { color: var(--quiet); font-size: .875rem; max-width: 46rem; }
 pre { font: .85rem/1.45 ui-monospace, monospace; background: var(--shade); padding: .7rem; overflow-x: auto; }
 summary { cursor: pointer; } .warning { border-left: 4px solid #d55e00; padding-left: .7rem; }
-@media (max-width: 40rem) { .fields th { width: auto; } body { padding: .75rem; } }
-@media print { .scroll { overflow: visible; } }
+.example { border: 1px solid var(--line); padding: .2rem .8rem; margin: .8rem 0; } h4 { margin: .6rem 0; }
+.inputs { display: flex; flex-wrap: wrap; gap: .8rem; align-items: center; }
+.input { width: 96px; image-rendering: pixelated; }
+.bar { display: inline-block; width: 5rem; height: .7em; background: var(--line); }
+.bar > span { display: block; height: 100%; background: var(--bar); }
+@media (max-width: 40rem) { .fields th { width: auto; } body { padding: .75rem; } .bar { width: 2.5rem; } }
+@media print {
+  :root { --ink: #000; --quiet: #333; --paper: #fff; --line: #bbb; --shade: #f3f5f7; --bar: #0072b2; }
+  body { max-width: none; padding: 0; font-size: .8rem; } .scroll { overflow: visible; }
+  table { font-size: .7rem; } th, td { white-space: normal; } pre { white-space: pre-wrap; }
+  .bar, .bar > span, th { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  figure, .example, tr { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
+  details::details-content { content-visibility: visible; display: block; }
+}
 """.strip()
 
 
@@ -105,6 +120,7 @@ def report_html(
         ("Both prediction routes", _routes(aggregated)),
         ("Risks", _risks(runs, detail, of)),
         ("First stage", _first_stage(detail, of)),
+        ("Single examples", _examples(detail, of)),
         ("One run in detail", _detail(detail, of)),
         ("Warnings", _warnings(runs)),
         ("Configuration", _config(detail, of)),
@@ -134,20 +150,8 @@ def _fields(rows: Sequence[tuple[str, str]]) -> str:
 
 def _what_was_run(aggregated: Aggregate, runs: Sequence[Run], command: str | None) -> str:
     command = command or runs[0].get("command")
-    seeds = "; ".join(f"{m}: {', '.join(map(str, aggregated.seeds(m)))}" for m in aggregated.methods)
-    classes = runs[0].get("class_names") or []
-    chosen = sorted({str((run.get("checkpoint") or {}).get("selected_by")) for run in runs} - {"None"})
-    versions = runs[0].get("versions") or {}
-    rows = [
-        ("data set", f"{aggregated.dataset}, {aggregated.split} split, {aggregated.num_examples} examples"),
-        ("classes", f"{len(classes)}: {', '.join(map(str, classes))}" if classes else ""),
-        ("modalities", ", ".join(map(str, runs[0].get("modalities") or []))),
-        ("seeds by method", seeds),
-        ("checkpoints chosen by", ", ".join(chosen)),
-        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items())),
-    ]
     shown = f"<pre>{escape(str(command))}</pre>" if command else ""
-    return shown + _fields([(k, v) for k, v in rows if v])
+    return shown + _fields(what_was_run(aggregated, runs))
 
 
 def _figure(figure: FigureFile) -> str:
@@ -176,6 +180,11 @@ def _first_stage(detail: Run, of: str) -> str:
     return f"<h3>{escape(of)}</h3>{html_table(first_stage_table(detail), 'First stage')}{words}"
 
 
+def _examples(detail: Run, of: str) -> str:
+    shown = examples_html(detail.get("examples") or {})
+    return f'<p class="note">{escape(of)}. {escape(READING)}</p>{shown}' if shown else ""
+
+
 def _detail(detail: Run, of: str) -> str:
     step = (detail.get("checkpoint") or {}).get("step")
     at = f", checkpoint of step {step}" if step is not None else ""
@@ -189,10 +198,7 @@ def _detail(detail: Run, of: str) -> str:
 
 
 def _warnings(runs: Sequence[Run]) -> str:
-    found: dict[str, list[str]] = {}
-    for run in runs:
-        for text in run.get("warnings") or []:
-            found.setdefault(str(text), []).append(f"{run['method']}, seed {run['seed']}")
+    found = warnings_of(runs)
     if not found:
         return "<p>None.</p>"
     items = (f'<li>{escape(t)} <span class="note">({escape("; ".join(of))})</span></li>' for t, of in found.items())
@@ -200,20 +206,5 @@ def _warnings(runs: Sequence[Run]) -> str:
 
 
 def _config(detail: Run, of: str) -> str:
-    config = detail.get("config") or {}
-    rows = [(k, v if isinstance(v, str) else json.dumps(v, default=str)) for k, v in flatten(config)]
+    rows = settings(detail)
     return f"<details><summary>{escape(of)}: {len(rows)} values</summary>{_fields(rows)}</details>" if rows else ""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves of a nested mapping under dotted names.
-
-    Examples:
-      >>> flatten({"a": {"b": 1}, "c": [2]})
-      [('a.b', 1), ('c', [2])]
-    """
-    leaves: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        leaves += flatten(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
-    return leaves

@@ -23,7 +23,7 @@ History = Sequence[Mapping[str, Any]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.titlesize": 12,
@@ -50,7 +50,7 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
         return None
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.9 * across + 0.4, 3.8 * down + 0.6), layout="constrained")
         axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
         for ax, (group, columns) in zip(axes, panels.items(), strict=False):
@@ -69,8 +69,8 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
             ax.set_axis_off()
         for ax in axes[::across]:
             ax.set_ylabel(metric_name(aggregated.metric))
-        _legend_below(figure)
-        return _save(figure, path)
+        legend_below(figure)
+        return save(figure, path)
 
 
 def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:
@@ -80,8 +80,8 @@ def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "repr
     if not any(c.group == "modality_subset" for c in columns) or not methods:
         return None
     width = 0.8 / len(methods)
-    scale = _scale(aggregated.metric)
-    with matplotlib.rc_context(_STYLE):
+    scale = scale_of(aggregated.metric)
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.0, 1.0 + len(columns) * (0.8 + 0.42 * len(methods))), 4.4), layout="constrained")
         ax = figure.subplots()
         for i, method in enumerate(methods):
@@ -90,7 +90,7 @@ def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "repr
                 if stat is None:
                     continue
                 x, error = j + (i - (len(methods) - 1) / 2) * width, 0.0 if math.isnan(stat.sd) else stat.sd
-                ax.bar(x, scale * stat.mean, width * 0.94, color=_colour(i), label=method if j == 0 else None)
+                ax.bar(x, scale * stat.mean, width * 0.94, color=colour(i), label=method if j == 0 else None)
                 if error:
                     ax.errorbar(x, scale * stat.mean, yerr=scale * error, color="#222222", capsize=3, linewidth=1.2)
                 ax.annotate(
@@ -105,8 +105,8 @@ def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "repr
         ax.grid(visible=False, axis="x")
         ax.set_ylim(bottom=0)
         ax.set_ylabel(metric_name(aggregated.metric))
-        _legend_below(figure)
-        return _save(figure, path)
+        legend_below(figure)
+        return save(figure, path)
 
 
 def training_curves(
@@ -127,21 +127,21 @@ def training_curves(
     ]
     if not panels:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(4.9 * min(2, len(panels)), 3.6 * math.ceil(len(panels) / 2) + 0.4), layout="constrained"
         )
         axes = figure.subplots(math.ceil(len(panels) / 2), min(2, len(panels)), squeeze=False).ravel()
         for ax, (key, split) in zip(axes, panels, strict=False):
             for i, (method, found) in enumerate(histories.items()):
-                _band(ax, _series(found, key, split), _scale(key), i, method)
+                _band(ax, _series(found, key, split), scale_of(key), i, method)
             ax.set_title(f"{split}: {key}")
             ax.set_xlabel("step")
             ax.set_ylabel("loss (each method's own)" if key == "loss" else metric_name(key))
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
-        _legend_below(figure)
-        return _save(figure, path)
+        legend_below(figure)
+        return save(figure, path)
 
 
 def risk_curves(
@@ -160,7 +160,7 @@ def risk_curves(
         return None
     columns = min(3, len(found))
     rows = math.ceil(len(found) / columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2 * columns + 0.8, 3.5 * rows + 0.7), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for ax, (method, hs) in zip(axes, found.items(), strict=False):
@@ -178,8 +178,8 @@ def risk_curves(
             ax.set_axis_off()
         for ax in axes[::columns]:
             ax.set_ylabel(f"{split}: risk, probability")
-        _legend_below(figure)
-        return _save(figure, path)
+        legend_below(figure)
+        return save(figure, path)
 
 
 def reliability_diagram(run: Run, path: str | Path) -> Path | None:
@@ -188,7 +188,7 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
     found = {r: v for r, v in found.items() if v and any(v.get("count") or ())}
     if not found:
         return None
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.9 * len(found) + 0.4, 5.2), layout="constrained")
         axes = figure.subplots(2, len(found), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
         for j, (route, v) in enumerate(found.items()):
@@ -196,22 +196,24 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
             kept = [(c, a, n) for c, a, n in zip(v["confidence"], v["accuracy"], v["count"], strict=True) if n]
             upper, lower = axes[0][j], axes[1][j]
             upper.plot([0, 1], [0, 1], color="#555555", linestyle=":", linewidth=1.4, label="perfectly calibrated")
-            upper.plot([c for c, _, _ in kept], [a for _, a, _ in kept], color=_colour(0), marker="o", label="observed")
+            upper.plot([c for c, _, _ in kept], [a for _, a, _ in kept], color=colour(0), marker="o", label="observed")
             upper.set_title(ROUTE_NAMES[route])
             upper.set(xlim=(0, 1), ylim=(0, 1.02))
-            lower.bar([c for c, _, _ in kept], [n for _, _, n in kept], 0.7 / max(bins, 1), color=_colour(0))
+            lower.bar([c for c, _, _ in kept], [n for _, _, n in kept], 0.7 / max(bins, 1), color=colour(0))
             lower.set_xlabel("confidence")
         axes[0][0].set_ylabel("accuracy")
         axes[1][0].set_ylabel("examples")
-        _legend_below(figure)
-        return _save(figure, path)
+        legend_below(figure)
+        return save(figure, path)
 
 
-def _scale(metric: str) -> int:
+def scale_of(metric: str) -> int:
+    """What a metric is multiplied with to be shown: 100 for shares."""
     return 100 if score_of(metric).percent else 1
 
 
-def _colour(i: int) -> str:
+def colour(i: int) -> str:
+    """The colour of the i-th line."""
     return COLOURS[i % len(COLOURS)]
 
 
@@ -219,13 +221,13 @@ def _errorbar(ax: Axes, cells: Sequence[tuple[float, Stat]], metric: str, i: int
     """One method's line; neighbouring methods are moved apart by a little, so that error bars stay readable."""
     if not cells:
         return
-    scale, span = _scale(metric), max(x for x, _ in cells) or 1.0
+    scale, span = scale_of(metric), max(x for x, _ in cells) or 1.0
     bars = [0.0 if math.isnan(s.sd) else scale * s.sd for _, s in cells]
     ax.errorbar(
         [x + shift * 0.01 * span for x, _ in cells],
         [scale * s.mean for _, s in cells],
         yerr=bars if any(bars) else None,
-        color=_colour(i),
+        color=colour(i),
         marker=MARKERS[i % len(MARKERS)],
         linestyle=DASHES[i % len(DASHES)],
         markersize=6,
@@ -253,14 +255,14 @@ def _band(ax: Axes, series: Mapping[int, Stat], scale: int, i: int, label: str, 
     mean = [scale * s.mean for s in stats]
     marker = MARKERS[i % len(MARKERS)] if len(steps) < 30 else None
     dash = DASHES[i % len(DASHES)]
-    ax.plot(steps, mean, color=_colour(i), linestyle=dash, marker=marker, markersize=4, linewidth=1.8, label=label)
+    ax.plot(steps, mean, color=colour(i), linestyle=dash, marker=marker, markersize=4, linewidth=1.8, label=label)
     if sd and any(s.n > 1 for s in stats):
         half = [0.0 if math.isnan(s.sd) else scale * s.sd for s in stats]
         low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1, 1))
-        ax.fill_between(steps, low, high, color=_colour(i), alpha=0.18, linewidth=0)
+        ax.fill_between(steps, low, high, color=colour(i), alpha=0.18, linewidth=0)
 
 
-def _legend_below(figure: Figure) -> None:
+def legend_below(figure: Figure) -> None:
     """One legend for all panels, below them, in as many columns as fit."""
     entries: dict[str, Any] = {}
     for ax in figure.axes:
@@ -271,7 +273,8 @@ def _legend_below(figure: Figure) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a PNG, the same for the same figure, and makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})

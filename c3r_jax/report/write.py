@@ -1,11 +1,17 @@
-"""Writes a whole report: figures, report.html and results.md."""
+"""Writes a whole report: figures, report.html, results.md and report.json."""
 
+import json
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
+from typing import Any
 
 from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report import plots
-from c3r_jax.report.html import FigureFile, report_html
+from c3r_jax.report.explained import READING, example_html, example_title, examples_markdown, explain
+from c3r_jax.report.facts import report_data, settings, what_was_run
+from c3r_jax.report.html import FigureFile, html_page, report_html
+from c3r_jax.report.pictures import example_figure, modality_heat_map
 from c3r_jax.report.stats import Aggregate, Run, aggregate
 from c3r_jax.report.tables import (
     conditions_table,
@@ -30,7 +36,7 @@ def write_report(
     command: str | None = None,
     title: str | None = None,
 ) -> dict[str, Path]:
-    """Writes report.html, results.md and figures/*.png below a directory.
+    """Writes report.html, results.md, report.json (the same content each) and figures/*.png below a directory.
 
     Args:
       runs: results of single runs on one data set (the schema of ``results.json``).
@@ -42,7 +48,7 @@ def write_report(
       title: heading of the report.
 
     Returns:
-      {"html": path, "markdown": path, figure name: path}; figures without anything to show are absent.
+      {"html": path, "markdown": path, "json": path, figure name: path}; figures without anything to show are absent.
     """
     directory = Path(directory)
     aggregated = aggregate(runs)
@@ -58,11 +64,22 @@ def write_report(
         command=command,
         title=title,
     )
-    html, markdown = directory / "report.html", directory / "results.md"
+    html, markdown, data = directory / "report.html", directory / "results.md", directory / "report.json"
     html.write_text(page, encoding="utf-8")
+    content = report_data(
+        aggregated,
+        runs,
+        detail=detail,
+        captions={name: figure.caption for name, figure in figures.items()},
+        histories=histories,
+        baseline=baseline,
+        command=command,
+        title=title,
+    )
+    data.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
     text = results_markdown(aggregated, runs, detail=detail, baseline=baseline, command=command, title=title)
     markdown.write_text(text, encoding="utf-8")
-    return {"html": html, "markdown": markdown, **{name: f.path for name, f in figures.items()}}
+    return {"html": html, "markdown": markdown, "json": data, **{name: f.path for name, f in figures.items()}}
 
 
 def write_figures(
@@ -91,6 +108,12 @@ def write_figures(
             plots.modality_bars(aggregated, directory / "modalities.png"),
             f"{name} with all modalities and with a part of them. {over}",
             f"Bar chart of {score.name} by available modalities for {methods}; the numbers are in the results table.",
+        ),
+        "subsets": (
+            modality_heat_map(aggregated, directory / "subsets.png"),
+            f"{name} by available modalities, method and route, mean over seeds: brighter is "
+            f"{'better' if score.higher else 'worse'}.",
+            f"Heat map of {score.name} by modality subset for {methods}; the numbers are in the routes table.",
         ),
         "risks": (
             plots.risk_curves(histories, directory / "risks.png"),
@@ -128,6 +151,7 @@ def results_markdown(
     parts = [f"# {escape_markdown(title or f'C3R on {aggregated.dataset}')}"]
     if command:
         parts.append("\n".join(f"    {line}" for line in str(command).splitlines()))
+    parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in what_was_run(aggregated, runs)))
     parts += [results_table(aggregated).to_markdown(), "## What it means"]
     parts += [escape_markdown(p) for p in what_it_means(aggregated, baseline=baseline)]
     if len(aggregated.routes) > 1:
@@ -156,6 +180,32 @@ def run_markdown(run: Run, *, heading: str = "#") -> str:
     if run.get("first_stage"):
         parts += [f"{heading}# First stage", first_stage_table(run).to_markdown(), escape_markdown(ASSUMPTION)]
         parts += map(escape_markdown, read_first_stage(run))
+    examples = examples_markdown(run.get("examples") or {}, f"{heading}##")
+    parts += [f"{heading}# Single examples", *examples] if examples else []
     if run.get("warnings"):
         parts += [f"{heading}# Warnings", "\n".join(f"- {escape_markdown(str(w))}" for w in run["warnings"])]
+    if settings(run):
+        parts += [f"{heading}# Configuration", "\n".join(f"    {name} = {value}" for name, value in settings(run))]
     return "\n\n".join(parts)
+
+
+def write_example(record: Mapping[str, Any], directory: str | Path, *, command: str = "") -> list[Path]:
+    """Writes one explained example as a page, a picture and data.
+
+    Args:
+      record: of ``c3r_jax.evaluation.examples``.
+      directory: made if it does not exist.
+      command: what was typed.
+
+    Returns:
+      example_N.html, example_N.png and example_N.json in it.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    page, data = (directory / f"example_{record['index']}.{kind}" for kind in ("html", "json"))
+    picture = example_figure(record, page.with_suffix(".png"))
+    shown = f"<pre>{escape(command)}</pre>" if command else ""
+    body = f'{shown}<p class="note">{escape(READING)}</p>{example_html(record)}'
+    page.write_text(html_page(example_title(record), body), encoding="utf-8")
+    data.write_text(json.dumps({**record, "words": explain(record)}, indent=1, ensure_ascii=False), encoding="utf-8")
+    return [page, picture, data]

@@ -12,8 +12,9 @@ import pytest
 from c3r_jax.data import Condition
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation import evaluate as module
+from c3r_jax.evaluation import trained
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.training.experiment import encode_split
+from c3r_jax.training.experiment import encode_split, without_encoders
 from c3r_jax.training.loop import fit
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def test_results_hold_everything(finished, monkeypatch):
 def test_evaluation_repeats_and_ignores_the_batch_size(finished, small_config, monkeypatch):
     first = evaluate(finished)
     small_config.eval.batch_size = 24
-    monkeypatch.setattr(module, "read_config", lambda path: small_config)
+    monkeypatch.setattr(trained, "read_config", lambda path: small_config)
     again = evaluate(finished)
     for a, b in zip(first["conditions"], again["conditions"], strict=True):
         for route in a["routes"]:
@@ -68,17 +69,14 @@ def test_evaluation_repeats_and_ignores_the_batch_size(finished, small_config, m
 def test_a_subset_is_what_encoding_without_the_others_gives(finished, small_config):
     """Modality subsets reuse the clean representations; emptied inputs through the encoders give the same scores."""
     results = evaluate(finished)
-    experiment = module.build_experiment(small_config)
-    checkpoints = module.Checkpoints(finished)
-    _, state, _ = checkpoints.restore(checkpoints.best_first, experiment.devices.template(experiment.state_maker()))
-    checkpoints.close()
-    replicated = experiment.devices.put(state.params)
-    train_h, train_present, *_ = encode_split(experiment, replicated, "train")
-    moments = experiment.branches.measure_moments(state.params, train_h, train_present)
+    experiment = trained.open_run(finished)
+    _, replicated = trained.restore_best(experiment, finished)
+    moments = trained.training_moments(experiment, replicated)
     condition = Condition("text only", "modality_subset", 0, ("text",))
     h, present, labels, _ = encode_split(experiment, replicated, "test", condition)
     assert not present[:, 0].any() and present[:, 1].all()
-    branches = experiment.branches(state.params, moments, h, present, labels)
+    after_encoders = experiment.devices.host(without_encoders(replicated))
+    branches = experiment.branches(after_encoders, moments, h, present, labels)
     row = next(row for row in results["conditions"] if row["name"] == "text only")
     for route, logits in branches.logits.items():
         assert row["routes"][route]["accuracy"] == np.mean(logits.argmax(1) == labels)

@@ -1,11 +1,16 @@
 """Synthetic results in the schema of results.json."""
 
+import base64
 import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
+from c3r_jax.data.emoji import encode_png
+
+PNG = base64.b64encode(encode_png(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))).decode()
 CLASSES = ["animals & nature", "flags", "food <drink>"]
 
 
@@ -20,6 +25,28 @@ def _routes(accuracy: float, instrument: float | None) -> dict[str, dict[str, fl
         }
 
     return {"representation": one(accuracy)} | ({"instrument": one(instrument)} if instrument is not None else {})
+
+
+def make_record(index: int, text: str = "red <apple> $5 | $6") -> dict[str, Any]:
+    """An explained example, as evaluation writes it."""
+
+    def said(class_: str, probability: float) -> dict[str, Any]:
+        return {"class": class_, "probability": probability, "label_probability": 0.2}
+
+    one = {"present": True, "necessary": True, "sufficient": False}
+    return {
+        "index": index,
+        "label": CLASSES[2],
+        "inputs": {"image": {"kind": "image", "png": PNG}, "text": {"kind": "text", "text": text}},
+        "predictions": {
+            "representation": said(CLASSES[0], 0.6),
+            "instrument": said(CLASSES[0], 0.5),
+            "counterfactual": said(CLASSES[1], 0.4),
+        },
+        "risk": {"sufficiency": 0.8, "necessity": 0.2},
+        "modalities": {m: {**one, "without": said(CLASSES[1], 0.5), "alone": said(CLASSES[1], 0.5)}
+                       for m in ("image", "text")},
+    }  # fmt: skip
 
 
 def make_run(method: str, seed: int, accuracy: float, *, drop: float = 0.2, instrument: bool = True) -> dict[str, Any]:
@@ -93,6 +120,7 @@ def make_run(method: str, seed: int, accuracy: float, *, drop: float = 0.2, inst
             }
             for r in routes
         },
+        "examples": {"sufficiency": [make_record(7), make_record(9)], "necessity": [make_record(11)]},
         "warnings": ["first stage of text is weak (F 3.2 < 10)"],
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
         "config": {"model": {"dim": 16, "hidden": [64]}, "c3r": {"lambda_n": 3.0}},

@@ -1,7 +1,10 @@
+import html
+import json
 import re
 from html.parser import HTMLParser
 
 from c3r_jax.report import Table, aggregate, html_table, report_html, run_markdown, write_report
+from tests.report.conftest import PNG
 
 VOID = {"meta", "img", "br"}
 
@@ -33,11 +36,12 @@ def _parse(page: str) -> _Balanced:
 
 def test_report_is_one_file_with_everything(runs, histories, tmp_path):
     paths = write_report(runs, tmp_path / "demo run", histories=histories, baseline="plain", command="make demo")
-    assert set(paths) == {"html", "markdown", "robustness", "modalities", "risks", "reliability", "training"}
+    figures = {"robustness", "modalities", "subsets", "risks", "reliability", "training"}
+    assert set(paths) == {"html", "markdown", "json"} | figures
     page = paths["html"].read_text(encoding="utf-8")
     parser = _parse(page)
     images = [a for tag, a in parser.seen if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == len(figures) + 3  # and the pictures of three examples
     assert all((a["src"] or "").startswith("data:image/png;base64,") and a["alt"] for a in images)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in parser.seen}
     assert not re.search(r"https?://|url\(", page)
@@ -45,7 +49,40 @@ def test_report_is_one_file_with_everything(runs, histories, tmp_path):
         assert f"<h2>{heading}</h2>" in page
     assert "c3r+dropout, seed 0" in page and "modelling assumption" in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
-    assert "<strong>" in page and "lambda_n" in page
+    assert "<strong>" in page and "lambda_n" in page and "@media print" in page
+    assert "python 3.11.7, jax 0.10.2" in page and "make demo" in page and "c3r+dropout: 0, 1, 2" in page
+
+
+def test_examples_are_shown_with_what_the_counterfactual_changed(run, tmp_path):
+    paths = write_report([run], tmp_path)
+    page = paths["html"].read_text(encoding="utf-8")
+    cards = re.findall(r'<article class="example">.*?</article>', page, flags=re.DOTALL)
+    assert [re.search(r"Example (\d+)", card)[1] for card in cards] == ["7", "9", "11"]
+    for card in cards:
+        assert f'src="data:image/png;base64,{PNG}"' in card and "red &lt;apple&gt; $5 | $6" in card
+        for words in ("as it is", "without image", "text alone", "causal part z_c", "hypothetical world"):
+            assert f'<th scope="row">{words}</th>' in card
+        assert "the prediction becomes flags (0.40): necessity risk 0.20." in card
+    assert "Largest sufficiency risk" in page and "Largest necessity risk" in page
+
+
+def test_markdown_and_json_have_the_same_content(runs, histories, tmp_path):
+    paths = write_report(runs, tmp_path, histories=histories, command="make demo")
+    data = json.loads(paths["json"].read_text(encoding="utf-8"))
+    markdown, page = (paths[kind].read_text(encoding="utf-8") for kind in ("markdown", "html"))
+    shown = html.unescape(re.sub(r"<[^>]+>", "", page))
+    plain = re.sub(r"\\([|*`<\[])", r"\1", markdown)
+    sentences = [*data["what it means"], *data["risks"], *data["first stage"], *data["warnings"], "make demo"]
+    sentences += [words for records in data["examples"].values() for record in records for words in record["words"]]
+    sentences += data["what was run"].values()
+    for table in data["tables"].values():
+        sentences += [*table["header"], *table["notes"], *(cell for row in table["rows"] for cell in row)]
+    for text in filter(None, sentences):
+        assert text in shown, text
+        assert text in plain, text
+    assert set(data["figures"]) == set(paths) - {"html", "markdown", "json"}
+    assert data["histories"].keys() == histories.keys() and data["configuration"]["c3r"]["lambda_n"] == 3.0
+    assert "c3r.lambda_n = 3.0" in markdown
 
 
 def test_everything_is_escaped(runs, tmp_path):
@@ -67,7 +104,17 @@ def test_everything_is_escaped(runs, tmp_path):
 
 
 def test_one_method_one_seed_without_optional_parts(run, tmp_path):
-    for key in ("risk", "first_stage", "per_class", "worst_class", "reliability", "warnings", "versions", "config"):
+    for key in (
+        "examples",
+        "risk",
+        "first_stage",
+        "per_class",
+        "worst_class",
+        "reliability",
+        "warnings",
+        "versions",
+        "config",
+    ):
         del run[key]
     for condition in run["conditions"]:
         del condition["routes"]["instrument"]

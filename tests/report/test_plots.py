@@ -10,6 +10,8 @@ from c3r_jax.report import (
     robustness_curves,
     training_curves,
 )
+from c3r_jax.report.pictures import example_figure, modality_heat_map
+from tests.report.conftest import make_record
 
 
 def _check_picture(path):
@@ -92,3 +94,12 @@ def test_risks_of_the_training_split_are_the_fallback(histories, tmp_path):
     only = [e for e in histories["dropout"][0] if e["split"] == "validation"]
     train = [dict(e) | {"split": "train"} for e in only]
     _check_picture(risk_curves({"dropout": [train]}, tmp_path / "a.png"))
+
+
+def test_heat_map_and_example_are_drawn(runs, run, tmp_path):
+    path = modality_heat_map(aggregate(runs), tmp_path / "subsets.png")
+    assert path is not None and path.stat().st_size > 5000
+    run["conditions"] = run["conditions"][:1]
+    assert modality_heat_map(aggregate([run]), tmp_path / "none.png") is None
+    record = make_record(3, "紅 $5 and $6 {")  # neither formulas nor letters that the font lacks stop it
+    assert example_figure(record, tmp_path / "example.png").stat().st_size > 5000

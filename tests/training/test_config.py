@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from c3r_jax.evaluation.conditions import conditions_of
-from c3r_jax.evaluation.evaluate import as_evaluated
+from c3r_jax.evaluation.trained import as_evaluated
 from c3r_jax.models.build import build_model
 from c3r_jax.training import experiment as module
 from c3r_jax.training.loop import fit

@@ -1,0 +1,92 @@
+"""Loads an exported model; needs jax, numpy, safetensors and flatbuffers (of jax.export) alone.
+
+Every export has a copy of this file.
+
+model = load("exported")
+logits = model.predict([{"image": pixels, "text": "red apple"}, {"text": "no picture"}])["representation"]
+print([model.labels[k] for k in logits.argmax(1)])
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.export
+import numpy as np
+from safetensors.numpy import load_file
+
+
+class Model:
+    """An exported model: ``predict`` takes examples, ``call`` whole arrays; both know every batch size."""
+
+    def __init__(self, folder):
+        folder = pathlib.Path(folder)
+        self.signature = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+        self.labels, self.inputs = self.signature["labels"], self.signature["inputs"]
+        self._weights = load_file(folder / "weights.safetensors")
+        self._call = jax.jit(jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes())).call)
+
+    def call(self, inputs, present):
+        """{route: logits (B, K)} of {modality: (B, ...)}; ``present`` (B, M) says which modalities each row has."""
+        return {route: np.asarray(x) for route, x in self._call(self._weights, inputs, present).items()}
+
+    def predict(self, examples):
+        """{route: logits (B, K)} of dicts of modalities; a key that is not there is a modality that is missing."""
+        rows = [self.row(example) for example in examples]
+        inputs = {
+            name: np.stack([row.get(name, np.zeros(spec["shape"], spec["dtype"])) for row in rows])
+            for name, spec in self.inputs.items()
+        }
+        return self.call(inputs, np.array([[name in row for name in self.inputs] for row in rows]))
+
+    def row(self, example):
+        """One example's arrays.
+
+        Raises:
+          ValueError: if it is no dict of known modalities, or one of them cannot be used.
+        """
+        if not isinstance(example, dict) or not example:
+            raise ValueError(f"An example must be an object with at least one of {', '.join(self.inputs)}.")
+        return {name: self.array(name, value) for name, value in example.items()}
+
+    def array(self, name, value):
+        """One modality of one example as the model takes it.
+
+        Raises:
+          ValueError: if it cannot be; one sentence says why.
+        """
+        if name not in self.inputs:
+            raise ValueError(f"Modality {name!r} is unknown: expected one of {', '.join(self.inputs)}.")
+        spec = self.inputs[name]
+        shape, dtype, limit = tuple(spec["shape"]), spec["dtype"], spec["limit"]
+        if isinstance(value, str):
+            if spec["tokens"] != "bytes":
+                raise ValueError(
+                    f"{name!r} is a {spec['kind']}, but a str was given: {spec['tokens'] or 'give numbers'}."
+                )
+            value = byte_ids(value, shape[0])
+        wanted = f"{name!r} must be {dtype} of shape {shape}{f' from 0 to {limit - 1}' if limit else ''}"
+        try:
+            found = np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{wanted}, but its rows differ in length.") from None
+        if found.shape != shape or found.dtype.kind not in "iufb":
+            raise ValueError(f"{wanted}, but a {found.dtype} array of shape {found.shape} was given.")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{wanted}, but some values are not finite.")
+        if limit and not ((found >= 0) & (found < limit) & (found == np.floor(found))).all():
+            raise ValueError(f"{wanted}, but some values are not such whole numbers.")
+        return found.astype(dtype)
+
+
+def byte_ids(text, length):
+    """Ids of a text as the model's byte tokeniser has them: bytes plus 2, 1 for "[MASK]", 0 for padding."""
+    ids = []
+    for number, piece in enumerate(" ".join(text.split()).split("[MASK]")):
+        ids += [1] * (number > 0) + [byte + 2 for byte in piece.encode()]
+    return np.array((ids + [0] * length)[:length], np.int32)
+
+
+def load(folder=pathlib.Path(__file__).parent):
+    """The model in a folder; without one, the model beside this file."""
+    return Model(folder)
