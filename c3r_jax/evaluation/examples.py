@@ -131,9 +131,10 @@ def example_records(
     model, chosen = experiment.model, np.asarray(rows)
     h, present, labels, index = encoded
     variables = {"params": params}
-    bound = [functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse)]
+    predict, fuse = (functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse))
     own = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
-    found = jax.device_get(attribution(*bound, own, jnp.asarray(present[chosen]), means))
+    centre = {name: jnp.asarray(value) for name, value in means.items()}
+    found = jax.device_get(attribution(predict, fuse, own, jnp.asarray(present[chosen]), centre))
     names = source.info.class_names
     sufficiency, necessity = row_risks(branches, labels)
     records = []

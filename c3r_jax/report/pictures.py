@@ -27,6 +27,8 @@ def modality_heat_map(aggregated: Aggregate, path: str | Path) -> Path | None:
     scale = scale_of(aggregated.metric)
     stats = [[aggregated.stat(m, c.name, route=r) for c in columns] for m, r in rows]
     values = [[math.nan if stat is None else scale * stat.mean for stat in row] for row in stats]
+    known = [value for row in values for value in row if not math.isnan(value)] or [0.0]
+    middle = min(known) + 0.55 * (max(known) - min(known))
     with matplotlib.rc_context(STYLE):
         size = (max(5.0, 3.4 + 1.25 * len(columns)), 1.5 + 0.48 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
@@ -35,10 +37,10 @@ def modality_heat_map(aggregated: Aggregate, path: str | Path) -> Path | None:
         drawn = ax.pcolormesh(values, cmap="cividis", edgecolors="white", linewidth=1.5)
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                light = drawn.norm(value) > 0.55
                 text = f"{value:.1f}" if scale > 1 else f"{value:.2f}"
-                where = {"ha": "center", "va": "center", "color": "black" if light else "white"}
-                ax.text(j + 0.5, i + 0.5, "n/a" if math.isnan(value) else text, **where)
+                colour_of_text = "black" if value > middle else "white"
+                text = "n/a" if math.isnan(value) else text
+                ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=colour_of_text)
         ax.set_xticks([j + 0.5 for j in range(len(columns))], [c.label for c in columns])
         ax.set_yticks([i + 0.5 for i in range(len(rows))], [f"{m}, {ROUTE_NAMES[r]}" for m, r in rows])
         ax.invert_yaxis()

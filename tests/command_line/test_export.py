@@ -1,6 +1,7 @@
 """An exported model predicts as the run does, without this package."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from c3r_jax.evaluation.trained import open_run, restore_best, training_moments
 from c3r_jax.interop.export import prediction
 from c3r_jax.interop.loader import load
 from c3r_jax.training.experiment import encode_split, without_encoders
+from tests.commands import REPOSITORY
 
 PROGRAM = """
 import json, runpy, sys
@@ -66,6 +68,15 @@ def test_it_predicts_as_the_run_does_where_c3r_jax_cannot_be_imported(exported, 
             part = slice(begin, begin + 4)
             np.testing.assert_allclose(rows[part], logits[missing][route][part], atol=1e-6)
     assert np.abs(logits[None]["representation"] - logits[None]["instrument"]).max() > 1e-3
+
+
+def test_the_documented_use_runs(exported, tmp_path, monkeypatch, capsys):
+    (tmp_path / "exported").symlink_to(exported[0])
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(code, "docs/export.md", "exec"), {})
+    assert set(capsys.readouterr().out.split("\n")[:2]) <= set(load(exported[0]).labels)
 
 
 def test_files_say_what_they_are(exported, trained_run):

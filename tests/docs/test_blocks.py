@@ -12,6 +12,7 @@ from tests.docs.commands import PAGES, ROOT, blocks, check, commands
 
 NOT_RUN = {  # (page, a part of the block): why
     ("data.md", "OUT/mvsa/1.0.0"): "needs a benchmark that people have to bring",
+    ("export.md", "exported/load.py"): "needs an export: tests/command_line/test_export.py runs it on one",
 }
 TESTED_ELSEWHERE = {"README.md": "tests/test_readme.py gives its first block the model it speaks of"}
 SHOWN = {  # page: what its names must be after it ran
