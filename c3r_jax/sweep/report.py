@@ -115,14 +115,14 @@ def sweep_figure(records: Sequence[Record], worlds: Sequence[str], path: Any, *,
     from matplotlib.figure import Figure
 
     chosen = select(records, select_by)
-    labels = list(dict.fromkeys(record["label"] for record in chosen))
+    labels = list(dict.fromkeys(record["cell"] for record in chosen))  # worlds may choose other weights of a cell
     figure = Figure(figsize=(5.2 * len(worlds) + 1.5, 0.32 * len(labels) + 1.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(worlds), sharey=True))
     places = np.arange(len(labels))
     for panel, world in zip(panels, worlds, strict=True):
         for test, marker, colour, shift in (("same", "o", "#0072B2", -0.12), ("shift", "D", "#D55E00", 0.12)):
             found = [
-                [100 * r["accuracy"][Z][test] for r in chosen if r["world"] == world and r["label"] == label]
+                [100 * r["accuracy"][Z][test] for r in chosen if r["world"] == world and r["cell"] == label]
                 for label in labels
             ]
             means = [np.mean(values) if values else np.nan for values in found]
