@@ -159,6 +159,7 @@ def get_config() -> ConfigDict:
     # c3r_jax/evaluation/scores.py, e.g. auroc, mean_mae, mean_dice
     config.train.select_by = "mean_accuracy"
     config.train.moments_decay = 0.9  # of the running moments, per step
+    config.train.writers = ("tensorboard",)  # any of tensorboard, wandb, mlflow; metrics.jsonl is always written
     config.train.keep_last = 2  # checkpoints kept besides the best
     config.train.skip_non_finite = 0  # steps in a row whose update is left out where a number is not finite; 0: stop
     config.train.spike = 10.0  # robust standard deviations above the usual loss that are reported; 0: none are

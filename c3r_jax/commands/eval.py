@@ -5,6 +5,7 @@ c3r eval --workdir=runs/emoji --split=validation
 c3r eval --workdir=runs/emoji --protocol=qmf,missing --baseline=runs/plain
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from c3r_jax.evaluation.robustness import results_folder
 from c3r_jax.report.tables import number, robustness_table
 from c3r_jax.report.write import write_report
 from c3r_jax.training.workdir import read_history, write_text
+from c3r_jax.training.writers import write_figures
 
 
 def define(values: flags.FlagValues) -> None:
@@ -62,6 +64,10 @@ def main(program: str, command: str) -> None:
         print(f"{table}\nwrote {path}")
         return
     written = write_report([results], out, histories={results["method"]: [history]}, command=command)
+    of = ("figures", *out.relative_to(workdir).parts)
+    figures = {"/".join((*of, name)): path for name, path in written.items() if path.suffix == ".png"}
+    writers = results["config"]["train"]["writers"]
+    write_figures(writers, pathlib.Path(workdir), figures, results["checkpoint"]["step"])
     metric = results["metric"]
     for route, summary in results["summary"].items():
         print(

@@ -26,6 +26,7 @@ from c3r_jax.training.step import TrainState, step_columns
 from c3r_jax.training.stopping import StopRequest
 from c3r_jax.training.watching import Health, StepWatch
 from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
+from c3r_jax.training.writers import check_writers
 
 
 @dataclasses.dataclass
@@ -103,6 +104,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
         ``config.train.skip_non_finite`` lets such steps be left out; the last good checkpoint is kept.
       CheckpointError: if the directory has checkpoints and none can be read.
     """
+    check_writers(config.train.writers)
     with StopRequest() as stop:
         experiment = build_experiment(config)
         make_state = experiment.state_maker()
@@ -136,7 +138,7 @@ def _fit(
     iterator = experiment.train_iterator()
     state, start, standing = _resume(experiment, make_state, checkpoints, iterator)
     prepared = _preparation(experiment, state)
-    log = MetricsLog(path, after=start, validated=standing.validated) if is_primary() else NoLog()
+    log = MetricsLog(path, start, standing.validated, train.writers) if is_primary() else NoLog()
     schedule = build_schedule(config.optimizer, train.steps)
     watch = StepWatch(experiment.devices.host, log, schedule, checkpoints, config, standing.health)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -11,10 +12,10 @@ from ml_collections import ConfigDict
 from c3r_jax.configurations import base_config
 from c3r_jax.errors import WorkdirError
 from c3r_jax.parallel.hosts import barrier, is_primary
-from c3r_jax.training.events import Events
+from c3r_jax.training.writers import open_writers
 
 RESULTS = "results.json"
-FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers")  # may change when a run goes on
+FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers", "train.writers")  # may change later
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -153,32 +154,36 @@ def _differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 class MetricsLog:
-    """``metrics.jsonl``, one object per line (step, split, values), and TensorBoard events beside it.
+    """``metrics.jsonl``, one object per line (step, split, values), and the run's writers beside it.
 
     Args:
-      workdir: the run's directory.
+      workdir: the run's directory, with its configuration.
       after: last step that is kept of an earlier attempt; later lines are dropped, so that nothing repeats.
       validated: last step whose validation is kept; the next one is still to be made.
+      writers: names of ``c3r_jax.training.writers.WRITERS``.
     """
 
-    def __init__(self, workdir: pathlib.Path, after: int, validated: int):
+    def __init__(self, workdir: pathlib.Path, after: int, validated: int, writers: Sequence[str] = ()):
         self.path = workdir / "metrics.jsonl"
         last = {"validation": validated}
         kept = [line for line in read_history(workdir) if line["step"] <= last.get(line["split"], after)]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(self.path, "a", encoding="utf-8")  # open as long as the run
-        self._events = Events(workdir / "tensorboard", after + 1)
+        config = (workdir / "config.json").read_text(encoding="utf-8")
+        self._writers = open_writers(writers, workdir, config, after)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Appends one line and its events."""
+        """Appends one line, and tells the writers."""
         self._file.write(json.dumps({"step": step, "split": split, "values": values}) + "\n")
         self._file.flush()
-        self._events.write(step, {f"{split}/{name}": value for name, value in values.items()})
+        for writer in self._writers:
+            writer.scalars(step, split, values)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes all."""
         self._file.close()
-        self._events.close()
+        for writer in self._writers:
+            writer.close()
 
 
 class NoLog:
