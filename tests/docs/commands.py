@@ -20,7 +20,20 @@ SHELL = ("", "sh", "bash")
 OURS = ("python", "make", "pip", "c3r", ".venv/bin/python")
 # Programs of others: that they are there and take their flags is not this project's to say.
 OTHERS = {"apt-get", "cd", "curl", "docker", "export", "git", "mkdir", "sbatch", ".", "cp", "kill", "tensorboard"}
-MODULES = {"build", "coverage", "http.server", "mkdocs", "pip", "pytest", "pyright", "ruff", "twine", "venv", "zipfile"}
+MODULES = {
+    "build",
+    "coverage",
+    "http.server",
+    "mkdocs",
+    "pip",
+    "pytest",
+    "pyright",
+    "ruff",
+    "tests.chaos",
+    "twine",
+    "venv",
+    "zipfile",
+}
 ANYWHERE = {"help", "helpfull", "config"}
 SHARED = ROOT / "c3r_jax/commands/flagged.py"  # the flags of all commands that have a configuration
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
