@@ -30,8 +30,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     """Multi-modal classifier trained with Causal Complete Cause Regularization, in the manner of scikit-learn.
 
     One multi-layer perceptron per modality, the mean of what is present, a linear head. Inputs are standardised. A
-    share of the training rows is held out of training: on it temperature and biases are fitted, and the C3 risk and
-    the first-stage diagnostics measured.
+    share of the training rows is held out of training: on it temperature, biases and floors are fitted, and the C3 risk
+    and the first-stage diagnostics measured.
 
     Input X is ``{"name": (n, p) array or data frame}``; or a data frame with two levels of columns, the modality first;
     or, with ``modalities``, one wide array or frame (which is what ``cross_val_score``, ``GridSearchCV`` and
@@ -60,7 +60,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
       loss_curve_: (steps,) training loss.
       c3_risk_: :class:`C3Risk` of the held-out rows; None without them.
       first_stage_: {modality: strength of its first stage on the held-out rows}; None without them.
-      calibration_: {route: temperature and biases}.
+      calibration_: {route: temperature, biases and floors}.
 
     Examples:
       >>> from c3r_jax.data.structural import StructuralModel

@@ -14,12 +14,19 @@ def data(n=400, k=3, scale=4.0, seed=0):
     return scale * (truth - [0.0, 1.0, -1.0][:k]), labels
 
 
-def cost(logits, labels, log_t, bias, weights=None):
+def cost(logits, labels, fitted, step=0.0, weights=None):
+    """The documented objective, row by row, at ``fitted`` moved by ``step`` in its own parameters."""
+    k = logits.shape[1]
     w = np.ones(len(labels)) if weights is None else weights / weights.mean()
-    scores = logits / np.exp(log_t) + bias
-    log_p = scores - np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1, keepdims=True))
-    log_p -= scores.max(1, keepdims=True)
-    return -(w * log_p[np.arange(len(labels)), labels]).sum() + 0.5 * (log_t**2 + (bias**2).sum())
+    theta = np.log(fitted.floor) - np.log(1 - fitted.floor.sum())
+    log_t, bias, theta = np.split(np.concatenate([[np.log(fitted.temperature)], fitted.bias, theta]) + step, [1, 1 + k])
+    floor = np.exp(theta) / (1 + np.exp(theta).sum())
+    share = np.array([w[labels == c].sum() + 1 for c in range(k)]) / (w.sum() + k)
+    total = (log_t[0] ** 2 + (bias**2).sum() / 0.25 + ((theta - np.log(share) + 3) ** 2).sum() / 4) / 2
+    for row, label, weight in zip(logits, labels, w, strict=True):
+        p = np.exp(row / np.exp(log_t[0]) + bias)
+        total -= weight * np.log((1 - floor.sum()) * p[label] / p.sum() + floor[label])
+    return total
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -27,9 +34,9 @@ def test_no_neighbour_is_better(weighted):
     logits, labels = data()
     weights = np.random.default_rng(1).random(400) if weighted else None
     fitted = fit_calibration(logits, labels, weights)
-    best = cost(logits, labels, np.log(fitted.temperature), fitted.bias, weights)
-    for step in np.random.default_rng(2).normal(size=(50, 4)) * 0.05:
-        assert cost(logits, labels, np.log(fitted.temperature) + step[0], fitted.bias + step[1:], weights) > best
+    best = cost(logits, labels, fitted, weights=weights)
+    for step in np.random.default_rng(2).normal(size=(50, 7)) * 0.05:
+        assert cost(logits, labels, fitted, step, weights) > best
 
 
 def test_finds_the_temperature_and_the_biases():
@@ -37,11 +44,25 @@ def test_finds_the_temperature_and_the_biases():
     fitted = fit_calibration(logits, labels)
     assert abs(fitted.temperature - 4.0) < 0.3
     np.testing.assert_allclose(fitted.bias, [0.0, 1.0, -1.0], atol=0.1)
+    assert fitted.floor.sum() < 0.02
     np.testing.assert_allclose(fitted(logits).sum(1), 1)
+
+
+@pytest.mark.parametrize("chance", [(0.23, 0.77), (0.05, 0.6)])
+def test_a_cause_that_decides_by_chance_is_told_by_chance(chance):
+    """The model knows the binary cause, and how sure it is of it says nothing; labels are drawn given the cause."""
+    rng = np.random.default_rng(0)
+    cause = rng.integers(0, 2, 4000)
+    labels = (rng.random(4000) < np.array(chance)[cause]).astype(int)
+    sure = np.exp(rng.normal(1.0, 1.0, 4000)) * (2 * cause - 1)
+    fitted = fit_calibration(np.stack([np.zeros(4000), sure], axis=1), labels)
+    told = fitted(np.stack([np.zeros(4000), sure], axis=1))[:, 1]
+    assert np.abs(told - np.array(chance)[cause]).mean() < 0.03
 
 
 def test_extremes_stay_finite():
     """Separable rows would send the temperature to 0; a class without rows its bias to -infinity."""
     fitted = fit_calibration(np.array([[5.0, -5.0, 0.0]] * 30), np.zeros(30, int))
     assert np.isfinite(fitted.temperature) and np.isfinite(fitted.bias).all()
+    assert (fitted.floor > 0).all() and fitted.floor.sum() < 0.2
     np.testing.assert_array_equal(no_calibration(2)(np.zeros((1, 2))), [[0.5, 0.5]])
