@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import os
 import pathlib
 
@@ -25,6 +26,7 @@ collect_ignore = ["parity", "reference"]
 _LIBRARIES = [name for name in ("timm", "torchvision", "transformers") if importlib.util.find_spec(name) is None]
 collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES else []
 
+import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
 from c3r_jax.data.emoji import read_index, write_subset  # noqa: E402
@@ -49,6 +51,20 @@ def room_for_programs():
     if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """Programs that run in the tests' process set how much is logged; the next test must not feel it."""
+    names = (None, "absl", "jax", "orbax")
+    before = [(log, log.level, log.propagate, log.disabled) for log in map(logging.getLogger, names)]
+    verbosity, disabled = absl.logging.get_verbosity(), logging.root.manager.disable
+    yield
+    absl.logging.set_verbosity(verbosity)
+    logging.disable(disabled)
+    for log, level, propagate, off in before:
+        log.level, log.propagate, log.disabled = level, propagate, off
+        log.setLevel(level)  # also forgets what was asked of it before
 
 
 @pytest.fixture(scope="session")

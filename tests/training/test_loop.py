@@ -257,7 +257,7 @@ def test_mistyped_settings_stop_before_any_work(small_config, tmp_path, flag, me
         ("task", "clip", "expected one of classification, multilabel, regression, segmentation, softmax, sigmoid"),
         ("task", "sigmoid", "config.c3r.necessity is 'kl', which needs classes"),
         ("data.tokenizer", "words", "expected 'bytes', 'word_piece' or the path"),
-        ("model.fusion", "sum", "expected 'mean', 'concat' or 'cross_attention'"),
+        ("model.fusion", "sum", "expected one of mean, concat, gated, cross_attention"),
         ("model.dtype", "float16", "expected one of float32, bfloat16"),
         ("optimizer.name", "adamax", "expected one of adamw, adam, sgd, adafactor, lion"),
         ("optimizer.schedule", "step", "expected one of cosine, linear, constant, plateau"),
