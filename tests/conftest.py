@@ -53,18 +53,18 @@ def room_for_programs():
         gc.collect()
 
 
+_LOGGERS = [(log, log.level, log.propagate) for log in map(logging.getLogger, (None, "absl", "jax", "orbax"))]
+_VERBOSITY = absl.logging.get_verbosity()
+
+
 @pytest.fixture(autouse=True)
 def loggers_as_they_were():
     """Programs that run in the tests' process set how much is logged; the next test must not feel it."""
-    names = (None, "absl", "jax", "orbax")
-    before = [(log, log.level, log.propagate, log.disabled) for log in map(logging.getLogger, names)]
-    verbosity, disabled = absl.logging.get_verbosity(), logging.root.manager.disable
-    yield
-    absl.logging.set_verbosity(verbosity)
-    logging.disable(disabled)
-    for log, level, propagate, off in before:
-        log.level, log.propagate, log.disabled = level, propagate, off
-        log.setLevel(level)  # also forgets what was asked of it before
+    absl.logging.set_verbosity(_VERBOSITY)
+    logging.disable(logging.NOTSET)
+    for log, level, propagate in _LOGGERS:
+        log.propagate, log.disabled = propagate, False
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
