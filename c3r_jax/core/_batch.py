@@ -95,6 +95,16 @@ def global_mean(x: Array, where: Bool[Array, " batch"], axis_name: str | None) -
     return global_sum(keep(where, x).sum(0), axis_name) / jnp.maximum(count, 1)
 
 
+def first_row(num_rows: int, axis_name: str | None) -> Any:
+    """Where this device's ``num_rows`` rows begin in the global batch; 0 without an axis."""
+    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_rows
+
+
+def all_rows(tree: Any, axis_name: str | None) -> Any:
+    """Every device's rows of arrays (B, ...), one device after the other (identity without an axis)."""
+    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
+
+
 def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows: int | None) -> Any:
     """Applies a function that treats each row alone to so many rows at a time: what it makes of others is not held.
 

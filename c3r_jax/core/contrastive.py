@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core._batch import check_where, global_mean, keep, promote
+from c3r_jax.core._batch import all_rows, check_where, first_row, global_mean, keep, promote
 from c3r_jax.core.instrument import Moments
 from c3r_jax.core.real_world import Features
 from c3r_jax.core.regularizer import C3RConfig, C3RTerms, Fitted, c3r_loss, real_world
@@ -202,11 +202,7 @@ def of_modality(shared: Fitted | None, name: str) -> Fitted | None:
 
 def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
     """Keys of the global batch, which of them exist, and where this device's examples find their own."""
-    labels = jnp.arange(own.shape[0])
-    if axis_name is None:
-        return own, rows, labels
-    gather = partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
-    return gather(own), gather(rows), labels + jax.lax.axis_index(axis_name) * own.shape[0]
+    return *all_rows((own, rows), axis_name), first_row(len(own), axis_name) + jnp.arange(len(own))
 
 
 def key_logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core._batch import (
+    all_rows,
     check_float,
     check_where,
     expand,
+    first_row,
     global_count,
     global_mean,
     global_sum,
@@ -263,11 +265,8 @@ def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: 
     """
     assert key is not None
     mean = global_mean(z, where, axis_name)
-    if axis_name is None:
-        all_z, all_labels, all_where, first = z, labels, where, 0
-    else:
-        all_z, all_labels, all_where = (jax.lax.all_gather(x, axis_name, tiled=True) for x in (z, labels, where))
-        first = jax.lax.axis_index(axis_name) * z.shape[0]
+    all_z, all_labels, all_where = all_rows((z, labels, where), axis_name)
+    first = first_row(len(z), axis_name)
     all_labels = task.keys(all_labels)
     labels = jax.lax.dynamic_slice_in_dim(all_labels, first, z.shape[0])
     count = all_where.sum()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+from scipy.special import softmax
 
 from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError, DataError
@@ -100,8 +101,8 @@ def riskiest(branches: Branches, labels: np.ndarray, count: int = SHOWN) -> dict
 def row_risks(branches: Branches, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """1 - p_y(z_c) and p_y(z_bar), each (n,); NaN counts as the whole risk."""
     rows = np.arange(len(labels))
-    kept = _softmax(branches.logits["instrument"])[rows, labels]
-    left = _softmax(branches.counterfactual_logits)[rows, labels]
+    kept = softmax(branches.logits["instrument"], axis=1)[rows, labels]
+    left = softmax(branches.counterfactual_logits, axis=1)[rows, labels]
     return np.nan_to_num(1 - kept, nan=1.0), np.nan_to_num(left, nan=1.0)
 
 
@@ -133,29 +134,30 @@ def example_records(
     variables = {"params": params}
     predict, fuse = (functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse))
     own = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
+    branches, labels = jax.tree.map(lambda value: value[chosen], (branches, labels))
     centre = {name: jnp.asarray(value) for name, value in means.items()}
     found = jax.device_get(attribution(predict, fuse, own, jnp.asarray(present[chosen]), centre))
     names = source.info.class_names
     sufficiency, necessity = row_risks(branches, labels)
+    outputs = {**branches.logits, "counterfactual": branches.counterfactual_logits}
     records = []
     for i, row in enumerate(rows):
-        outputs = {**branches.logits, "counterfactual": branches.counterfactual_logits}
         records.append(
             {
                 "index": int(index[row]),
-                "label": names[labels[row]],
+                "label": names[labels[i]],
                 "inputs": shown_inputs(source[row], model.modalities, present[row]),
                 "predictions": {
-                    name: _prediction(_softmax(logits[row]), labels[row], names) for name, logits in outputs.items()
+                    name: _prediction(softmax(logits[i]), labels[i], names) for name, logits in outputs.items()
                 },
-                "risk": {"sufficiency": float(sufficiency[row]), "necessity": float(necessity[row])},
+                "risk": {"sufficiency": float(sufficiency[i]), "necessity": float(necessity[i])},
                 "modalities": {
                     name: {
                         "present": bool(present[row, m]),
                         "necessary": bool(found.necessary[i, m]),
                         "sufficient": bool(found.sufficient[i, m]),
-                        "without": _prediction(found.without[i, m], labels[row], names),
-                        "alone": _prediction(found.alone[i, m], labels[row], names),
+                        "without": _prediction(found.without[i, m], labels[i], names),
+                        "alone": _prediction(found.alone[i, m], labels[i], names),
                     }
                     for m, name in enumerate(model.modalities)
                 },
@@ -196,11 +198,6 @@ def _png(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def _prediction(probabilities: np.ndarray, label: int, names: Sequence[str]) -> dict[str, Any]:

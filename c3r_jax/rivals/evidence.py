@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core._batch import global_mean
+from c3r_jax.core._batch import all_rows, first_row, global_mean
 
 
 def combined_evidence(evidence: Float[Array, "modalities batch classes"]) -> Float[Array, "batch classes"]:
@@ -145,10 +145,9 @@ def ranking_loss(
         low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
     span = high - low
     kappa = jnp.where(where & (span > 0), (losses - low) / jnp.where(span > 0, span, 1), 0)
-    gather = (lambda x: x) if axis_name is None else partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(losses)
-    following = (first + 1 + jnp.arange(len(losses))) % len(gather(losses))
-    other_w, other_kappa, other_where = (gather(x)[following] for x in (confidence, kappa, where))
+    everything = all_rows((confidence, kappa, where), axis_name)
+    following = (first_row(len(losses), axis_name) + 1 + jnp.arange(len(losses))) % len(everything[0])
+    other_w, other_kappa, other_where = (x[following] for x in everything)
     apart = kappa - other_kappa
     terms = jax.nn.relu(jnp.sign(apart) * (confidence - other_w) + jnp.abs(apart))
     return global_mean(terms, where & other_where, axis_name)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from c3r_jax.core._batch import global_mean, promote
+from c3r_jax.core._batch import all_rows, first_row, global_mean, promote
 from c3r_jax.core.contrastive import contrastive_c3r_loss, unit
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.real_world import Features, Fuse
@@ -58,13 +58,9 @@ def mixup_loss(
     """
     draw_key, order_key = jax.random.split(key)
     share = jax.random.beta(draw_key, alpha, alpha)
-    everything = (dict(features), labels, present, where)
-    first = 0
-    if axis_name is not None:
-        first = jax.lax.axis_index(axis_name) * len(where)
-        everything = jax.lax.all_gather(everything, axis_name, tiled=True)
+    everything = all_rows((dict(features), labels, present, where), axis_name)
     order = jax.random.permutation(order_key, len(everything[3]))
-    partner = order[first + jnp.arange(len(where))]
+    partner = order[first_row(len(where), axis_name) + jnp.arange(len(where))]
     other, other_labels, other_present, other_where = jax.tree.map(lambda x: x[partner], everything)
     mixed = {
         name: share.astype(h.dtype) * h + (1 - share).astype(h.dtype) * other[name] for name, h in features.items()

@@ -191,11 +191,7 @@ def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str,
     }
     finite = bool(np.isfinite(found["last_loss"]))
     return {
-        "world": run.world,
-        "cell": run.cell,
-        "label": run.label,
-        "weights": dict(run.weights),
-        "seed": run.seed,
+        **run.recorded(),
         "finite": finite,
         "accuracy": accuracy,
         "risk": dict(zip(C3Risk._fields, map(float, found["risk"]), strict=True)),

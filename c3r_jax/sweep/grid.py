@@ -42,6 +42,16 @@ class SweepRun(NamedTuple):
         """The cell and its weights, as tables name them."""
         return self.cell + "".join(f" {name}={value:g}" for name, value in self.weights)
 
+    def recorded(self) -> dict[str, Any]:
+        """Which run it is, as its record begins."""
+        return {
+            "world": self.world,
+            "cell": self.cell,
+            "label": self.label,
+            "weights": dict(self.weights),
+            "seed": self.seed,
+        }
+
 
 class Cell(NamedTuple):
     """A setting to train.
@@ -122,8 +132,9 @@ def read_cells(config: ConfigDict) -> list[Cell]:
         strengths = grid.get("strength", (settings.pop("strength", 1.0),))
         try:
             fixed = C3RConfig(**{k: v for k, v in settings.items() if k not in grid})
-            for values in itertools.product(*(grid[k] for k in grid if k != "strength")):
-                dataclasses.replace(fixed, **dict(zip((k for k in grid if k != "strength"), values, strict=True)))
+            weights = {k: values for k, values in grid.items() if k != "strength"}
+            for values in itertools.product(*weights.values()):
+                dataclasses.replace(fixed, **dict(zip(weights, values, strict=True)))
             check_fusion(rival, fusion)
             build_fusion(fusion, 1, 2)
             rivals = [Rival(rival, strength, environments=len(config.data.environments)) for strength in strengths]

@@ -102,11 +102,7 @@ def _record(run: SweepRun, config: ConfigDict, place: pathlib.Path) -> dict[str,
                 name = ("same" if not suffix else SHIFTED) if clean else condition["name"] + suffix
                 tests[route][name] = condition["routes"][route]["accuracy"]
     return {
-        "world": run.world,
-        "cell": run.cell,
-        "label": run.label,
-        "weights": dict(run.weights),
-        "seed": run.seed,
+        **run.recorded(),
         "finite": True,
         "accuracy": tests,
         "risk": {"total": results["risk"]["total"]},

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from c3r_jax.core._batch import weighted_mean
+from c3r_jax.core._batch import first_row, weighted_mean
 from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.instrument import Moments, merge_moments
 from c3r_jax.core.official import official_compat_loss
@@ -105,8 +105,7 @@ def step_columns(batch: Batch) -> Batch:
 
 def example_keys(key: PRNGKeyArray, num_examples: int, axis_name: str | None) -> PRNGKeyArray:
     """One key per example of the global batch: the same draws however many devices share it."""
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_examples
-    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(num_examples))
+    return jax.vmap(partial(jax.random.fold_in, key))(first_row(num_examples, axis_name) + jnp.arange(num_examples))
 
 
 def train_step(
