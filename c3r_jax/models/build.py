@@ -18,7 +18,9 @@ from c3r_jax.models.fusion import Bottleneck, ConcatAbsent, CrossAttention, Gate
 from c3r_jax.models.pretrained import PretrainedEncoder
 from c3r_jax.models.spacetime import SequenceEncoder, VideoEncoder, VolumeEncoder
 from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.models.unet import UNetEncoder
 
+PUBLISHED = ("image", "text", "sequence")  # parts of a configuration that can name a published encoder
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -48,7 +50,7 @@ def build_model(
       An unbound :class:`TwinNetwork`.
 
     Raises:
-      ConfigError: on an unknown kind, dtype or fusion, or a fusion that is not for the task.
+      ConfigError: on an unknown kind, network, dtype or fusion, or a fusion that is not for the task.
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"config.model.dtype is {config.dtype!r}: expected one of {', '.join(DTYPES)}.")
@@ -96,9 +98,10 @@ def head_of(fusion: nn.Module, num_outputs: int, dtype: Any = jnp.float32) -> nn
 def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
     shared = {"dim": config.dim, "dtype": dtype}
     blocks = shared | {"remat": config.remat}
-    if kind in ("image", "text") and config[kind].pretrained:
-        own = config[kind]
-        sizes = {name: own[name] for name in ("width", "frozen", "dropout")}
+    part = "image" if kind == "video" else kind
+    if part in PUBLISHED and config[part].pretrained:
+        own = config[part]
+        sizes = {name: own[name] for name in ("width", "frozen", "dropout")} | {"scratch": not own.weights}
         return PretrainedEncoder(architecture=own.pretrained, vocab_size=vocab_size, **sizes, **blocks)
     if kind == "image":
         return ImageEncoder(**_leaves(config.image), **blocks)
@@ -109,12 +112,22 @@ def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: b
     if kind == "sequence":
         return SequenceEncoder(**_leaves(config.sequence), **blocks)
     if kind == "volume":
-        return VolumeEncoder(dense=dense, **_leaves(config.volume), **blocks)
+        return _volume_encoder(config.volume, dense, blocks)
     if kind == "features":
         return FeatureEncoder(**_leaves(config.features), **shared)
     raise ConfigError(
         f"modality {name!r} is of kind {kind!r}: expected 'image', 'video', 'text', 'sequence', 'volume' or 'features'."
     )
+
+
+def _volume_encoder(config: ConfigDict, dense: bool, shared: dict[str, Any]) -> nn.Module:
+    leaves = _leaves(config)
+    network, stride = leaves.pop("network"), leaves.pop("stride")
+    if network == "dilated":
+        return VolumeEncoder(dense=dense, stride=stride, **leaves, **shared)
+    if network == "unet":
+        return UNetEncoder(dense=dense, **leaves, **shared)
+    raise ConfigError(f"config.model.volume.network is {network!r}: expected 'dilated' or 'unet'.")
 
 
 def _leaves(config: ConfigDict) -> dict[str, Any]:

@@ -91,6 +91,15 @@ class VideoEncoder(nn.Module):
         return h.reshape(batch, count, *h.shape[1:]).mean(1)
 
 
+def checked_volume(x: Array) -> Float[Array, "batch depth height width channels"]:
+    """A volume (B, D, H, W) or (B, D, H, W, C) with an axis of channels."""
+    if x.ndim not in (4, 5) or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"a volume has shape {x.shape} and dtype {x.dtype}: expected floats (B, D, H, W) or (B, D, H, W, C)."
+        )
+    return x if x.ndim == 5 else x[..., None]
+
+
 class ResidualBlock(nn.Module):
     """Two pre-normalised 3 x 3 x 3 convolutions and the input; every norm is of one example.
 
@@ -138,11 +147,7 @@ class VolumeEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch depth height width ..."], keys: PRNGKeyArray | None = None) -> Array:
         """Returns (B, dim), or (B, D, H, W, dim) if ``dense``; ``keys`` (B,) switch dropout on."""
-        if x.ndim not in (4, 5) or not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(
-                f"a volume has shape {x.shape} and dtype {x.dtype}: expected floats (B, D, H, W) or (B, D, H, W, C)."
-            )
-        x = (x if x.ndim == 5 else x[..., None]).astype(self.dtype)
+        x = checked_volume(x).astype(self.dtype)
         stride = 1 if self.dense else self.stride
         x = nn.Conv(self.width, (3, 3, 3), strides=stride, dtype=self.dtype, name="stem")(x)
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock

@@ -16,15 +16,15 @@ from ml_collections import ConfigDict
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.interop.files import read_tensors
 from c3r_jax.interop.names import from_tensors
+from c3r_jax.models.build import PUBLISHED
 from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
 from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.training.layer_decay import BACKBONE
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
     from c3r_jax.training.step import TrainState
 
-BACKBONE = "backbone"  # the module of PretrainedEncoder that published weights are for
-KINDS = ("image", "text")  # parts of config.model that can name a published encoder
 KEPT_SPLITS = 64  # passes over splits whose vectors are kept, over all runs of a process
 
 
@@ -38,7 +38,7 @@ def check_pretrained(config: ConfigDict) -> None:
       ConfigError: naming the leaf.
     """
     frozen = []
-    for kind in KINDS:
+    for kind in PUBLISHED:
         part = config.model[kind]
         name, weights = part.pretrained, part.weights
         known = [own for own, architecture in ARCHITECTURES.items() if architecture.kind == kind]
@@ -52,7 +52,11 @@ def check_pretrained(config: ConfigDict) -> None:
         frozen += [kind] if part.frozen else []
     if config.train.cache_frozen:
         data, augment = config.data, config.data.augment.to_dict()
-        moved = {"image": augment.keys() - {"word_drop", "feature_noise"}, "text": {"word_drop"}}
+        moved = {
+            "image": augment.keys() - {"word_drop", "feature_noise"},
+            "text": {"word_drop"},
+            "sequence": {"feature_noise"},
+        }
         changed = [name for kind in frozen for name in sorted(moved[kind]) if augment[name]]
         cropped = "image" in frozen and data.resize > data.image_size
         if not frozen or changed or cropped or data.train_noise or jax.process_count() > 1:

@@ -8,7 +8,7 @@ import optax.contrib
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import ConfigError
-from c3r_jax.training.frozen import BACKBONE
+from c3r_jax.training.layer_decay import scaled_backbones
 
 
 def build_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -51,7 +51,7 @@ def build_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformat
     Raises:
       ConfigError: on an unknown name or a negative number.
     """
-    for name in ("learning_rate", "weight_decay", "encoder_scale", "clip_norm"):
+    for name in ("learning_rate", "weight_decay", "encoder_scale", "layer_decay", "clip_norm"):
         if not config[name] >= 0:
             raise ConfigError(f"config.optimizer.{name} is {config[name]}: expected a number >= 0.")
     schedule = build_schedule(config, steps)
@@ -73,20 +73,11 @@ def build_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformat
         raise ConfigError(f"config.optimizer.name is {config.name!r}: expected one of {', '.join(updates)}.")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(updates[config.name]())
-    if config.encoder_scale != 1:
-        parts.append(_scaled_backbones(config.encoder_scale))
+    if (config.encoder_scale, config.layer_decay) != (1, 1):
+        parts.append(scaled_backbones(config.encoder_scale, config.layer_decay))
     if config.schedule == "plateau":
         parts.append(_plateau(config))
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
-
-
-def _scaled_backbones(scale: float) -> optax.GradientTransformation:
-    """Published encoders learn at a share of the rate; it stands last, so that weight decay is scaled as well."""
-
-    def one(path: Any, update: Any) -> Any:
-        return scale * update if any(getattr(key, "key", None) == BACKBONE for key in path) else update
-
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(one, updates))
 
 
 def _plateau(config: ConfigDict) -> optax.GradientTransformation:

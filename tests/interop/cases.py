@@ -43,4 +43,5 @@ CASES = {
         (Names("timm", timm_table(STAGES), left_out=COUNTERS + r"|^classifier\."),),
         IMAGES[:, :31, :30],
     ),
+    "audio": Case(ResNet(ResNetSize((1, 1), bottleneck=False, channels=4)), RESNET_NAMES, IMAGES[:, :, :21, :1]),
 }

@@ -10,7 +10,7 @@ import torchvision
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from c3r_jax.interop import from_tensors, to_tensors
-from c3r_jax.models.pretrained import ARCHITECTURES
+from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
 from c3r_jax.models.pretrained.bert import BERT_SIZES
 from c3r_jax.models.pretrained.vit import VIT_SIZES
 from tests.interop.cases import CASES
@@ -80,17 +80,53 @@ def test_names_and_shapes_of_the_real_sizes(name):
     with torch.device("meta"):
         if name == "efficientnet_lite0":
             model = timm.create_model("tf_efficientnet_lite0")
-        elif name.startswith("resnet"):
-            model = torchvision.models.get_model(name)
+        elif "resnet" in name:
+            model = torchvision.models.get_model(name.removeprefix("audio_"))
+            if name.startswith("audio"):
+                model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)  # as the public code of OGM-GE has it
         else:
             model = hugging_face(name)
     module = known.make(30522, False, jnp.float32)
-    example = jnp.ones((1, 4), jnp.int32) if known.kind == "text" else jnp.ones((1, 224, 224, 3))
+    shape = (1, 224, 224, 1 if known.kind == "sequence" else 3)
+    example = jnp.ones((1, 4), jnp.int32) if known.kind == "text" else jnp.ones(shape)
     shapes = jax.eval_shape(module.init, jax.random.key(0), example)["params"]
     # Zeros that take no memory: only names and shapes are of interest.
     tensors = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in model.state_dict().items()}
     params = from_tensors(tensors, shapes, known.names)
     assert jax.tree.map(lambda x: x.shape, params) == jax.tree.map(lambda x: x.shape, shapes)
+
+
+def test_resnet_18_of_sound_gives_what_torchvision_does():
+    """The whole encoder, of a spectrogram as CREMA-D's are: the mean over places, and every weight's gradient."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18()
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    model.fc = torch.nn.Identity()
+    model.eval()
+    for key, value in model.state_dict().items():
+        if "bn" in key or "downsample.1" in key:
+            value.copy_(torch.rand_like(value) + 0.5) if value.is_floating_point() else None
+    encoder = PretrainedEncoder(4, "audio_resnet18", frozen=False)
+    sound = np.random.default_rng(0).normal(size=(2, 188, 257)).astype(np.float32)
+    expected = model(torch.from_numpy(sound)[:, None])
+    weight = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    (expected * torch.from_numpy(weight)).sum().backward()
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), sound)["params"]
+    tensors = state(model)
+    params = from_tensors(tensors, shapes["backbone"], ARCHITECTURES["audio_resnet18"].names)
+
+    def objective(params):
+        output = encoder.apply({"params": {"backbone": params}}, sound, method=encoder.features)
+        return (output * weight).sum(), output
+
+    gradient, output = jax.jit(jax.grad(objective, has_aux=True))(params)
+    scale = np.abs(expected.detach().numpy()).max()
+    np.testing.assert_allclose(output, expected.detach().numpy(), atol=1e-4 * scale)
+    ours = to_tensors(gradient, ARCHITECTURES["audio_resnet18"].names, tensors)
+    compared = {key: value.grad.numpy() for key, value in model.named_parameters()}
+    assert len(compared) == 60
+    for key, value in compared.items():
+        np.testing.assert_allclose(ours[key], value, atol=1e-3 * np.abs(value).max(), err_msg=key)
 
 
 def test_pytorch_loads_what_is_written(models, tmp_path):

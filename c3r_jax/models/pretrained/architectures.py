@@ -125,7 +125,7 @@ class Architecture:
     """A published encoder.
 
     Attributes:
-      kind: of its input, "image" or "text".
+      kind: of its input: "image" (of videos too), "text" or "sequence" (spectrograms).
       width: of its representation.
       make: (vocab_size, remat, dtype) -> the module.
       names: how sources call its tensors.
@@ -172,6 +172,12 @@ ARCHITECTURES = {
         )
         for name, size in RESNET_SIZES.items()
     },
+    "audio_resnet18": Architecture(
+        "sequence",
+        RESNET_SIZES["resnet18"].width,
+        lambda _, remat, dtype: ResNet(RESNET_SIZES["resnet18"], remat=remat, dtype=dtype),
+        RESNET_NAMES,
+    ),
     "efficientnet_lite0": Architecture(
         "image",
         HEAD,

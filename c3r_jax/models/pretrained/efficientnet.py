@@ -1,6 +1,7 @@
 """EfficientNet-Lite0: an image to a map of features, by inverted bottlenecks without squeeze and excitation."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -38,17 +39,19 @@ class InvertedBottleneck(nn.Module):
     Attributes:
       stage: the block's form.
       stride: of this block.
+      norm: after each convolution.
     """
 
     stage: Stage
     stride: int
+    norm: Callable[..., nn.Module] = FrozenBatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         """Returns the next map."""
         conv = functools.partial(convolution, padding="SAME", dtype=self.dtype)
-        norm = functools.partial(FrozenBatchNorm, epsilon=1e-3, dtype=self.dtype)
+        norm = functools.partial(self.norm, epsilon=1e-3, dtype=self.dtype)
         inside = x.shape[-1] * self.stage.expand
         y = x
         if self.stage.expand > 1:
@@ -67,6 +70,7 @@ class EfficientNetLite(nn.Module):
       stem: channels of the first map.
       head: channels of the last map.
       remat: compute a block's activations again for the gradient.
+      norm: after each convolution; :class:`ExampleNorm` where there are no published weights.
 
     References:
       M. Tan and Q. Le, EfficientNet: rethinking model scaling for convolutional neural networks, 2019; the Lite
@@ -77,16 +81,17 @@ class EfficientNetLite(nn.Module):
     stem: int = STEM
     head: int = HEAD
     remat: bool = False
+    norm: Callable[..., nn.Module] = FrozenBatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch rows columns channels"]:
         """Returns the last map."""
         conv = functools.partial(convolution, padding="SAME", dtype=self.dtype)
-        norm = functools.partial(FrozenBatchNorm, epsilon=1e-3, dtype=self.dtype)
+        norm = functools.partial(self.norm, epsilon=1e-3, dtype=self.dtype)
         x = nn.relu6(norm(name="stem_norm")(conv(self.stem, 3, 2)(name="stem")(images)))
         block = nn.remat(InvertedBottleneck) if self.remat else InvertedBottleneck
         strides = [(stage, stage.stride if i == 0 else 1) for stage in self.stages for i in range(stage.count)]
         for i, (stage, stride) in enumerate(strides):
-            x = block(stage, stride, dtype=self.dtype, name=f"block_{i}")(x)
+            x = block(stage, stride, norm=self.norm, dtype=self.dtype, name=f"block_{i}")(x)
         return nn.relu6(norm(name="head_norm")(conv(self.head, 1)(name="head")(x)))

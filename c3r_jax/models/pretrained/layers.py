@@ -1,6 +1,7 @@
 """Layers that published image and text encoders share, computed in ``dtype`` from float32 parameters."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -36,6 +37,32 @@ class FrozenBatchNorm(nn.Module):
             x * factor.astype(self.dtype)[None, None, None]
             + (bias - mean * factor).astype(self.dtype)[None, None, None]
         )
+
+
+class ExampleNorm(nn.Module):
+    """Group normalisation: each example by its own statistics, for convolutions that are trained from scratch.
+
+    What :class:`FrozenBatchNorm` is to published weights: a row's output depends on that row alone, here because the
+    statistics are its own. Batch statistics would need sums over all devices to mean the same on any number of them,
+    a mutable state, and chunks of a batch could not be encoded one by one.
+
+    Attributes:
+      groups: of channels, as many of them as divide the channels too.
+      epsilon: added to the variance.
+
+    References:
+      Y. Wu and K. He, Group normalization, 2018.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ... channels"]) -> Array:
+        """Returns an array of the same shape."""
+        groups = math.gcd(self.groups, x.shape[-1])
+        return nn.GroupNorm(groups, epsilon=self.epsilon, dtype=self.dtype, name="group")(x)
 
 
 def convolution(

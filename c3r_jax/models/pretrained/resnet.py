@@ -1,7 +1,8 @@
-"""ResNet: an image to a map of features, by basic or bottleneck blocks."""
+"""ResNet: an image or spectrogram to a map of features, by basic or bottleneck blocks."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -39,18 +40,20 @@ class ResNetBlock(nn.Module):
       channels: of the 3x3 convolutions.
       bottleneck: three convolutions, the last with four times the channels; the second has the stride.
       stride: 2 halves the map.
+      norm: after each convolution.
     """
 
     channels: int
     bottleneck: bool
     stride: int
+    norm: Callable[..., nn.Module] = FrozenBatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         """Returns the next map."""
         conv = functools.partial(convolution, dtype=self.dtype)
-        norm = functools.partial(FrozenBatchNorm, dtype=self.dtype)
+        norm = functools.partial(self.norm, dtype=self.dtype)
         if self.bottleneck:
             parts = [(self.channels, 1, 1), (self.channels, 3, self.stride), (4 * self.channels, 1, 1)]
         else:
@@ -70,6 +73,7 @@ class ResNet(nn.Module):
     Attributes:
       size: of the network.
       remat: compute a block's activations again for the gradient.
+      norm: after each convolution; :class:`ExampleNorm` where there are no published weights.
 
     References:
       K. He et al., Deep residual learning for image recognition, 2016.
@@ -77,13 +81,16 @@ class ResNet(nn.Module):
 
     size: ResNetSize
     remat: bool = False
+    norm: Callable[..., nn.Module] = FrozenBatchNorm
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch rows columns channels"]:
+    def __call__(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch rows columns features"]:
         """Returns the last map."""
         x = convolution(self.size.stem, 7, 2, dtype=self.dtype)(name="conv1")(images)
-        x = nn.relu(FrozenBatchNorm(dtype=self.dtype, name="bn1")(x))
+        x = nn.relu(self.norm(dtype=self.dtype, name="bn1")(x))
         # After a ReLU zeros at the border change no maximum.
         x = nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), strides=(2, 2))
         block = nn.remat(ResNetBlock) if self.remat else ResNetBlock
@@ -93,6 +100,7 @@ class ResNet(nn.Module):
                     channels=self.size.channels * 2**stage,
                     bottleneck=self.size.bottleneck,
                     stride=2 if stage and not i else 1,
+                    norm=self.norm,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{i}",
                 )(x)

@@ -26,6 +26,8 @@ def shrunk(config, path):
     config.model.dim = 4
     for part in (config.model.image, config.model.text, config.model.sequence):
         part.width, part.num_heads, part.depth = 8, 2, min(part.depth, 1)
+    # ResNets of 18 layers compile for minutes; tests/models/test_published.py trains small ones.
+    config.model.image.pretrained = config.model.sequence.pretrained = ""
     config.model.image.patch, config.model.text.orders, config.model.text.buckets = 4, (2,), 64
     config.model.volume.width, config.model.volume.depth = 4, 1
     if config.data.volume_size:
