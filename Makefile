@@ -1,7 +1,7 @@
 # Needs make and Python 3.11 or newer; everything else is installed into .venv. `make` alone lists the targets.
 # Only relative paths are used, so the repository may live under a path with spaces.
 .DEFAULT_GOAL := help
-.PHONY: help demo results test chaos lint bench docs coverage dist clean venv venv-dev venv-docs
+.PHONY: help demo results test chaos lint bench docs browser coverage dist clean venv venv-dev venv-docs venv-browser
 .NOTPARALLEL:
 
 VENV := .venv
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    set up, then lint and types only"
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
 	@echo "make docs    set up, then the documentation as a site in build/site, with every link checked"
+	@echo "make browser set up, then reports in a Chromium or Chrome: phone, dark, print; screenshots in runs/browser"
 	@echo "make coverage  the share of core, training and evaluation that their own tests run, at least 90 %"
 	@echo "make dist    set up, then the wheel and the source archive in dist/, checked and tried from another directory"
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
@@ -62,6 +63,9 @@ bench: venv
 docs: venv-docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 	@echo "The documentation is in build/site/index.html"
+
+browser: venv-dev venv-browser
+	$(RUN) -m tests.browser
 
 COVERED := core training evaluation
 coverage: venv-dev
@@ -128,12 +132,13 @@ venv-dev: venv
 	else rm -f $(VENV)/dev.tmp; \
 	fi
 
-venv-docs: venv
+# Any other extra: its name is the part after "venv-".
+venv-docs venv-browser: venv-%: venv
 	@set -e; \
-	if ! cmp -s pyproject.toml $(VENV)/docs.done; then \
-	  echo "Installing the [docs] extra of pyproject.toml into $(VENV)"; \
-	  $(RUN) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
-	    > $(VENV)/docs-requirements.txt; \
-	  $(PIP) -r requirements.txt -r $(VENV)/docs-requirements.txt; \
-	  cp pyproject.toml $(VENV)/docs.tmp; mv $(VENV)/docs.tmp $(VENV)/docs.done; \
+	if ! cmp -s pyproject.toml $(VENV)/$*.done; then \
+	  echo "Installing the [$*] extra of pyproject.toml into $(VENV)"; \
+	  $(RUN) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'], sep='\n')" \
+	    > $(VENV)/$*-requirements.txt; \
+	  $(PIP) -r requirements.txt -r $(VENV)/$*-requirements.txt; \
+	  cp pyproject.toml $(VENV)/$*.tmp; mv $(VENV)/$*.tmp $(VENV)/$*.done; \
 	fi

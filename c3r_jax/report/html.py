@@ -23,10 +23,10 @@ from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7;
-  --bar: #0072b2; }
+  --bar: #0072b2; --fade: #0004; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e8; --quiet: #adadad; --paper: #16181b; --line: #3d4147; --shade: #22262b;
-    --bar: #56b4e9; }
+    --bar: #56b4e9; --fade: #fff4; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); background: var(--paper);
@@ -34,7 +34,10 @@ body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); backg
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p, li { max-width: 46rem; } .note { color: var(--quiet); font-size: .875rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); margin: .6rem 0; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); margin: .6rem 0;
+  background:  /* a shade where a table goes on to the right */
+    linear-gradient(to left, var(--paper) 50%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--fade), transparent) right / 1.2rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { background: var(--shade); font-weight: 600; } tr:last-child > * { border-bottom: 0; }
@@ -50,16 +53,27 @@ summary { cursor: pointer; } .warning { border-left: 4px solid #d55e00; padding-
 .input { width: 96px; image-rendering: pixelated; }
 .bar { display: inline-block; width: 5rem; height: .7em; background: var(--line); }
 .bar > span { display: block; height: 100%; background: var(--bar); }
-@media (max-width: 40rem) { .fields th { width: auto; } body { padding: .75rem; } .bar { width: 2.5rem; } }
+@media screen and (max-width: 40rem) {
+  .fields th { width: auto; } body { padding: .75rem; } .bar { display: block; width: 100%; }
+  ul { padding-left: 1.2rem; } .example { padding: .2rem .4rem; }
+  .example th, .example td { white-space: normal; padding: .3rem .2rem; font-size: .7rem; }
+  figure { overflow-x: auto; } figure img.wide { max-width: none; width: 40rem; }
+  figcaption { position: sticky; left: 0; }
+}
 @media print {
   :root { --ink: #000; --quiet: #333; --paper: #fff; --line: #bbb; --shade: #f3f5f7; --bar: #0072b2; }
-  body { max-width: none; padding: 0; font-size: .8rem; } .scroll { overflow: visible; }
-  table { font-size: .7rem; } th, td { white-space: normal; } pre { white-space: pre-wrap; }
+  body { max-width: none; padding: 0; font-size: .8rem; } .scroll { overflow: visible; background: none; }
+  table { font-size: .65rem; } th, td { white-space: normal; padding: .2rem .25rem; } pre { white-space: pre-wrap; }
+  .many { font-size: .55rem; } .many th, .many td { padding: .2rem .1rem; overflow-wrap: anywhere; }
+  figure img { max-height: 9cm; width: auto; }
   .bar, .bar > span, th { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   figure, .example, tr { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
   details::details-content { content-visibility: visible; display: block; }
 }
 """.strip()
+
+MANY = 10  # columns of a table that is printed smaller
+WIDE = 1000  # pixels of a figure with panels side by side: a phone scrolls it, for shrunk it could not be read
 
 
 class FigureFile(NamedTuple):
@@ -79,8 +93,9 @@ def html_table(table: Table, label: str) -> str:
         first, *rest = cells
         body.append(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>')
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    many = ' class="many"' if len(table.header) > MANY else ""
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table{many}>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{notes}"
     )
 
@@ -155,9 +170,13 @@ def _what_was_run(aggregated: Aggregate, runs: Sequence[Run], command: str | Non
 
 
 def _figure(figure: FigureFile) -> str:
-    data = base64.b64encode(Path(figure.path).read_bytes()).decode("ascii")
+    png = Path(figure.path).read_bytes()
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of a PNG's header
+    wide = ' class="wide"' if width > WIDE else ""
+    size = f'width="{width}" height="{height}"'
+    data = base64.b64encode(png).decode("ascii")
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(figure.alt)}">'
+        f'<figure><img{wide} {size} src="data:image/png;base64,{data}" alt="{escape(figure.alt)}">'
         f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
     )
 

@@ -29,6 +29,7 @@ MODULES = {
     "pytest",
     "pyright",
     "ruff",
+    "tests.browser",
     "tests.chaos",
     "twine",
     "venv",

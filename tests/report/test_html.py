@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 from c3r_jax.report import Table, aggregate, html_table, report_html, run_markdown, write_report
+from c3r_jax.report.html import MANY, WIDE
 from tests.report.conftest import PNG
 
 VOID = {"meta", "img", "br"}
@@ -43,6 +44,11 @@ def test_report_is_one_file_with_everything(runs, histories, tmp_path):
     images = [a for tag, a in parser.seen if tag == "img"]
     assert len(images) == len(figures) + 3  # and the pictures of three examples
     assert all((a["src"] or "").startswith("data:image/png;base64,") and a["alt"] for a in images)
+    sizes = [(int(a["width"] or 0), a.get("class")) for a in images if "width" in a]
+    assert len(sizes) == len(figures) and all((width > WIDE) == (kind == "wide") for width, kind in sizes)
+    assert {kind for _, kind in sizes} == {"wide", None}  # panels side by side, and one alone
+    many = re.findall(r'<table class="many"><thead>(.*?)</thead>', page)
+    assert many and all(head.count("<th") > MANY for head in many)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in parser.seen}
     assert not re.search(r"https?://|url\(", page)
     for heading in ("What was run", "Results", "What it means", "Risks", "First stage", "Warnings", "Configuration"):
