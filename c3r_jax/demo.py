@@ -61,7 +61,7 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
             if fit(configured(config, name, seed), directory).interrupted:
                 print("stopped, as asked, and saved: the same command goes on from there")
                 sys.exit(0)
-            results = evaluate(directory, command=f"python eval.py --workdir={shlex.quote(str(directory))}")
+            results = evaluate(directory, command=f"python -m c3r_jax eval --workdir={shlex.quote(str(directory))}")
             done.append((results, read_history(directory)))
     return done
 

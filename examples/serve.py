@@ -1,10 +1,6 @@
-"""Serves an exported model: python examples/serve.py exported 8000; needs the [serve] extra and nothing of c3r_jax.
-
-curl -d '{"text": "red apple"}' localhost:8000/predict    # "image" would be rows of pixels, each three numbers
-"""
+"""Serves an exported model: python serve.py FOLDER PORT; needs the [serve] extra and nothing of c3r_jax."""
 
 import asyncio
-import json
 import runpy
 import sys
 
@@ -17,31 +13,25 @@ def application(folder, largest=32, most_bytes=2**24):
     app = fastapi.FastAPI()
 
     async def logits_of(example):  # requests that come while the model works are answered together by its next call
-        waiting.append((example, answer := asyncio.get_running_loop().create_future()))
+        waiting.append((example, own := {}))
         async with lock:
-            if not answer.done():
+            if not own:
                 batch, waiting[:] = waiting[:largest], waiting[largest:]
-                examples = [one for one, _ in batch]
-                padding = (1 << (len(batch) - 1).bit_length()) - len(batch)  # few sizes: each is compiled once
-                outputs = await asyncio.to_thread(model.predict, examples + examples[:1] * padding)
-                for i, (_, own) in enumerate(batch):
-                    own.set_result({route: logits[i].tolist() for route, logits in outputs.items()})
-        return await answer
+                outputs = await asyncio.to_thread(model.predict, [one for one, _ in batch], padded=True)
+                for i, (_, found) in enumerate(batch):
+                    found.update({route: logits[i].tolist() for route, logits in outputs.items()})
+        return own
 
     @app.post("/predict")
     async def predict(request: fastapi.Request):
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most_bytes:
-                raise fastapi.HTTPException(413, f"The body has more than {most_bytes} bytes.")
+        if int(request.headers.get("content-length", most_bytes + 1)) > most_bytes:
+            raise fastapi.HTTPException(413, f"A request must say its length, of at most {most_bytes} bytes.")
         try:
-            example = model.row(json.loads(body))
+            example = model.row(await request.json())
         except (ValueError, RecursionError) as error:
             raise fastapi.HTTPException(422, f"The request cannot be used: {error}") from None
         logits = await logits_of(example)
-        best = max(enumerate(logits["representation"]), key=lambda entry: entry[1])[0]
-        return {"label": model.labels[best] if model.labels else None, **logits}
+        return {"label": model.label(logits["representation"]), **logits}
 
     return app
 

@@ -129,7 +129,7 @@ def read_baseline(
     """
     path = results_folder(workdir, split, protocols) / RESULTS
     more = (f" --split={split}" if split else "") + (f" --protocol={','.join(protocols)}" if protocols else "")
-    mend = f"evaluate it first, by python eval.py --workdir={workdir}{more}"
+    mend = f"evaluate it first, by python -m c3r_jax eval --workdir={workdir}{more}"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         found = {name: results[name] for name in ("dataset", "split", "num_examples")}

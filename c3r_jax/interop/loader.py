@@ -30,14 +30,27 @@ class Model:
         """{route: logits (B, K)} of {modality: (B, ...)}; ``present`` (B, M) says which modalities each row has."""
         return {route: np.asarray(x) for route, x in self._call(self._weights, inputs, present).items()}
 
-    def predict(self, examples):
-        """{route: logits (B, K)} of dicts of modalities; a key that is not there is a modality that is missing."""
+    def predict(self, examples, padded=False):
+        """{route: logits (B, K)} of dicts of modalities; a key that is not there is a modality that is missing.
+
+        Every size of a batch is compiled once; ``padded`` keeps to powers of two, for who asks with many sizes.
+        """
         rows = [self.row(example) for example in examples]
+        rows += rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows) if padded else 0)
         inputs = {
             name: np.stack([row.get(name, np.zeros(spec["shape"], spec["dtype"])) for row in rows])
             for name, spec in self.inputs.items()
         }
-        return self.call(inputs, np.array([[name in row for name in self.inputs] for row in rows]))
+        outputs = self.call(inputs, np.array([[name in row for name in self.inputs] for row in rows]))
+        return {route: logits[: len(examples)] for route, logits in outputs.items()}
+
+    def label(self, logits):
+        """What one example's logits say: a name (classification), names (several labels), None for other tasks."""
+        if self.signature["task"] == "classification":
+            return self.labels[int(np.argmax(logits))]
+        if self.signature["task"] == "multilabel":
+            return [name for name, logit in zip(self.labels, logits, strict=True) if logit > 0]
+        return None
 
     def row(self, example):
         """One example's arrays.

@@ -47,7 +47,7 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
     for directory in directories:
         files = _results_below(directory)
         if not files:
-            raise DataError(f"{directory} has no results.json, itself or below: evaluate the run first (eval.py).")
+            raise DataError(f"{directory} has no results.json, itself or below: evaluate the run first (c3r eval).")
         for file in files:
             rows += _rows_of(_json(file), file, route)
     return _once(rows)

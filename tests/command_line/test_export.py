@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data.statistics import Standardisation
-from c3r_jax.errors import ConfigError, WorkdirError
+from c3r_jax.errors import CheckpointError, ConfigError, WorkdirError
 from c3r_jax.evaluation.trained import open_run, restore_best, training_moments
 from c3r_jax.interop.export import prediction
 from c3r_jax.interop.loader import load
@@ -71,10 +71,12 @@ def test_it_predicts_as_the_run_does_where_c3r_jax_cannot_be_imported(exported, 
 
 
 def test_the_documented_use_runs(exported, tmp_path, monkeypatch, capsys):
-    (tmp_path / "exported").symlink_to(exported[0])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "exported").symlink_to(exported[0])
     monkeypatch.chdir(tmp_path)
     page = (REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    code, serving, _ = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert serving == (REPOSITORY / "examples" / "serve.py").read_text(encoding="utf-8")
     exec(compile(code, "docs/export.md", "exec"), {})
     assert set(capsys.readouterr().out.split("\n")[:2]) <= set(load(exported[0]).labels)
 
@@ -122,6 +124,61 @@ def test_unusable_examples_are_one_sentence(exported, example, message):
     with pytest.raises(ValueError) as caught:
         load(exported[0]).predict([example])
     assert message in str(caught.value)
+
+
+def test_batches_keep_to_powers_of_two_where_asked(exported):
+    model, sizes = load(exported[0]), []
+
+    def call(inputs, present):
+        sizes.append(len(present))
+        return {"representation": np.arange(len(present))[:, None]}
+
+    model.call = call
+    for padded in (False, True):
+        for n in (1, 3, 4):
+            found = model.predict([{"text": "apple"}] * n, padded=padded)["representation"]
+            np.testing.assert_array_equal(found, np.arange(n)[:, None])
+    assert sizes == [1, 3, 4, 1, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "label"),
+    [
+        ("classification", [0.1, -1.0, 0.3], "c"),
+        ("multilabel", [0.1, -1.0, 0.3], ["a", "c"]),
+        ("multilabel", [-1.0, -1.0, -0.3], []),
+        ("regression", [0.3], None),
+    ],
+)
+def test_labels_are_named(exported, task, logits, label):
+    model = load(exported[0])
+    model.signature, model.labels = {**model.signature, "task": task}, ["a", "b", "c"]
+    assert model.label(np.array(logits)) == label
+
+
+def test_a_refused_export_leaves_nothing_behind(trained_run, tmp_path, monkeypatch):
+    from c3r_jax.commands import export
+
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(CheckpointError, match="differs from the model by .*nothing was written"):
+        export.export_run(trained_run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_export_is_replaced_file_by_file(tmp_path):
+    from c3r_jax.commands.export import _put
+
+    def folder(name, **files):
+        (tmp_path / name).mkdir()
+        for stem, text in files.items():
+            (tmp_path / name / f"{stem}.json").write_text(text)
+        return tmp_path / name
+
+    _put(folder("first", signature="1", tokenizer="1"), tmp_path / "out")
+    (tmp_path / "out" / "own.txt").write_text("kept")
+    _put(folder("second", signature="2"), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"signature.json", "own.txt"}
+    assert (tmp_path / "out" / "signature.json").read_text() == "2"
 
 
 def test_features_are_standardised_inside(trained_run):

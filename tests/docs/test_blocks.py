@@ -16,7 +16,10 @@ NOT_RUN = {  # (page, a part of the block): why
 }
 TESTED_ELSEWHERE = {"README.md": "tests/test_readme.py gives its first block the model it speaks of"}
 SHOWN = {  # page: what its names must be after it ran
-    "start.md": lambda names: names["accuracy"] > 0.8 > 0.5 > names["plain_accuracy"],
+    "start.md": lambda names: (
+        names["accuracy"] > 0.8 > 0.5 > names["plain_accuracy"]
+        and all(0.7 < names[name].c3_risk_.necessity < 0.8 for name in ("plain", "model"))
+    ),
     "own_model.md": lambda names: float(names["loss"]) > 0 and names["classes"].shape == (128,),
 }
 PROGRAMS = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), "python", "pycon")]
@@ -52,9 +55,9 @@ def test_own_data_is_prepared_as_the_page_says(tmp_path, monkeypatch):
     exec(compile(blocks(text, "python")[0], "own_data.md", "exec"), {})
     (description,) = blocks(text, "toml")
     (tmp_path / "things/table.toml").write_text(description, encoding="utf-8")
-    command = next(line for line in commands(text) if "c3r_jax.data.prepare" in line)
+    command = next(line for line in commands(text) if line.startswith("c3r prepare"))
     assert check(command) == "python"
-    prepare([*command.split()[3:], "--workers", "0"])
+    prepare([*command.split()[2:], "--workers", "0"])
     train = load_prepared("train", path="data", name="table", image_size=16)
     assert train.info.modalities == tuple(sorted(tomllib.loads(description)["modalities"])) and len(train) > 300
     assert train[0]["present"].all() and train[0]["colour"].shape == (3,) and train[0]["picture"].shape == (16, 16, 3)

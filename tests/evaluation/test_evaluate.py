@@ -141,7 +141,8 @@ def test_command_line_writes_the_report(finished):
     )
     assert named.returncode == 1 and named.stderr.count("\n") == 1
     assert (
-        f"evaluate it first, by python eval.py --workdir={finished} --protocol=qmf_salt,subsets,missing" in named.stderr
+        f"evaluate it first, by python -m c3r_jax eval --workdir={finished} --protocol=qmf_salt,subsets,missing"
+        in named.stderr
     )
     missing = subprocess.run([*command[:2], "--workdir=nowhere"], capture_output=True, text=True, cwd=REPOSITORY)
     assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "Traceback" not in missing.stderr
