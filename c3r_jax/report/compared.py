@@ -34,7 +34,8 @@ HEADER = (
 NOTE = (
     "Mean ± standard deviation over seeds. The interval is a paired t interval where both sides have the same two or "
     "more seeds, else Welch's. Empty: nothing is known. Published figures are quoted from their source; splits, "
-    "backbones and tuning differ from ours, so no difference is formed with them."
+    "backbones and tuning differ from ours, so no difference is formed with them. "
+    "In brackets: settings in which runs differ from the first runs of that method that were given."
 )
 
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from c3r_jax.errors import DataError
+from c3r_jax.report.facts import flatten
 from c3r_jax.report.stats import Run
 
 KEYS = ("dataset", "method", "condition", "metric")
 FIELDS = (*KEYS, "seed", "value")
+SAME = ("seed", "data.path", "eval.", "train.writers")  # leaves that make no other method
 TENSORBOARD = ("Wall time", "Step", "Value")  # the header of a scalar that TensorBoard exports
 
 
@@ -36,6 +38,9 @@ class Measured(NamedTuple):
 def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representation") -> list[Measured]:
     """Every metric of every condition of the runs in some directories.
 
+    Runs of one method with other settings, such as ablations, are told apart: behind the method's name stands in
+    brackets what differs from the first of them.
+
     Args:
       directories: of single runs or of studies; each has a ``results.json``, itself or in folders below.
       route: "representation" or "instrument".
@@ -44,13 +49,37 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
       DataError: a directory has no results, or a file is damaged.
     """
     rows: list[Measured] = []
+    first: dict[tuple[str, str], dict[str, Any]] = {}
     for directory in directories:
         files = _results_below(directory)
         if not files:
             raise DataError(f"{directory} has no results.json, itself or below: evaluate the run first (c3r eval).")
         for file in files:
-            rows += _rows_of(_json(file), file, route)
+            content = _json(file)
+            for run in _runs_in(content):
+                found = _rows_of(run, file, route)
+                rows += [row._replace(method=told_apart(run, first)) for row in found]
     return _once(rows)
+
+
+def told_apart(run: Run, first: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """A run's method, and what differs from the settings of the first run of this data set and method.
+
+    Args:
+      run: with "dataset", "method" and "config".
+      first: the settings by data set and method; those of a method's first run are put in.
+
+    Examples:
+      >>> first, run = {}, {"dataset": "toy", "method": "c3r"}
+      >>> told_apart({**run, "config": {"seed": 0, "c3r": {"lambda_n": 3.0}}}, first)
+      'c3r'
+      >>> told_apart({**run, "config": {"seed": 1, "c3r": {"lambda_n": 0.0}}}, first)
+      'c3r [c3r.lambda_n=0.0]'
+    """
+    own = {leaf: value for leaf, value in flatten(run.get("config") or {}) if not leaf.startswith(SAME)}
+    other = first.setdefault((str(run["dataset"]), str(run["method"])), own)
+    differing = [f"{leaf}={own.get(leaf)}" for leaf in {**other, **own} if own.get(leaf) != other.get(leaf)]
+    return f"{run['method']} [{', '.join(differing)}]" if differing else str(run["method"])
 
 
 def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -69,12 +98,14 @@ def _json(path: pathlib.Path) -> Any:
         raise DataError(f"{path} cannot be read ({error}): expected a JSON file.") from error
 
 
-def _rows_of(content: Any, file: pathlib.Path, route: str) -> list[Measured]:
-    runs: Sequence[Run] = content.get("runs", [content]) if isinstance(content, dict) else []
+def _runs_in(content: Any) -> Sequence[Any]:
+    return content.get("runs", [content]) if isinstance(content, dict) else [content]
+
+
+def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[Measured]:
     try:
         return [
             Measured(str(run["dataset"]), str(run["method"]), str(c["name"]), name, int(run["seed"]), float(value))
-            for run in runs
             for c in run["conditions"]
             for name, value in c["routes"][route].items()
             if value is not None
@@ -126,7 +157,7 @@ def read_export(source: str) -> list[Measured]:
     if path.suffix.lower() == ".json":
         content = _json(path)
         if isinstance(content, dict):
-            return _once(_rows_of(content, path, "representation"))
+            return _once(row for run in _runs_in(content) for row in _rows_of(run, path, "representation"))
         return _once(_complete(row, given, path, number) for number, row in enumerate(content, 1))
     if path.suffix.lower() != ".csv":
         raise DataError(f"{path} is neither .json nor .csv: export the runs in one of these formats.")

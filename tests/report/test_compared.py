@@ -86,6 +86,26 @@ def test_command_writes_every_format(tmp_path, capsys):
         assert all(name in text for name in HEADER[:7]) and "7.5" in text
 
 
+def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
+    """By the settings that differ; seeds, evaluation and the place of the data make no other method."""
+    folders = []
+    for name, weight, accuracies in (("whole", 3.0, (0.8, 0.9)), ("no_necessity", 0.0, (0.6, 0.7))):
+        for seed, accuracy in enumerate(accuracies):
+            config = {"seed": seed, "c3r": {"lambda_n": weight}, "data": {"path": name}, "eval": {"split": name}}
+            run = tmp_path / name / f"seed_{seed}"
+            run.mkdir(parents=True)
+            (run / "results.json").write_text(json.dumps({**result("c3r", seed, accuracy), "config": config}))
+        folders.append(str(tmp_path / name))
+    main(["compare", "--runs", *folders, "--metric", "accuracy", "--out", str(tmp_path / "out")])
+    shown = [line.split(" | ")[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("| c3r")]
+    assert shown == [
+        ["| c3r", "clean", "accuracy, %", "85.0 ± 7.1", "2"],
+        ["| c3r \\[c3r.lambda_n=0.0]", "clean", "accuracy, %", "65.0 ± 7.1", "2"],
+    ]
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "c3r [c3r.lambda_n=0.0]" in page and "In brackets: settings" in page
+
+
 def test_exports(tmp_path):
     board = tmp_path / "board.csv"
     board.write_text("Wall time,Step,Value\n1.0,1,0.5\n2.0,3,0.7\n3.0,2,0.6\n")
