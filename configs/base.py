@@ -166,6 +166,8 @@ def get_config() -> ConfigDict:
     config.train.moments_decay = 0.9  # of the running moments, per step
     config.train.writers = ("tensorboard",)  # any of tensorboard, wandb, mlflow; metrics.jsonl is always written
     config.train.keep_last = 2  # checkpoints kept besides the best
+    # Train on while a checkpoint is written: faster for large states, but up to twice eval_every steps can be lost.
+    config.train.async_checkpoints = False
     config.train.skip_non_finite = 0  # steps in a row whose update is left out where a number is not finite; 0: stop
     config.train.spike = 10.0  # robust standard deviations above the usual loss that are reported; 0: none are
 

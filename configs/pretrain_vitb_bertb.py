@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.parallel.fsdp = 8
     config.train.steps = 300_000
     config.train.eval_every = 5_000
+    config.train.async_checkpoints = True
     config.train.log_every = 100
     config.train.batch_size = 4096
     config.train.accumulation = 8  # chunks of 16 examples on each of 32 devices

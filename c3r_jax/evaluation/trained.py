@@ -57,7 +57,7 @@ def restore_best(experiment: Experiment, workdir: str | os.PathLike[str]) -> tup
     Raises:
       CheckpointError: if none can be read.
     """
-    checkpoints = Checkpoints(pathlib.Path(workdir), experiment.config.train.keep_last)
+    checkpoints = Checkpoints(pathlib.Path(workdir), experiment.config.train.keep_last, reading=True)
     template = experiment.devices.template(experiment.state_maker())
     step, state, _ = checkpoints.restore(checkpoints.best_first, template)
     checkpoints.close()

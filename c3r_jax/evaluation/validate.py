@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +20,7 @@ from c3r_jax.evaluation.scores import headline
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.models.contrastive import match
 from c3r_jax.models.twin import ROUTES, rows_of
-from c3r_jax.training.experiment import encode_batches, encode_each, encode_split, encoded_batches, without_encoders
+from c3r_jax.training.experiment import encode_batches, encode_each, encoded_batches, without_encoders
 
 if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
@@ -51,12 +51,15 @@ def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
     return "+".join(name for name, on in zip(modalities, mask, strict=True) if on)
 
 
-def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
+def validate(
+    experiment: "Experiment", state: "TrainState", look: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Scores the running model on the validation split, with moments of the parameters that are scored.
 
     Args:
       experiment: the run.
       state: on the devices.
+      look: called before every batch.
 
     Returns:
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
@@ -64,7 +67,7 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
       share of examples whose own key is the best match in the whole split, loss terms and risks.
     """
     if experiment.method.contrastive:
-        return _validate_pairs(experiment, state)
+        return _validate_pairs(experiment, state, look)
     params = experiment.devices.host(without_encoders(state.evaluated))
     moments = current_moments(experiment, state, params)
     modalities = experiment.model.modalities
@@ -72,12 +75,12 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
     spread = {}
     if experiment.method.task == "segmentation":
         scorer = VolumeScorer(experiment, params, moments)
-        encoded = encode_each(experiment, state.evaluated, encoded_batches(experiment, state.evaluated, "validation"))
+        encoded = encode_each(experiment, state.evaluated, _batches(experiment, state, look))
         found = volume_scores(encoded, scorer, [None, *masks[1:]])
         scored = [{route: own[route].scores(scorer.regions) for route in ROUTES} for own in found]
         risk = found[0]["instrument"].risk()
     else:
-        h, present, labels, _ = encode_split(experiment, state.evaluated, "validation")
+        h, present, labels, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
         run = functools.partial(experiment.branches, params, moments, h, seed=experiment.config.seed)
         branches = [run(present & mask, labels) for mask in masks]
         scored = [branch_scores(experiment, own, labels) for own in branches]
@@ -92,6 +95,13 @@ def validate(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
     for name in scored[0]["representation"]:
         values[f"mean_{name}"] = float(np.mean([own["representation"][name] for own in scored]))
     return values
+
+
+def _batches(experiment: "Experiment", state: "TrainState", look: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The validation split; ``look`` comes before every batch."""
+    for batch in encoded_batches(experiment, state.evaluated, "validation"):
+        look()
+        yield batch
 
 
 def current_moments(experiment: "Experiment", state: "TrainState", params: Any) -> Moments | None:
@@ -119,9 +129,9 @@ def current_moments(experiment: "Experiment", state: "TrainState", params: Any) 
     return experiment.branches.measure_moments(params, h, np.asarray(rows))
 
 
-def _validate_pairs(experiment: "Experiment", state: "TrainState") -> dict[str, float]:
+def _validate_pairs(experiment: "Experiment", state: "TrainState", look: Callable[[], None]) -> dict[str, float]:
     """The contrastive loss of the split as one batch."""
-    h, present, _, _ = encode_split(experiment, state.evaluated, "validation")
+    h, present, _, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
     params = experiment.devices.host(without_encoders(state.evaluated))
     method = experiment.method
     run = _pairs(experiment.branches, method.task, method.c3r, method.regularised)

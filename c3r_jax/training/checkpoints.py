@@ -28,37 +28,58 @@ class Checkpoints:
     Args:
       workdir: the run's directory; checkpoints go to ``checkpoints/``, their checksums to ``checksums/``.
       keep_last: newest checkpoints kept besides the best.
+      asynchronous: :meth:`save` returns while a checkpoint is being written, and at the next one waits for it. A run
+        that is killed meanwhile has lost what it did since the checkpoint before. Orbax counts the time limits of such
+        a write by the system's clock, so that it can fail when that is set.
+      reading: nothing is written or moved, for another process may be training here; a checkpoint that fails is
+        passed over.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep_last: int = 2):
+    def __init__(self, workdir: pathlib.Path, keep_last: int = 2, *, asynchronous: bool = False, reading: bool = False):
         self.directory = workdir / "checkpoints"
         self._seals = workdir / "checksums"
-        self._seals.mkdir(parents=True, exist_ok=True)
+        self._asynchronous, self._reading = asynchronous, reading
+        if not reading:
+            self._seals.mkdir(parents=True, exist_ok=True)
         self._damaged: list[str] = []
+        self._passed_over: set[int] = set()
         self._unreadable: dict[int, str] = {}
         if is_primary():
-            for step in sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit()):
+            for step in self._on_disk():
                 problem = self._damage(step)
                 if problem is not None:
                     self._set_aside(step, problem)
         self._any_damaged = bool(agreed(len(self._damaged)))
+        self._manager = None if reading else self._open(keep_last)
+
+    def _open(self, keep_last: int) -> ocp.CheckpointManager:
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep_last),
                 preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["selection"], n=1),
             ]
         )
-        self._manager = ocp.CheckpointManager(
+        return ocp.CheckpointManager(
             self.directory.absolute(),
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics["selection"],
                 preservation_policy=policy,
-                enable_async_checkpointing=True,
+                enable_async_checkpointing=self._asynchronous,
             ),
         )
 
+    @property
+    def _writer(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            raise CheckpointError(f"the checkpoints in {self.directory} are open for reading: nothing can be written.")
+        return self._manager
+
+    def _on_disk(self) -> list[int]:
+        """Steps of the checkpoints that are written: each is renamed to its number when it is whole."""
+        return sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit())
+
     def save(self, step: int, state: Any, progress: dict[str, Any], selection: float) -> None:
-        """Starts to write a checkpoint; the one before is finished and sealed first.
+        """Writes and seals a checkpoint, or starts to if ``asynchronous``; the one before is finished and sealed first.
 
         Args:
           step: number of steps done.
@@ -68,22 +89,24 @@ class Checkpoints:
         """
         self.seal()
         with self._writing():
-            if step in self._manager.all_steps():
+            if step in self._writer.all_steps():
                 barrier("written anew")  # saved when the run was asked to stop, before its validation
                 (self._seals / f"{step}.json").unlink(missing_ok=True)
-                self._manager.delete(step)
-            self._manager.save(
+                self._writer.delete(step)
+            self._writer.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
                 metrics={"selection": float(selection)},
                 force=True,
             )
+        if not self._asynchronous:
+            self.seal()
 
     def seal(self) -> None:
         """Waits for writes in flight, writes the checksums of new checkpoints and drops those of deleted ones."""
         with self._writing():
-            self._manager.wait_until_finished()
-        steps = set(self._manager.all_steps()) if is_primary() else set()
+            self._writer.wait_until_finished()
+        steps = set(self._writer.all_steps()) if is_primary() else set()
         for step in steps:
             seal = self._seals / f"{step}.json"
             if not seal.exists():
@@ -109,7 +132,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return [s for s in self._on_disk() if s not in self._passed_over]
 
     def exist(self) -> bool:
         """Whether the run has ever written one (a damaged one counts: training must not quietly start afresh)."""
@@ -117,11 +140,21 @@ class Checkpoints:
 
     def best_first(self) -> list[int]:
         """Steps that were validated, from the best selection value down (of equals, the earlier first)."""
-        values = {step: (self._manager.metrics(step) or {}).get("selection", float("-inf")) for step in self.steps()}
+        values = {step: self._selection(step) for step in self.steps()}
         return sorted((step for step in values if values[step] > float("-inf")), key=lambda s: (-values[s], s))
 
+    def _selection(self, step: int) -> float:
+        metrics = self.directory / str(step) / JSON_FILES[0]
+        return float(json.loads(metrics.read_text(encoding="utf-8"))["selection"])
+
     def _set_aside(self, step: int, problem: str) -> None:
-        """Moves a damaged checkpoint out of the way and says so."""
+        """Moves a damaged checkpoint out of the way and says so; a reader passes over it."""
+        if self._reading:
+            self._passed_over.add(step)
+            if (self.directory / str(step)).exists():  # else the training that goes on here deleted it meanwhile
+                self._damaged.append(f"checkpoint {step}: {problem}")
+                logging.warning("Checkpoint %d in %s is passed over: %s.", step, self.directory, problem)
+            return
         place = self.directory.parent / "damaged"
         place.mkdir(exist_ok=True)
         number = 1 + sum(1 for _ in place.glob(f"{step}-*"))
@@ -190,7 +223,7 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """This process's part of a checkpoint. No step of it waits for other processes, which may fail at another."""
-        place = self._manager.directory / str(step)
+        place = self.directory.absolute() / str(step)
         state = ocp.StandardCheckpointHandler().restore(place / "state", args=ocp.args.StandardRestore(like))
         return state, dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
 
@@ -204,12 +237,13 @@ class Checkpoints:
         for unreadable in later:
             self._set_aside(unreadable, self._unreadable.get(unreadable, "it was passed over"))
         barrier("unreadable checkpoints set aside")
-        self._manager.reload()
+        self._writer.reload()
 
     def close(self) -> None:
         """Finishes and seals what is in flight."""
-        self.seal()
-        self._manager.close()
+        if self._manager is not None:
+            self.seal()
+            self._manager.close()
 
 
 def _own_checksum(sums: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -115,7 +116,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
             if is_primary():
                 write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
                 write_text(path / "standardisation.json", experiment.standardisation.to_json())
-            checkpoints = Checkpoints(path, config.train.keep_last)
+            checkpoints = Checkpoints(path, config.train.keep_last, asynchronous=config.train.async_checkpoints)
             try:
                 return _fit(experiment, make_state, path, checkpoints, stop)
             except OSError as error:
@@ -154,7 +155,7 @@ def _fit(
             while True:
                 if step > standing.validated and (step % train.eval_every == 0 or step == train.steps):
                     watch.look()
-                    values = stop.unless_asked(lambda state=state: validate(experiment, state))
+                    values = stop.unless_asked(functools.partial(validate, experiment, state))
                     if values is None:
                         break  # it is made up for when the run goes on
                     value = _selected(values, train.select_by)
@@ -165,7 +166,7 @@ def _fit(
                     save(step, value)
                     progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
                 stopped_early = _is_over(standing.selection, train.patience)
-                if step == train.steps or stopped_early or stop.at(step):
+                if step == train.steps or stopped_early or stop.now():
                     break
                 batch = prepared(next(iterator))
                 state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))

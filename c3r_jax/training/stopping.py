@@ -20,11 +20,12 @@ class StopRequest:
     """Whether this run was asked to stop; as a context, it listens for SIGTERM.
 
     A process on its own notes the signal. In a job of several, JAX's preemption service hears it in any of them, and
-    makes all of them stop at one and the same step.
+    makes all of them stop at one and the same place: of those at which each of them asks, equally often.
     """
 
     def __init__(self) -> None:
         self._asked = self._leave = False
+        self._times = 0  # asked, by a job of several processes
         self._before: Any = None
         self._several = jax.process_count() > 1
 
@@ -45,20 +46,28 @@ class StopRequest:
             self._leave = False
             raise _Asked
 
-    def at(self, step: int) -> bool:
-        """Whether to stop now; all processes of a job ask before every step."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked
+    def now(self) -> bool:
+        """Whether to stop now; all processes of a job ask before every step and every batch of a validation."""
+        if self._several and not self._asked:
+            self._times += 1
+            self._asked = multihost_utils.reached_preemption_sync_point(self._times)
+        return self._asked
 
-    def unless_asked(self, work: Callable[[], T]) -> T | None:
-        """What ``work`` returns; None as soon as this process, on its own, is asked to stop.
+    def unless_asked(self, work: Callable[[Callable[[], None]], T]) -> T | None:
+        """What ``work`` returns; None as soon as this process, on its own, is asked to stop, or a job of several.
 
         Args:
-          work: changes nothing, so that it may be left anywhere.
+          work: changes nothing, so that it may be left anywhere; takes a function that it calls before every batch,
+            for several processes must leave it at the same one.
         """
         try:
             self._leave = True
-            return None if self._asked else work()
+            return None if self._asked else work(self._look)
         except _Asked:
             return None
         finally:
             self._leave = False
+
+    def _look(self) -> None:
+        if self.now():
+            raise _Asked

@@ -89,8 +89,7 @@ def killed_training(place: Place, budget: Budget, rng: random.Random, config, wh
                 break
         line.cases = sum(counts.values())
         line.figures = {"runs": number, **counts, "redone steps at most": max(redone), "eval_every": EVERY}
-        # A checkpoint is written while the run goes on; the next one waits for it.
-        line.check(max(redone) <= 2 * EVERY, f"{max(redone)} steps were redone, more than {2 * EVERY}")
+        line.check(max(redone) <= EVERY, f"{max(redone)} steps were redone, more than {EVERY}")
         line.cases -= 1
 
     return tried("a training or evaluation killed (SIGKILL) ends as a whole one", work)
@@ -129,9 +128,9 @@ def two_processes(place: Place, rng: random.Random, config) -> Line:
         status, said = place.finish(command(place.root / "two-whole"))
         line.check(status == 0, said[-300:])
         whole, workdir = fingerprint(place.root / "two-whole"), place.root / "two"
-        for number in (KILL, TERM):
+        for number, moment in ((KILL, "step"), (TERM, "step"), (TERM, "validation")):
             process = place.start(command(workdir))
-            sent = signalled(process, TERM, *ready_for("step", workdir, rng)) if number == TERM else None
+            sent = signalled(process, TERM, *ready_for(moment, workdir, rng)) if number == TERM else None
             if number == KILL:
                 sent = signalled(process, 0, *ready_for("step", workdir, rng)) and kill_a_child(process.pid)
             status, said = end(process)

@@ -1,5 +1,9 @@
 """Checkpoints without a run around them: what cannot be read is passed over, kept aside, and written anew."""
 
+import itertools
+import shutil
+import time
+
 import numpy as np
 import pytest
 
@@ -39,6 +43,48 @@ def test_what_was_saved_is_restored(written):
         assert (step, progress) == (expected, {"next": expected})
         np.testing.assert_array_equal(found["w"], state(expected)["w"])
         assert found["step"] == expected
+    checkpoints.close()
+
+
+def test_saved_means_written_and_sealed_unless_asynchronous(tmp_path, monkeypatch):
+    """Also where the clock jumps: what a killed run does again is then at most what came since the last save."""
+    real, jumps = time.time, itertools.cycle((0, 3600, -3600, 3e7, -3e7))
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() + next(jumps))
+        for step in (1, 2):
+            checkpoints.save(step, state(step), {}, 0.0)
+            assert (tmp_path / "checkpoints" / str(step)).is_dir() and (
+                tmp_path / "checksums" / f"{step}.json"
+            ).exists()
+    other = Checkpoints(tmp_path, asynchronous=True)
+    other.save(3, state(3), {}, 0.0)
+    assert not (tmp_path / "checksums" / "3.json").exists()
+    other.close()
+    assert (tmp_path / "checksums" / "3.json").exists()
+    checkpoints.close()
+
+
+def test_a_reader_passes_over_what_is_damaged_and_moves_nothing(written, caplog):
+    """Training may go on in the same directory, and delete checkpoints meanwhile."""
+    before = sorted(str(path) for path in written.rglob("*"))
+    (written / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
+    checkpoints = Checkpoints(written, reading=True)
+    assert checkpoints.steps() == [1, 3] and checkpoints.restore(checkpoints.best_first, LIKE)[0] == 3
+    assert "Checkpoint 2" in caplog.text and "passed over: its file metrics/metrics is changed" in caplog.text
+    checkpoints.close()
+    assert sorted(str(path) for path in written.rglob("*")) == before
+
+
+def test_a_reader_says_nothing_of_a_checkpoint_deleted_under_its_eyes(written, monkeypatch, caplog):
+    def deleted(directory, sums=module._checksums):
+        if directory.name == "1":
+            shutil.rmtree(directory)
+        return sums(directory)
+
+    monkeypatch.setattr(module, "_checksums", deleted)
+    checkpoints = Checkpoints(written, reading=True)
+    assert checkpoints.steps() == [2, 3] and not caplog.text
     checkpoints.close()
 
 

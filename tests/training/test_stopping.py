@@ -4,13 +4,16 @@ import os
 import signal
 
 import chex
+import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from c3r_jax.errors import CheckpointError, WorkdirError
 from c3r_jax.locking import alone
 from c3r_jax.training import loop, watching
 from c3r_jax.training.checkpoints import Checkpoints
 from c3r_jax.training.loop import fit
+from c3r_jax.training.stopping import StopRequest
 from c3r_jax.training.workdir import read_history
 from tests.comparing import last_state
 
@@ -76,3 +79,23 @@ def test_asked_to_stop_anywhere_a_run_ends_as_a_whole_one(small_config, tmp_path
     chex.assert_trees_all_equal(last_state(small_config, parts), last_state(small_config, tmp_path / "whole"))
     assert saved_steps(parts)[1] == saved_steps(tmp_path / "whole")[1]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_several_processes_leave_a_validation_at_one_place(monkeypatch):
+    """All ask equally often, steps and batches together; the service names the time at which they stop."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda at: asked.append(at) or at == 5)
+    done = []
+
+    def work(look):
+        for batch in range(3):
+            look()
+            done.append(batch)
+        return "scores"
+
+    with StopRequest() as stop:
+        assert not stop.now() and stop.unless_asked(work) == "scores"
+        assert stop.unless_asked(work) is None and done == [0, 1, 2] and stop.now()
+        assert stop.unless_asked(work) is None
+    assert asked == [1, 2, 3, 4, 5]
