@@ -92,6 +92,7 @@ def test_files_say_what_they_are(exported, trained_run):
         "tokenizer.json",
         "weights.safetensors",
     }
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read one may read all
     signature = json.loads((folder / "signature.json").read_text())
     assert signature["platforms"] == ["cpu", "cuda", "tpu"] and len(signature["labels"]) == 9
     assert signature["inputs"]["image"]["shape"] == [16, 16, 3] and signature["inputs"]["text"]["tokens"] == "bytes"
