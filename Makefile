@@ -7,7 +7,7 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
-CODE := train.py eval.py setup.py c3r_jax configs tests benchmarks examples tools
+CODE := train.py eval.py setup.py c3r_jax configs tests benchmarks examples tools docs/notebooks
 WORKERS ?= 2
 DATA ?= runs/data
 SETS ?= watch uci_views stamps
