@@ -1,5 +1,6 @@
 """From ``results.json`` to Markdown, figures and one HTML page. Needs neither JAX nor a trained model."""
 
+from c3r_jax.report.facts import Report, assemble
 from c3r_jax.report.html import FigureFile, html_table, report_html
 from c3r_jax.report.plots import modality_bars, reliability_diagram, risk_curves, robustness_curves, training_curves
 from c3r_jax.report.stats import Aggregate, Difference, Stat, aggregate, compare
@@ -11,9 +12,11 @@ __all__ = [
     "Aggregate",
     "Difference",
     "FigureFile",
+    "Report",
     "Stat",
     "Table",
     "aggregate",
+    "assemble",
     "compare",
     "html_table",
     "modality_bars",

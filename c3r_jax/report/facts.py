@@ -1,11 +1,11 @@
-"""What was run, and a whole report as data: the same content as the page and the Markdown."""
+"""A whole report as data, of which the page, the Markdown and the JSON are made."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from c3r_jax.report.explained import explain
-from c3r_jax.report.stats import Aggregate, Run
+from c3r_jax.report.explained import Record, explain
+from c3r_jax.report.stats import Aggregate, Run, aggregate
 from c3r_jax.report.tables import (
     Table,
     conditions_table,
@@ -65,62 +65,119 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return leaves
 
 
-def report_data(
-    aggregated: Aggregate,
+class Report(NamedTuple):
+    """What a report says; the page, the Markdown and the JSON are three ways to write it.
+
+    Attributes:
+      title, command: of the report.
+      facts: what was run, names and values.
+      meaning: sentences on all methods.
+      tables: by name; none without rows.
+      detail: the run that is shown in detail.
+      risks, first_stage: sentences on it.
+      examples: explained, by risk.
+      warnings: with the runs that gave them.
+    """
+
+    title: str
+    command: str | None
+    facts: list[tuple[str, str]]
+    meaning: list[str]
+    tables: dict[str, Table]
+    detail: Run
+    risks: list[str]
+    first_stage: list[str]
+    examples: Mapping[str, Sequence[Record]]
+    warnings: dict[str, list[str]]
+
+    @property
+    def of(self) -> str:
+        """The run in detail, in words."""
+        return f"{self.detail['method']}, seed {self.detail['seed']}"
+
+
+def assemble(
     runs: Sequence[Run],
     *,
-    detail: Run,
-    captions: Mapping[str, str],
-    histories: Mapping[str, Sequence[Any]] | None = None,
+    aggregated: Aggregate | None = None,
+    detail: Run | None = None,
     baseline: str | None = None,
     command: str | None = None,
     title: str | None = None,
-) -> dict[str, Any]:
-    """The report as JSON has it.
+) -> Report:
+    """Collects what there is to say.
 
     Args:
-      aggregated: the runs by method.
-      runs: the results that were aggregated.
-      detail: the run that is shown in detail.
-      captions: of the figures, by name.
-      histories: method -> one training history per seed, the numbers behind the curves.
-      baseline: method that gains are measured against.
-      command: what was typed.
+      runs: results of single runs on one data set.
+      aggregated: they by method, where they were aggregated already.
+      detail: the run whose conditions, classes, risks and first stage are shown; the first run if not given.
+      baseline: method that gains are measured against; the first if not given.
+      command: what was typed; the first run's own command if not given.
       title: of the report.
 
     Returns:
-      Tables as header, rows and notes; sentences; examples; configuration; histories.
+      The :class:`Report`.
     """
-    tables = {
-        "results": results_table(aggregated),
-        "routes": routes_table(aggregated),
-        "risks": risks_table(runs),
-        "first stage": first_stage_table(detail),
-        "conditions": conditions_table(detail),
-        "robustness": robustness_table(detail),
-        **{f"classes, {route}": per_class_table(detail, route=route) for route in detail.get("per_class") or {}},
-    }
+    aggregated = aggregate(runs) if aggregated is None else aggregated
+    detail = runs[0] if detail is None else detail
+    tables = {"results": results_table(aggregated), "risks": risks_table(runs), **detail_tables(detail)}
+    if len(aggregated.routes) > 1:
+        tables["routes"] = routes_table(aggregated)
+    return Report(
+        title or f"C3R on {aggregated.dataset}",
+        command or runs[0].get("command"),
+        what_was_run(aggregated, runs),
+        what_it_means(aggregated, baseline=baseline),
+        {name: table for name, table in tables.items() if table.rows},
+        detail,
+        read_risks(detail),
+        read_first_stage(detail),
+        detail.get("examples") or {},
+        warnings_of(runs),
+    )
+
+
+def detail_tables(run: Run) -> dict[str, Table]:
+    """The tables of one run, in the order in which they are shown; none without rows."""
+    tables = {"conditions": conditions_table(run), "robustness": robustness_table(run)}
+    tables |= {f"classes, route {route}": per_class_table(run, route=route) for route in run.get("per_class") or {}}
+    tables["first stage"] = first_stage_table(run)
+    return {name: table for name, table in tables.items() if table.rows}
+
+
+def heading(name: str) -> str:
+    """A table's name as a heading has it: "First stage"."""
+    return name[0].upper() + name[1:]
+
+
+def report_json(report: Report, *, captions: Mapping[str, str], histories: Mapping[str, Sequence[Any]]) -> str:
+    """The report as JSON, with the numbers behind the curves.
+
+    Args:
+      report: of :func:`assemble`.
+      captions: of the figures, by name.
+      histories: method -> one training history per seed.
+    """
     examples = {
-        risk: [{**record, "words": explain(record)} for record in records]
-        for risk, records in (detail.get("examples") or {}).items()
+        risk: [{**record, "words": explain(record)} for record in records] for risk, records in report.examples.items()
     }
-    return {
+    content = {
         "schema": 1,
-        "title": title or f"C3R on {aggregated.dataset}",
-        "command": command or runs[0].get("command"),
-        "what was run": dict(what_was_run(aggregated, runs)),
-        "what it means": what_it_means(aggregated, baseline=baseline),
-        "detail": {"method": detail["method"], "seed": detail["seed"]},
-        "tables": {name: _table(table) for name, table in tables.items() if table.rows},
-        "risks": read_risks(detail),
-        "first stage": read_first_stage(detail),
+        "title": report.title,
+        "command": report.command,
+        "what was run": dict(report.facts),
+        "what it means": report.meaning,
+        "detail": {"method": report.detail["method"], "seed": report.detail["seed"]},
+        "tables": {
+            name: {"header": table.header, "rows": table.rows, "notes": table.notes}
+            for name, table in report.tables.items()
+        },
+        "risks": report.risks,
+        "first stage": report.first_stage,
         "examples": examples,
-        "warnings": warnings_of(runs),
-        "configuration": detail.get("config") or {},
+        "warnings": report.warnings,
+        "configuration": report.detail.get("config") or {},
         "figures": dict(captions),
-        "histories": {name: list(found) for name, found in (histories or {}).items()},
+        "histories": {name: list(found) for name, found in histories.items()},
     }
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {"header": table.header, "rows": table.rows, "notes": table.notes}
+    return json.dumps(content, indent=1, default=str) + "\n"

@@ -1,25 +1,15 @@
 """One self-contained HTML page: tables as HTML, figures embedded, no script and nothing fetched from a network."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from c3r_jax.report.explained import READING, examples_html
-from c3r_jax.report.facts import settings, warnings_of, what_was_run
-from c3r_jax.report.stats import Aggregate, Run
-from c3r_jax.report.tables import (
-    Table,
-    conditions_table,
-    first_stage_table,
-    per_class_table,
-    results_table,
-    risks_table,
-    robustness_table,
-    routes_table,
-)
-from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
+from c3r_jax.report.facts import Report, detail_tables, heading, settings
+from c3r_jax.report.tables import Table
+from c3r_jax.report.words import ASSUMPTION
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7;
@@ -100,48 +90,31 @@ def html_table(table: Table, label: str) -> str:
     )
 
 
-def report_html(
-    aggregated: Aggregate,
-    runs: Sequence[Run],
-    *,
-    figures: Sequence[FigureFile] = (),
-    detail: Run | None = None,
-    baseline: str | None = None,
-    command: str | None = None,
-    title: str | None = None,
-) -> str:
+def report_html(report: Report, *, figures: Sequence[FigureFile] = ()) -> str:
     """The page.
 
     Args:
-      aggregated: the runs by method.
-      runs: the results that were aggregated.
+      report: of :func:`assemble`.
       figures: embedded in this order.
-      detail: the run whose conditions, classes and first stage are shown; the first run if not given.
-      baseline: method that gains are measured against; the first if not given.
-      command: what was typed; the first run's own command if not given.
-      title: heading of the page.
 
     Returns:
       HTML that needs no other file. All text is escaped.
     """
-    detail = detail if detail is not None else runs[0]
-    title = title or f"C3R on {aggregated.dataset}"
-    of = f"{detail['method']}, seed {detail['seed']}"
     sections = [
-        ("What was run", _what_was_run(aggregated, runs, command)),
-        ("Results", html_table(results_table(aggregated), "Results by method and condition")),
-        ("What it means", _paragraphs(what_it_means(aggregated, baseline=baseline))),
+        ("What was run", (f"<pre>{escape(report.command)}</pre>" if report.command else "") + _fields(report.facts)),
+        ("Results", _table(report, "results", "Results by method and condition")),
+        ("What it means", _paragraphs(report.meaning)),
         ("Figures", "".join(_figure(f) for f in figures)),
-        ("Both prediction routes", _routes(aggregated)),
-        ("Risks", _risks(runs, detail, of)),
-        ("First stage", _first_stage(detail, of)),
-        ("Single examples", _examples(detail, of)),
-        ("One run in detail", _detail(detail, of)),
-        ("Warnings", _warnings(runs)),
-        ("Configuration", _config(detail, of)),
+        ("Both prediction routes", _table(report, "routes", "Both prediction routes")),
+        ("Risks", _risks(report)),
+        ("First stage", _first_stage(report)),
+        ("Single examples", _examples(report)),
+        ("One run in detail", _detail(report)),
+        ("Warnings", _warnings(report.warnings)),
+        ("Configuration", _config(report)),
     ]
     body = "".join(f"<section><h2>{escape(name)}</h2>{text}</section>" for name, text in sections if text)
-    return html_page(title, body)
+    return html_page(report.title, body)
 
 
 def html_page(title: str, body: str) -> str:
@@ -163,12 +136,6 @@ def _fields(rows: Sequence[tuple[str, str]]) -> str:
     return f'<div class="scroll fields"><table><tbody>{body}</tbody></table></div>'
 
 
-def _what_was_run(aggregated: Aggregate, runs: Sequence[Run], command: str | None) -> str:
-    command = command or runs[0].get("command")
-    shown = f"<pre>{escape(str(command))}</pre>" if command else ""
-    return shown + _fields(what_was_run(aggregated, runs))
-
-
 def _figure(figure: FigureFile) -> str:
     png = Path(figure.path).read_bytes()
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of a PNG's header
@@ -181,49 +148,47 @@ def _figure(figure: FigureFile) -> str:
     )
 
 
-def _routes(aggregated: Aggregate) -> str:
-    return html_table(routes_table(aggregated), "Both prediction routes") if len(aggregated.routes) > 1 else ""
+def _table(report: Report, name: str, label: str) -> str:
+    return html_table(report.tables[name], label) if name in report.tables else ""
 
 
-def _risks(runs: Sequence[Run], detail: Run, of: str) -> str:
-    table = risks_table(runs)
-    shown = html_table(table, "Risks by method") if table.rows else ""
-    words = read_risks(detail)
-    return shown + (f"<h3>Read for {escape(of)}</h3>{_paragraphs(words)}" if words else "")
+def _risks(report: Report) -> str:
+    words = f"<h3>Read for {escape(report.of)}</h3>{_paragraphs(report.risks)}" if report.risks else ""
+    return _table(report, "risks", "Risks by method") + words
 
 
-def _first_stage(detail: Run, of: str) -> str:
-    if not detail.get("first_stage"):
+def _first_stage(report: Report) -> str:
+    if "first stage" not in report.tables:
         return ""
-    words = _paragraphs([ASSUMPTION, *read_first_stage(detail)])
-    return f"<h3>{escape(of)}</h3>{html_table(first_stage_table(detail), 'First stage')}{words}"
+    words = _paragraphs([ASSUMPTION, *report.first_stage])
+    return f"<h3>{escape(report.of)}</h3>{_table(report, 'first stage', 'First stage')}{words}"
 
 
-def _examples(detail: Run, of: str) -> str:
-    shown = examples_html(detail.get("examples") or {})
-    return f'<p class="note">{escape(of)}. {escape(READING)}</p>{shown}' if shown else ""
+def _examples(report: Report) -> str:
+    shown = examples_html(report.examples)
+    return f'<p class="note">{escape(report.of)}. {escape(READING)}</p>{shown}' if shown else ""
 
 
-def _detail(detail: Run, of: str) -> str:
-    step = (detail.get("checkpoint") or {}).get("step")
+def _detail(report: Report) -> str:
+    step = (report.detail.get("checkpoint") or {}).get("step")
     at = f", checkpoint of step {step}" if step is not None else ""
-    shown = f"<h3>Conditions: {escape(of + at)}</h3>{html_table(conditions_table(detail), 'Conditions of one run')}"
-    if detail.get("robustness"):
-        shown += f"<h3>Robustness</h3>{html_table(robustness_table(detail), 'Robustness of one run by protocol')}"
-    for route in detail.get("per_class") or {}:
-        label = f"Classes, route {route}"
-        shown += f"<h3>{escape(label)}</h3>{html_table(per_class_table(detail, route=route), label)}"
-    return shown
+    shown = []
+    for name in detail_tables(report.detail):
+        if name != "first stage":  # it has a section of its own
+            of = f": {report.of}{at}" if name == "conditions" else ""
+            label = f"{heading(name)} of one run" if name in ("conditions", "robustness") else heading(name)
+            shown.append(f"<h3>{escape(heading(name) + of)}</h3>{_table(report, name, label)}")
+    return "".join(shown)
 
 
-def _warnings(runs: Sequence[Run]) -> str:
-    found = warnings_of(runs)
+def _warnings(found: Mapping[str, Sequence[str]]) -> str:
     if not found:
         return "<p>None.</p>"
     items = (f'<li>{escape(t)} <span class="note">({escape("; ".join(of))})</span></li>' for t, of in found.items())
     return f'<ul class="warning">{"".join(items)}</ul>'
 
 
-def _config(detail: Run, of: str) -> str:
-    rows = settings(detail)
-    return f"<details><summary>{escape(of)}: {len(rows)} values</summary>{_fields(rows)}</details>" if rows else ""
+def _config(report: Report) -> str:
+    rows = settings(report.detail)
+    told = f"{escape(report.of)}: {len(rows)} values"
+    return f"<details><summary>{told}</summary>{_fields(rows)}</details>" if rows else ""

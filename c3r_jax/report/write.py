@@ -9,21 +9,14 @@ from typing import Any
 from c3r_jax.evaluation.scores import score_of
 from c3r_jax.report import plots
 from c3r_jax.report.explained import READING, example_html, example_title, examples_markdown, explain
-from c3r_jax.report.facts import report_data, settings, what_was_run
+from c3r_jax.report.facts import Report, assemble, detail_tables, heading, report_json, settings
 from c3r_jax.report.html import FigureFile, html_page, report_html
 from c3r_jax.report.pictures import example_figure, modality_heat_map
 from c3r_jax.report.stats import Aggregate, Run, aggregate
-from c3r_jax.report.tables import (
-    conditions_table,
-    escape_markdown,
-    first_stage_table,
-    per_class_table,
-    results_table,
-    risks_table,
-    robustness_table,
-    routes_table,
-)
-from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks, what_it_means
+from c3r_jax.report.tables import escape_markdown, risks_table
+from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks
+
+FILES = {"html": "report.html", "markdown": "results.md", "json": "report.json"}
 
 
 def write_report(
@@ -54,32 +47,15 @@ def write_report(
     aggregated = aggregate(runs)
     if detail is None:
         detail = next((run for run in runs if str(run["method"]).lower().startswith("c3r")), runs[0])
+    report = assemble(runs, aggregated=aggregated, detail=detail, baseline=baseline, command=command, title=title)
     figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories)
-    page = report_html(
-        aggregated,
-        runs,
-        figures=list(figures.values()),
-        detail=detail,
-        baseline=baseline,
-        command=command,
-        title=title,
-    )
-    html, markdown, data = directory / "report.html", directory / "results.md", directory / "report.json"
-    html.write_text(page, encoding="utf-8")
-    content = report_data(
-        aggregated,
-        runs,
-        detail=detail,
-        captions={name: figure.caption for name, figure in figures.items()},
-        histories=histories,
-        baseline=baseline,
-        command=command,
-        title=title,
-    )
-    data.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-    text = results_markdown(aggregated, runs, detail=detail, baseline=baseline, command=command, title=title)
-    markdown.write_text(text, encoding="utf-8")
-    return {"html": html, "markdown": markdown, "json": data, **{name: f.path for name, f in figures.items()}}
+    captions = {name: figure.caption for name, figure in figures.items()}
+    written = {name: directory / file for name, file in FILES.items()}
+    written["html"].write_text(report_html(report, figures=list(figures.values())), encoding="utf-8")
+    written["markdown"].write_text(results_markdown(report), encoding="utf-8")
+    content = report_json(report, captions=captions, histories=histories or {})
+    written["json"].write_text(content, encoding="utf-8")
+    return {**written, **{name: figure.path for name, figure in figures.items()}}
 
 
 def write_figures(
@@ -137,55 +113,42 @@ def write_figures(
     return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in made.items() if path is not None}
 
 
-def results_markdown(
-    aggregated: Aggregate,
-    runs: Sequence[Run],
-    *,
-    detail: Run | None = None,
-    baseline: str | None = None,
-    command: str | None = None,
-    title: str | None = None,
-) -> str:
+def results_markdown(report: Report) -> str:
     """All methods, then one run in detail, as Markdown."""
-    command = command or runs[0].get("command")
-    parts = [f"# {escape_markdown(title or f'C3R on {aggregated.dataset}')}"]
-    if command:
-        parts.append("\n".join(f"    {line}" for line in str(command).splitlines()))
-    parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in what_was_run(aggregated, runs)))
-    parts += [results_table(aggregated).to_markdown(), "## What it means"]
-    parts += [escape_markdown(p) for p in what_it_means(aggregated, baseline=baseline)]
-    if len(aggregated.routes) > 1:
-        parts += ["## Both prediction routes", routes_table(aggregated).to_markdown()]
-    risks = risks_table(runs)
-    if risks.rows and len(aggregated.methods) > 1:
-        parts += ["## Risks", risks.to_markdown()]
-    parts.append(run_markdown(detail if detail is not None else runs[0], heading="##"))
+    parts = [f"# {escape_markdown(report.title)}"]
+    if report.command:
+        parts.append("\n".join(f"    {line}" for line in report.command.splitlines()))
+    parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in report.facts))
+    parts += [report.tables["results"].to_markdown(), "## What it means", *map(escape_markdown, report.meaning)]
+    if "routes" in report.tables:
+        parts += ["## Both prediction routes", report.tables["routes"].to_markdown()]
+    if report.tables.get("risks") not in (None, risks_table([report.detail])):  # more than one run's, shown below
+        parts += ["## Risks", report.tables["risks"].to_markdown()]
+    parts.append(run_markdown(report.detail, level="##"))
     return "\n\n".join(parts) + "\n"
 
 
-def run_markdown(run: Run, *, heading: str = "#") -> str:
+def run_markdown(run: Run, *, level: str = "#") -> str:
     """One run: conditions, classes, risks with intervals, first stage with its reading, warnings."""
     parts = [
-        f"{heading} One run: {escape_markdown(str(run['method']))}, seed {run['seed']}",
+        f"{level} One run: {escape_markdown(str(run['method']))}, seed {run['seed']}",
         escape_markdown(f"{run['num_examples']} {run['split']} examples of {run['dataset']}."),
-        f"{heading}# Conditions",
-        conditions_table(run).to_markdown(),
     ]
-    if run.get("robustness"):
-        parts += [f"{heading}# Robustness", robustness_table(run).to_markdown()]
-    for route in run.get("per_class") or {}:
-        parts += [f"{heading}# Classes, route {route}", per_class_table(run, route=route).to_markdown()]
+    shown = detail_tables(run)
+    first_stage = shown.pop("first stage", None)
+    for name, table in shown.items():
+        parts += [f"{level}# {heading(name)}", table.to_markdown()]
     if run.get("risk"):
-        parts += [f"{heading}# Risks", risks_table([run]).to_markdown(), *map(escape_markdown, read_risks(run))]
-    if run.get("first_stage"):
-        parts += [f"{heading}# First stage", first_stage_table(run).to_markdown(), escape_markdown(ASSUMPTION)]
-        parts += map(escape_markdown, read_first_stage(run))
-    examples = examples_markdown(run.get("examples") or {}, f"{heading}##")
-    parts += [f"{heading}# Single examples", *examples] if examples else []
+        parts += [f"{level}# Risks", risks_table([run]).to_markdown(), *map(escape_markdown, read_risks(run))]
+    if first_stage is not None:
+        words = [ASSUMPTION, *read_first_stage(run)]
+        parts += [f"{level}# First stage", first_stage.to_markdown(), *map(escape_markdown, words)]
+    examples = examples_markdown(run.get("examples") or {}, f"{level}##")
+    parts += [f"{level}# Single examples", *examples] if examples else []
     if run.get("warnings"):
-        parts += [f"{heading}# Warnings", "\n".join(f"- {escape_markdown(str(w))}" for w in run["warnings"])]
+        parts += [f"{level}# Warnings", "\n".join(f"- {escape_markdown(str(w))}" for w in run["warnings"])]
     if settings(run):
-        parts += [f"{heading}# Configuration", "\n".join(f"    {name} = {value}" for name, value in settings(run))]
+        parts += [f"{level}# Configuration", "\n".join(f"    {name} = {value}" for name, value in settings(run))]
     return "\n\n".join(parts)
 
 

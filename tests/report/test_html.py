@@ -3,7 +3,7 @@ import json
 import re
 from html.parser import HTMLParser
 
-from c3r_jax.report import Table, aggregate, html_table, report_html, run_markdown, write_report
+from c3r_jax.report import Table, assemble, html_table, report_html, results_markdown, run_markdown, write_report
 from c3r_jax.report.html import MANY, WIDE
 from tests.report.conftest import PNG
 
@@ -133,7 +133,7 @@ def test_one_method_one_seed_without_optional_parts(run, tmp_path):
 def test_nan_is_shown_as_n_a(run):
     run["risk"] = dict.fromkeys(run["risk"], float("nan")) | {"intervals": {}, "chance": 0.3}
     run["first_stage"]["image"]["f_median"] = None
-    page = report_html(aggregate([run]), [run])
+    page = report_html(assemble([run]))
     markdown = run_markdown(run)
     for text in (page, markdown):
         assert "n/a" in text and not re.search(r"\bnan\b|None<", text)
@@ -143,6 +143,13 @@ def test_table_scrolls_and_keeps_its_notes():
     text = html_table(Table(("a", "b"), (("x", "1"),), frozenset({(0, 1)}), ("a note & more",)), "a <label>")
     assert '<div class="scroll" role="region" tabindex="0" aria-label="a &lt;label&gt;">' in text
     assert "<td><strong>1</strong></td>" in text and "a note &amp; more" in text
+
+
+def test_markdown_has_the_risks_of_several_runs_of_one_method(runs):
+    own = [run for run in runs if run["method"] == "dropout"]
+    text, single = (results_markdown(assemble(found)) for found in (own, own[:1]))
+    assert "\n## Risks\n" in text and "| sufficiency risk R_S | 0.190 ± 0.010 |" in text
+    assert "\n## Risks\n" not in single and "\n### Risks\n" in single
 
 
 def test_run_markdown_reads_alone(run):
