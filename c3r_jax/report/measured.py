@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from c3r_jax.errors import DataError
 from c3r_jax.report.facts import flatten
-from c3r_jax.report.stats import Run
+from c3r_jax.report.stats import SUMMARY_COLUMNS, Run
 
 KEYS = ("dataset", "method", "condition", "metric")
 FIELDS = (*KEYS, "seed", "value")
-SAME = ("seed", "data.path", "eval.", "train.writers")  # leaves that make no other method
+# Leaves that make no other method, or that its name tells already ("c3r+dropout").
+SAME = ("seed", "data.path", "eval.", "train.writers", "method", "modality_dropout.switch")
 TENSORBOARD = ("Wall time", "Step", "Value")  # the header of a scalar that TensorBoard exports
 
 
@@ -36,7 +37,7 @@ class Measured(NamedTuple):
 
 
 def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representation") -> list[Measured]:
-    """Every metric of every condition of the runs in some directories.
+    """Every metric of every condition of the runs in some directories, and the mean and worst over conditions.
 
     Runs of one method with other settings, such as ablations, are told apart: behind the method's name stands in
     brackets what differs from the first of them.
@@ -106,7 +107,7 @@ def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[Measured]:
     try:
         return [
             Measured(str(run["dataset"]), str(run["method"]), str(c["name"]), name, int(run["seed"]), float(value))
-            for c in run["conditions"]
+            for c in [*run["conditions"], *_summaries(run, route)]
             for name, value in c["routes"][route].items()
             if value is not None
         ]
@@ -115,6 +116,13 @@ def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[Measured]:
             f"{file} is not the results of a run ({type(error).__name__}: {error}): expected dataset, method, seed and "
             f"conditions with route {route!r}."
         ) from error
+
+
+def _summaries(run: Run, route: str) -> list[dict[str, Any]]:
+    """The mean and the worst of the conditions, where the run tells them, as if they were conditions."""
+    metric, given = str(run.get("metric")), (run.get("summary") or {}).get(route) or {}
+    told = {column: given.get(f"{column}_{metric}") for column in SUMMARY_COLUMNS}
+    return [{"name": column, "routes": {route: {metric: value}}} for column, value in told.items()]
 
 
 def _once(rows: Iterable[Measured]) -> list[Measured]:

@@ -92,15 +92,20 @@ def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
     for name, weight, accuracies in (("whole", 3.0, (0.8, 0.9)), ("no_necessity", 0.0, (0.6, 0.7))):
         for seed, accuracy in enumerate(accuracies):
             config = {"seed": seed, "c3r": {"lambda_n": weight}, "data": {"path": name}, "eval": {"split": name}}
+            config["modality_dropout"] = {"switch": {3.0: "off", 0.0: "auto"}[weight]}  # the method's name tells it
+            summary = {"representation": {"mean_accuracy": accuracy - 0.1, "worst_accuracy": None}}
+            told = {"config": config, "metric": "accuracy", "summary": summary}
             run = tmp_path / name / f"seed_{seed}"
             run.mkdir(parents=True)
-            (run / "results.json").write_text(json.dumps({**result("c3r", seed, accuracy), "config": config}))
+            (run / "results.json").write_text(json.dumps({**result("c3r", seed, accuracy), **told}))
         folders.append(str(tmp_path / name))
     main(["compare", "--runs", *folders, "--metric", "accuracy", "--out", str(tmp_path / "out")])
     shown = [line.split(" | ")[:5] for line in capsys.readouterr().out.splitlines() if line.startswith("| c3r")]
     assert shown == [
         ["| c3r", "clean", "accuracy, %", "85.0 ± 7.1", "2"],
         ["| c3r \\[c3r.lambda_n=0.0]", "clean", "accuracy, %", "65.0 ± 7.1", "2"],
+        ["| c3r", "mean", "accuracy, %", "75.0 ± 7.1", "2"],
+        ["| c3r \\[c3r.lambda_n=0.0]", "mean", "accuracy, %", "55.0 ± 7.1", "2"],
     ]
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "c3r [c3r.lambda_n=0.0]" in page and "In brackets: settings" in page
