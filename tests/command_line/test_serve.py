@@ -1,6 +1,8 @@
 """examples/serve.py under load: good answers are those of the model, bad requests get one sentence each."""
 
+import asyncio
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import runpy
@@ -82,27 +84,31 @@ def test_too_large_a_body_is_refused(port):
         assert status == 413 and found["detail"] == "A request must say its length, of at most 20000 bytes."
 
 
-def test_concurrent_requests_share_calls(exported, monkeypatch):
-    """While the model is at its first call, others wait; the second call takes them all."""
-    import asyncio
+class Slow:
+    """A model that takes a while, writes down the sizes of its batches and fails on "bad"."""
 
+    def __init__(self):
+        self.sizes = []
+
+    def row(self, example):
+        return example
+
+    def label(self, logits):
+        return "only"
+
+    def predict(self, examples, padded):
+        assert padded
+        self.sizes.append(len(examples))
+        time.sleep(0.05)
+        if any(one["text"] == "bad" for one in examples):
+            raise RuntimeError("out of memory")
+        return {"representation": np.array([[one["text"]] for one in examples])}
+
+
+def ask_all(model, values, monkeypatch):
+    """Status and body of requests sent at once, in batches of at most four."""
     example = runpy.run_path(str(REPOSITORY / "examples" / "serve.py"))
-    sizes = []
-
-    class Slow:
-        def row(self, example):
-            return example
-
-        def label(self, logits):
-            return "only"
-
-        def predict(self, examples, padded):
-            assert padded
-            sizes.append(len(examples))
-            time.sleep(0.05)
-            return {"representation": np.array([[one["text"]] for one in examples])}
-
-    monkeypatch.setattr(runpy, "run_path", lambda path: {"load": lambda folder: Slow()})
+    monkeypatch.setattr(runpy, "run_path", lambda path: {"load": lambda folder: model})
     app = example["application"]("folder", largest=4)
 
     async def ask(value):
@@ -117,11 +123,25 @@ def test_concurrent_requests_share_calls(exported, monkeypatch):
         async def send(message):
             sent.append(message)
 
-        await app(scope, receive, send)
-        return json.loads(sent[1]["body"])["representation"]
+        with contextlib.suppress(RuntimeError, KeyError):  # the server logs what was raised, after it has answered
+            await app(scope, receive, send)
+        return sent[0]["status"], sent[1]["body"]
 
-    async def ask_all():
-        return await asyncio.gather(*map(ask, range(8)))
+    async def gathered():
+        return await asyncio.wait_for(asyncio.gather(*map(ask, values)), timeout=60)
 
-    assert asyncio.run(ask_all()) == [[i] for i in range(8)]  # to each its own
-    assert sizes == [1, 4, 3]
+    return asyncio.run(gathered())
+
+
+def test_concurrent_requests_share_calls(monkeypatch):
+    """While the model is at its first call, others wait; the second call takes four of them, the third the rest."""
+    model = Slow()
+    answers = ask_all(model, range(8), monkeypatch)
+    assert [(status, json.loads(body)["representation"]) for status, body in answers] == [(200, [i]) for i in range(8)]
+    assert model.sizes == [1, 4, 3]
+
+
+def test_a_call_that_fails_is_answered_and_others_go_on(monkeypatch):
+    answers = ask_all(Slow(), [0, 1, "bad", 3, 4, 5, 6], monkeypatch)
+    assert [status for status, _ in answers] == [200, 500, 500, 500, 500, 200, 200]
+    assert json.loads(answers[-1][1])["representation"] == [6]
