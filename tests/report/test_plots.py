@@ -1,5 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from c3r_jax.report import (
@@ -11,6 +14,7 @@ from c3r_jax.report import (
     training_curves,
 )
 from c3r_jax.report.pictures import example_figure, modality_heat_map
+from c3r_jax.report.plots import COLOURS, MARKERS
 from tests.report.conftest import make_record
 
 
@@ -103,3 +107,33 @@ def test_heat_map_and_example_are_drawn(runs, run, tmp_path):
     assert modality_heat_map(aggregate([run]), tmp_path / "none.png") is None
     record = make_record(3, "紅 $5 and $6 {")  # neither formulas nor letters that the font lacks stop it
     assert example_figure(record, tmp_path / "example.png").stat().st_size > 5000
+
+
+SEEN_BY = {  # linear RGB as people without one kind of cone see it (Machado, Oliveira and Fernandes, 2009)
+    "everyone": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopes": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopes": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881)),
+    "tritanopes": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.3039)),
+}
+TO_XYZ = np.array(((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)))
+
+
+def nearest(colours, matrix):
+    """The smallest difference of two colours in CIELAB; from 2 on it can be seen."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(matrix).T, 0, 1) @ TO_XYZ.T / TO_XYZ.sum(axis=1)
+    x, y, z = np.where(seen > 0.008856, np.cbrt(seen), 7.787 * seen + 16 / 116).T
+    lab = np.stack([116 * y, 500 * (x - y), 200 * (y - z)], axis=1)
+    return min(np.linalg.norm(one - other) for one, other in itertools.combinations(lab, 2))
+
+
+@pytest.mark.parametrize("who", SEEN_BY)
+def test_colours_stay_apart(who):
+    assert nearest(COLOURS, SEEN_BY[who]) > 15
+    assert len(set(MARKERS)) == len(COLOURS)  # and no line is told by colour alone
+
+
+def test_that_the_check_finds_red_and_green():
+    pair = ("#a04020", "#607000")
+    assert nearest(pair, SEEN_BY["everyone"]) > 40 and nearest(pair, SEEN_BY["deuteranopes"]) < 15
