@@ -104,6 +104,8 @@ def get_config() -> ConfigDict:
     config.model.text.depth = 0
     config.model.text.orders = (2, 3, 4, 5)
     config.model.text.buckets = 4096
+    # Id that parts words (34: the space of bytes): n-grams then stay within words, and whole words are added; -1: none
+    config.model.text.word_break = -1
     config.model.text.num_heads = 4
     config.model.text.mlp_ratio = 2
     config.model.text.dropout = 0.5

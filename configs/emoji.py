@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.data.augment.word_drop = 0.3
     config.model.image.patch = 6
     config.model.text.dropout = 0.8
+    config.model.text.word_break = 34  # the space of bytes
     # No cue is known to shift here, so little is asked of the hypothetical world: that it says nothing ("kl"), gently.
     config.c3r.lambda_s = 0.3
     config.c3r.lambda_v = 0.2

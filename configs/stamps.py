@@ -11,10 +11,11 @@ from configs import emoji
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration of the stamps: pictures and texts as those of emoji."""
+    """Returns the configuration of the stamps: pictures and texts almost as those of emoji."""
     config = emoji.get_config()
     config.data.name = "stamps"
     config.data.keep = True
+    config.model.text.word_break = -1  # as the tables of docs/ were measured, n-grams alone
     config.model.sequence.patch = 16
     config.model.sequence.width = 32
     config.model.sequence.depth = 1

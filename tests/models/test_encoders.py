@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from c3r_jax.data import ByteTokenizer
 from c3r_jax.models.encoders import ExampleDropout, FeatureEncoder, ImageEncoder, TextEncoder, hashed_ngrams, patches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -56,6 +57,26 @@ def test_ngrams_are_those_of_the_text():
     assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()
 
 
+def test_words_are_told_apart_and_hold_their_ngrams():
+    def told(*texts, **changed):
+        ids = np.stack([ByteTokenizer().encode(text, 12) for text in texts])
+        settings = {"width": 8, "depth": 0, "orders": (2, 3), "buckets": 1 << 10, "word_break": ord(" ") + 2}
+        encoder = TextEncoder(dim=5, vocab_size=258, **(settings | changed))
+        params = jax.jit(encoder.init)(jax.random.key(0), ids)["params"]
+        params["embed"] = jax.tree.map(jnp.zeros_like, params["embed"])  # words and n-grams alone
+        return np.asarray(jax.jit(encoder.apply)({"params": params}, ids)) * np.sqrt((ids != 0).sum(1)[:, None] + 1)
+
+    both, turned, one, other, hidden = told("ab cde", "cde ab", "ab", "cde", "ab[MASK]")
+    np.testing.assert_allclose(both, turned, atol=1e-6)  # no n-gram goes from word to word; their places do not count
+    np.testing.assert_allclose(both, one + other, atol=1e-6)
+    np.testing.assert_allclose(hidden, one, atol=1e-6)  # of a hidden word nothing is left but its length
+    across, turned = told("ab cde", "cde ab", word_break=-1)
+    assert np.abs(across - turned).max() > 1e-3
+    word, turned, longer = told("ab", "ba", "abab", orders=())
+    assert np.abs(word - turned).max() > 1e-3  # letters of a word are in order
+    assert np.abs(2 * word - longer).max() > 1e-3  # a word is more than its letters
+
+
 def test_dropout_is_each_examples_own():
     keys = jax.random.split(jax.random.key(0), 6)
     x = jnp.ones((6, 1000))
@@ -82,6 +103,7 @@ def test_bfloat16_encoders_keep_float32_parameters():
         (lambda: ImageEncoder(dim=4, patch=5).init(jax.random.key(0), IMAGES), r"\(3, 16, 16, 3\).*5 divides"),
         (lambda: ImageEncoder(dim=4, block="conv").init(jax.random.key(0), IMAGES), r"'conv' is unknown"),
         (lambda: TextEncoder(dim=4, vocab_size=9).init(jax.random.key(0), jnp.ones((2, 3))), "expected integers"),
+        (lambda: TextEncoder(4, 9, word_break=9).init(jax.random.key(0), IDS), "word_break is 9, but there are 9 tok"),
         (lambda: FeatureEncoder(dim=4).init(jax.random.key(0), jnp.ones((2,))), r"\(2,\).*expected floats"),
         (lambda: patches(jnp.ones((1, 4, 6, 1)), 4), r"\(1, 4, 6, 1\).*4 divides"),
     ],
