@@ -1,4 +1,4 @@
-"""Temperature, biases and floors, fitted where the model was not: they make probabilities of what a model says."""
+"""Temperature, biases and floors make probabilities of what a model says."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 BIAS_SD, FLOOR_LOGIT, FLOOR_SD = 0.5, -3.0, 2.0  # the prior of fit_calibration
+OVER_FITTED = 1.645  # standard errors: one-sided, 5 %
 
 
 class LogitCalibration(NamedTuple):
@@ -36,7 +37,7 @@ def no_calibration(num_classes: int) -> LogitCalibration:
 
 
 def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> LogitCalibration:
-    r"""Fits temperature, biases and floors on held-out rows, at the mode of their posterior.
+    r"""Fits temperature, biases and floors, at the mode of their posterior.
 
     .. math:: \min_{T, b, \theta} -\sum_i w_i \log\big((1 - \textstyle\sum_k f_k)\,
               \mathrm{softmax}(l_i / T + b)_{y_i} + f_{y_i}\big)
@@ -78,7 +79,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
         floor, rest = _floors(parameters[1 + k :])
         log_s = log_softmax(logits * inverse + bias, axis=1)
         by_model = rest * np.exp(log_s[rows, labels])
-        p = by_model + floor[labels]
+        p = np.maximum(by_model + floor[labels], np.finfo(float).tiny)  # a search may step far out
         apart = (parameters - centre) / width
         # Each row is told by the model with probability ``by_model / p`` and by the floor otherwise.
         residual = (w * by_model / p)[:, None] * (np.exp(log_s) - target)
@@ -101,6 +102,48 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     ).x
     bias, (floor, _) = found[1 : 1 + k], _floors(found[1 + k :])
     return LogitCalibration(float(np.exp(found[0])), bias - bias.mean(), floor)
+
+
+def calibrate(
+    logits: np.ndarray, labels: np.ndarray, held: np.ndarray, weights: np.ndarray | None = None
+) -> LogitCalibration:
+    """Fits a calibration on all rows, or on the held-out ones alone where the model knows those it was trained on.
+
+    A model that is not over-fitted says of its training rows what it says of others, and many rows tell how right that
+    is better than few. It counts as over-fitted if, calibrated on all rows, its mean log loss on the held-out rows
+    exceeds that on the training rows by more than 1.645 standard errors.
+
+    Args:
+      logits: (n, K).
+      labels: (n,) class ids.
+      held: (n,) whether a row took no part in training.
+      weights: (n,) numbers >= 0; None: all 1.
+
+    Returns:
+      :class:`LogitCalibration`.
+
+    Examples:
+      >>> import numpy as np
+      >>> held = np.arange(800) >= 600
+      >>> labels = np.arange(800) % 2
+      >>> learnt_by_heart = np.where(held, np.arange(800) // 2 % 2, labels)  # of others it knows nothing
+      >>> fitted = calibrate(9.0 * np.eye(2)[learnt_by_heart], labels, held)
+      >>> bool(abs(fitted(np.array([[9.0, 0.0]]))[0, 0] - 0.5) < 0.1)
+      True
+    """
+    w = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    by_all = fit_calibration(logits, labels, w)
+    cost = -np.log(np.maximum(by_all(logits)[np.arange(len(labels)), labels], np.finfo(float).tiny))
+    (held_mean, held_error), (train_mean, train_error) = (_mean(cost[rows], w[rows]) for rows in (held, ~held))
+    if held_mean - train_mean > OVER_FITTED * np.hypot(held_error, train_error):
+        return fit_calibration(logits[held], labels[held], w[held])
+    return by_all
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Weighted mean and its standard error."""
+    mean = np.average(values, weights=weights)
+    return float(mean), float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum())
 
 
 def _floors(theta: np.ndarray) -> tuple[np.ndarray, float]:

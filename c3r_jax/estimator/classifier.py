@@ -14,7 +14,7 @@ from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.core.risk import C3Risk
 from c3r_jax.data.hashing import check_seed, example_rng
 from c3r_jax.errors import ConfigError, NonFiniteError
-from c3r_jax.estimator.calibration import LogitCalibration, fit_calibration, no_calibration
+from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
 from c3r_jax.estimator.compiled import Structure, model_of, padded, run_of, structure_of, weights_of
 from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
 from c3r_jax.evaluation.branches import Branches, measured_risk
@@ -48,7 +48,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
       modality_dropout: share of training examples that lose some of their modalities.
       regularised: False trains plainly, with the same network; the instrument is then post hoc.
       class_weight: None, "balanced" or {class: weight}. It and ``sample_weight`` set how often an example is drawn.
-      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``.
+      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``. Where the
+        model is not over-fitted, the training rows calibrate it too.
       modalities: {name: columns} of a wide X.
       route: default of ``predict``: "representation" (z) or "instrument" (z_c).
       seed: of everything random.
@@ -157,7 +158,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
         self._moments = self._runner.measure_moments(params, self._encode(train), train.present)
-        self._judge(rows.take(held), config, None if weights is None else weights[held])
+        self._judge(rows, held, config, weights)
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
         return self
@@ -219,32 +220,33 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             )
         return params, losses
 
-    def _judge(self, held: Rows, config: C3RConfig, weights: np.ndarray | None) -> None:
-        """Calibration, risk, diagnostics and warnings from rows that took no part in training."""
+    def _judge(self, rows: Rows, held: np.ndarray, config: C3RConfig, weights: np.ndarray | None) -> None:
+        """Calibration; risk, diagnostics and warnings from the rows that took no part in training."""
         num_classes = len(self.classes_)
         self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
         self.c3_risk_: C3Risk | None = None
         self.first_stage_: dict[str, Any] | None = None
-        if len(held.labels) < MIN_HELD_OUT:
+        if held.sum() < MIN_HELD_OUT:
             if self.validation_fraction:
                 warnings.warn(
-                    f"only {len(held.labels)} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
+                    f"only {held.sum()} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
                     "uncalibrated and c3_risk_ is None; give more rows or a larger validation_fraction.",
                     stacklevel=3,
                 )
             return
-        h = self._encode(held)
-        branches = self._runner(self._params, self._moments, h, held.present, held.labels)
-        if weights is None or weights.any():
+        h = self._encode(rows)
+        everywhere = self._runner(self._params, self._moments, h, rows.present, rows.labels)
+        if weights is None or (weights[held].any() and weights[~held].any()):
             self.calibration_ = {
-                route: fit_calibration(branches.logits[route], held.labels, weights) for route in ROUTES
+                route: calibrate(everywhere.logits[route], rows.labels, held, weights) for route in ROUTES
             }
-        self.c3_risk_ = measured_risk(branches, held.labels)
+        h, branches, kept = jax.tree.map(lambda value: value[held], (h, everywhere, rows))
+        self.c3_risk_ = measured_risk(branches, kept.labels)
         self.first_stage_, notes = first_stage_report(
-            self._moments, h, held.present, held.labels, config=config, num_classes=num_classes
+            self._moments, h, kept.present, kept.labels, config=config, num_classes=num_classes
         )
         logits = branches.logits["representation"]
-        notes += collapse_notes(branches.z, logits, held.labels, lambda_n=config.lambda_n if self.regularised else 0.0)
+        notes += collapse_notes(branches.z, logits, kept.labels, lambda_n=config.lambda_n if self.regularised else 0.0)
         for note in notes:
             warnings.warn(note, stacklevel=3)
 

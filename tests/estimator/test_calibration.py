@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from c3r_jax.estimator.calibration import fit_calibration, no_calibration
+from c3r_jax.estimator.calibration import calibrate, fit_calibration, no_calibration
 
 
 def data(n=400, k=3, scale=4.0, seed=0):
@@ -66,3 +66,16 @@ def test_extremes_stay_finite():
     assert np.isfinite(fitted.temperature) and np.isfinite(fitted.bias).all()
     assert (fitted.floor > 0).all() and fitted.floor.sum() < 0.2
     np.testing.assert_array_equal(no_calibration(2)(np.zeros((1, 2))), [[0.5, 0.5]])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_all_rows_calibrate_a_model_unless_it_knows_them(weighted):
+    """One that learnt its training rows by heart is calibrated by the others alone, as if there were no more."""
+    logits, labels = data(n=800)
+    held = np.arange(800) % 10 == 0
+    weights = np.random.default_rng(1).random(800) if weighted else None
+    fair = calibrate(logits, labels, held, weights)
+    np.testing.assert_array_equal(fair(logits), fit_calibration(logits, labels, weights)(logits))
+    by_heart = np.where(held[:, None], logits, 20.0 * np.eye(3)[labels])
+    expected = fit_calibration(logits[held], labels[held], None if weights is None else weights[held])
+    np.testing.assert_array_equal(calibrate(by_heart, labels, held, weights)(logits), expected(logits))
