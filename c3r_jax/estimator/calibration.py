@@ -6,29 +6,34 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-BIAS_SD, FLOOR_LOGIT, FLOOR_SD = 0.5, -3.0, 2.0  # the prior of fit_calibration
+BIAS_SD, FLOOR_LOGIT, FLOOR_SD, SLOPE_SD = 0.5, -3.0, 2.0, 1.0  # the prior of fit_calibration
 OVER_FITTED = 1.645  # standard errors: one-sided, 5 %
 
 
 class LogitCalibration(NamedTuple):
-    """Calibrated probabilities are ``(1 - sum(floor)) softmax(logits / temperature + bias) + floor``.
+    """Calibrated probabilities (1 - F) softmax(logits / temperature + bias) + F softmax(slope logits + log floor).
+
+    F is the floors' sum. A cause may decide the label with probability .8 only: then the logits of a model of the cause
+    have nearly two values, and no temperature and bias make both right. The floors are what is left to each class
+    however sure the model is; with a slope, a little less of it where the model is surer.
 
     Attributes:
       temperature: above 0; above 1 where the model is over-confident.
       bias: (K,), of mean 0.
-      floor: (K,), at least 0, of sum below 1: what is left to each class however sure the model is. A cause may decide
-        the label with probability .8 only: then the logits of a model of the cause have two values, and no temperature
-        and bias make both right.
+      floor: (K,), at least 0, of sum below 1.
+      slope: at least 0.
     """
 
     temperature: float
     bias: np.ndarray
     floor: np.ndarray
+    slope: float = 0.0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """Probabilities (n, K) of logits (n, K)."""
-        p = softmax(np.asarray(logits, np.float64) / self.temperature + self.bias, axis=1)
-        return (1 - self.floor.sum()) * p + self.floor
+        logits, total = np.asarray(logits, np.float64), self.floor.sum()
+        p = (1 - total) * softmax(logits / self.temperature + self.bias, axis=1)
+        return p + total * softmax(self.slope * logits + np.log(self.floor), axis=1) if total else p
 
 
 def no_calibration(num_classes: int) -> LogitCalibration:
@@ -37,16 +42,16 @@ def no_calibration(num_classes: int) -> LogitCalibration:
 
 
 def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> LogitCalibration:
-    r"""Fits temperature, biases and floors, at the mode of their posterior.
+    r"""Fits temperature, biases, floors and slope, at the mode of their posterior.
 
-    .. math:: \min_{T, b, \theta} -\sum_i w_i \log\big((1 - \textstyle\sum_k f_k)\,
-              \mathrm{softmax}(l_i / T + b)_{y_i} + f_{y_i}\big)
-              + \frac{(\log T)^2}{2} + \frac{|b|^2}{2 \cdot 0.5^2}
+    .. math:: \min_{T, b, \theta, \beta \ge 0} -\sum_i w_i \log\big((1 - F)\,\mathrm{softmax}(l_i / T + b)_{y_i}
+              + F\,\mathrm{softmax}(\beta l_i + \theta)_{y_i}\big)
+              + \frac{(\log T)^2}{2} + \frac{|b|^2}{2 \cdot 0.5^2} + \frac{\beta^2}{2}
               + \sum_k \frac{(\theta_k - \log \pi_k + 3)^2}{2 \cdot 2^2},
-              \quad f_k = \frac{e^{\theta_k}}{1 + \sum_j e^{\theta_j}}
+              \quad F = \frac{\sum_k e^{\theta_k}}{1 + \sum_k e^{\theta_k}}
 
-    where pi are the label shares. With few rows the prior keeps the logits nearly as they are, with floors of 5 %
-    in all.
+    The floors are :math:`F\,\mathrm{softmax}(\theta)`, the slope is beta, and pi are the label shares. With few rows the
+    prior keeps the logits nearly as they are, with floors of 5 % in all.
 
     Args:
       logits: (n, K).
@@ -71,37 +76,43 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64) / np.mean(weights)
     rows, target = np.arange(n), np.eye(k)[labels]
     shares = (w @ target + 1) / (w.sum() + k)  # one row more of each class: none has share 0
-    centre = np.concatenate([np.zeros(1 + k), np.log(shares) + FLOOR_LOGIT])
-    width = np.concatenate([np.ones(1), np.full(k, BIAS_SD), np.full(k, FLOOR_SD)])
+    centre = np.concatenate([np.zeros(1 + k), np.log(shares) + FLOOR_LOGIT, np.zeros(1)])
+    width = np.concatenate([np.ones(1), np.full(k, BIAS_SD), np.full(k, FLOOR_SD), np.full(1, SLOPE_SD)])
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        inverse, bias = np.exp(-parameters[0]), parameters[1 : 1 + k]
-        floor, rest = _floors(parameters[1 + k :])
-        log_s = log_softmax(logits * inverse + bias, axis=1)
-        by_model = rest * np.exp(log_s[rows, labels])
-        p = np.maximum(by_model + floor[labels], np.finfo(float).tiny)  # a search may step far out
+        inverse, bias, theta, slope = np.exp(-parameters[0]), *np.split(parameters[1:], [k, 2 * k])
+        total, within = _floors(theta)
+        sharp = np.exp(log_softmax(logits * inverse + bias, axis=1))
+        gentle = np.exp(log_softmax(logits * slope + theta, axis=1))
+        by_sharp, by_gentle = (1 - total) * sharp[rows, labels], total * gentle[rows, labels]
+        p = np.maximum(by_sharp + by_gentle, np.finfo(float).tiny)  # a search may step far out
         apart = (parameters - centre) / width
-        # Each row is told by the model with probability ``by_model / p`` and by the floor otherwise.
-        residual = (w * by_model / p)[:, None] * (np.exp(log_s) - target)
+        # Each row is told by the first part with probability ``by_sharp / p``, by the second with ``by_gentle / p``.
+        first = (w * by_sharp / p)[:, None] * (sharp - target)
+        told = w * by_gentle / p
+        second = told[:, None] * (gentle - target)
         gradient = np.concatenate(
             [
-                [-(residual * logits).sum() * inverse],
-                residual.sum(0),
-                w.sum() * floor - (w * floor[labels] / p) @ target,
+                [-(first * logits).sum() * inverse],
+                first.sum(0),
+                second.sum(0) + within * (total * (w * by_sharp / p).sum() - (1 - total) * told.sum()),
+                [(second * logits).sum()],
             ]
         )
         return float(-(w * np.log(p)).sum() + 0.5 * (apart**2).sum()), gradient + apart / width
 
     # Between e^-4 and e^4: beyond, rows that are all right (or all wrong) would send T to 0 or infinity for nothing.
-    bounds = [(-4.0, 4.0), *[(None, None)] * (2 * k)]
-    # The cost has two valleys where the model is sure and often wrong: a flat softmax, or a sharp one above a floor.
-    sharp = np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5)])
-    starts = (centre, centre + sharp)
+    bounds = [(-4.0, 4.0), *[(None, None)] * (2 * k), (0.0, None)]
+    # The cost has several valleys where the model is sure and often wrong: a flat softmax, or a sharp one above floors
+    # that are flat or lean.
+    away = [np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5), [slope]]) for slope in (0.1, 0.5)]
+    starts = (centre, *(centre + one for one in away))
     found = min(
         (minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds) for x in starts), key=lambda r: r.fun
     ).x
-    bias, (floor, _) = found[1 : 1 + k], _floors(found[1 + k :])
-    return LogitCalibration(float(np.exp(found[0])), bias - bias.mean(), floor)
+    bias, theta, (slope,) = np.split(found[1:], [k, 2 * k])
+    total, within = _floors(theta)
+    return LogitCalibration(float(np.exp(found[0])), bias - bias.mean(), total * within, float(slope))
 
 
 def calibrate(
@@ -146,7 +157,7 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum())
 
 
-def _floors(theta: np.ndarray) -> tuple[np.ndarray, float]:
-    """Floors f_k and what they leave, ``1 - sum(f)``."""
+def _floors(theta: np.ndarray) -> tuple[float, np.ndarray]:
+    """The floors' sum and their shares of it."""
     shares = softmax(np.append(theta, 0.0))
-    return shares[:-1], float(shares[-1])
+    return float(1 - shares[-1]), softmax(theta)

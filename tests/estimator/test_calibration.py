@@ -19,13 +19,16 @@ def cost(logits, labels, fitted, step=0.0, weights=None):
     k = logits.shape[1]
     w = np.ones(len(labels)) if weights is None else weights / weights.mean()
     theta = np.log(fitted.floor) - np.log(1 - fitted.floor.sum())
-    log_t, bias, theta = np.split(np.concatenate([[np.log(fitted.temperature)], fitted.bias, theta]) + step, [1, 1 + k])
-    floor = np.exp(theta) / (1 + np.exp(theta).sum())
+    log_t, bias, theta, slope = np.split(
+        np.concatenate([[np.log(fitted.temperature)], fitted.bias, theta, [fitted.slope]]) + step, [1, 1 + k, 1 + 2 * k]
+    )
+    slope = max(slope[0], 0.0)
+    floors = np.exp(theta).sum() / (1 + np.exp(theta).sum())
     share = np.array([w[labels == c].sum() + 1 for c in range(k)]) / (w.sum() + k)
-    total = (log_t[0] ** 2 + (bias**2).sum() / 0.25 + ((theta - np.log(share) + 3) ** 2).sum() / 4) / 2
+    total = (log_t[0] ** 2 + (bias**2).sum() / 0.25 + ((theta - np.log(share) + 3) ** 2).sum() / 4 + slope**2) / 2
     for row, label, weight in zip(logits, labels, w, strict=True):
-        p = np.exp(row / np.exp(log_t[0]) + bias)
-        total -= weight * np.log((1 - floor.sum()) * p[label] / p.sum() + floor[label])
+        p, q = np.exp(row / np.exp(log_t[0]) + bias), np.exp(slope * row + theta)
+        total -= weight * np.log((1 - floors) * p[label] / p.sum() + floors * q[label] / q.sum())
     return total
 
 
@@ -35,7 +38,7 @@ def test_no_neighbour_is_better(weighted):
     weights = np.random.default_rng(1).random(400) if weighted else None
     fitted = fit_calibration(logits, labels, weights)
     best = cost(logits, labels, fitted, weights=weights)
-    for step in np.random.default_rng(2).normal(size=(50, 7)) * 0.05:
+    for step in np.random.default_rng(2).normal(size=(50, 8)) * 0.05:
         assert cost(logits, labels, fitted, step, weights) > best
 
 
@@ -44,7 +47,9 @@ def test_finds_the_temperature_and_the_biases():
     fitted = fit_calibration(logits, labels)
     assert abs(fitted.temperature - 4.0) < 0.3
     np.testing.assert_allclose(fitted.bias, [0.0, 1.0, -1.0], atol=0.1)
-    assert fitted.floor.sum() < 0.02
+    truth = logits / 4 + [0.0, 1.0, -1.0]  # the second part may say the same as the first
+    expected = np.exp(truth) / np.exp(truth).sum(1, keepdims=True)
+    assert np.abs(fitted(logits) - expected).mean() < 0.01
     np.testing.assert_allclose(fitted(logits).sum(1), 1)
 
 
@@ -58,6 +63,20 @@ def test_a_cause_that_decides_by_chance_is_told_by_chance(chance):
     fitted = fit_calibration(np.stack([np.zeros(4000), sure], axis=1), labels)
     told = fitted(np.stack([np.zeros(4000), sure], axis=1))[:, 1]
     assert np.abs(told - np.array(chance)[cause]).mean() < 0.03
+
+
+def test_what_is_left_may_lean():
+    """Sure of the cause at once, and a little more often right the surer it is."""
+    rng = np.random.default_rng(0)
+    strength = rng.uniform(0.0, 2.0, 8000)
+    side = rng.integers(0, 2, 8000)
+    right = 0.7 + 0.1 * strength
+    labels = np.where(rng.random(8000) < right, side, 1 - side)
+    logits = np.stack([np.zeros(8000), (5 + strength) * (2 * side - 1)], axis=1)
+    fitted = fit_calibration(logits, labels)
+    told = fitted(logits)[np.arange(8000), side]
+    assert np.abs(told - right).mean() < 0.015 and fitted.slope > 0.1
+    np.testing.assert_allclose(fitted(logits).sum(1), 1)
 
 
 def test_extremes_stay_finite():
