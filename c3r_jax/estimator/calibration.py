@@ -50,7 +50,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
               + \sum_k \frac{(\theta_k - \log \pi_k + 3)^2}{2 \cdot 2^2},
               \quad F = \frac{\sum_k e^{\theta_k}}{1 + \sum_k e^{\theta_k}}
 
-    The floors are :math:`F\,\mathrm{softmax}(\theta)`, the slope is beta, and pi are the label shares. With few rows the
+    The floors are :math:`F\,\mathrm{softmax}(\theta)`, the slope is beta, pi are the label shares. With few rows the
     prior keeps the logits nearly as they are, with floors of 5 % in all.
 
     Args:
