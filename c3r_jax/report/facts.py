@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from c3r_jax.report.explained import Record, explain
-from c3r_jax.report.stats import Aggregate, Run, aggregate
+from c3r_jax.report.stats import ROUTES, Aggregate, Run, aggregate
 from c3r_jax.report.tables import (
     Table,
     conditions_table,
@@ -102,6 +102,7 @@ def assemble(
     aggregated: Aggregate | None = None,
     detail: Run | None = None,
     baseline: str | None = None,
+    route: str = ROUTES[0],
     command: str | None = None,
     title: str | None = None,
 ) -> Report:
@@ -112,6 +113,7 @@ def assemble(
       aggregated: they by method, where they were aggregated already.
       detail: the run whose conditions, classes, risks and first stage are shown; the first run if not given.
       baseline: method that gains are measured against; the first if not given.
+      route: prediction route of the results table and of what it means.
       command: what was typed; the first run's own command if not given.
       title: of the report.
 
@@ -120,14 +122,14 @@ def assemble(
     """
     aggregated = aggregate(runs) if aggregated is None else aggregated
     detail = runs[0] if detail is None else detail
-    tables = {"results": results_table(aggregated), "risks": risks_table(runs), **detail_tables(detail)}
+    tables = {"results": results_table(aggregated, route=route), "risks": risks_table(runs), **detail_tables(detail)}
     if len(aggregated.routes) > 1:
         tables["routes"] = routes_table(aggregated)
     return Report(
         title or f"C3R on {aggregated.dataset}",
         command or runs[0].get("command"),
         what_was_run(aggregated, runs),
-        what_it_means(aggregated, baseline=baseline),
+        what_it_means(aggregated, baseline=baseline, route=route),
         {name: table for name, table in tables.items() if table.rows},
         detail,
         read_risks(detail),

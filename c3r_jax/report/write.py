@@ -12,8 +12,8 @@ from c3r_jax.report.explained import READING, example_html, example_title, examp
 from c3r_jax.report.facts import Report, assemble, detail_tables, heading, report_json, settings
 from c3r_jax.report.html import FigureFile, html_page, report_html
 from c3r_jax.report.pictures import example_figure, modality_heat_map
-from c3r_jax.report.stats import Aggregate, Run, aggregate
-from c3r_jax.report.tables import escape_markdown, risks_table
+from c3r_jax.report.stats import ROUTES, Aggregate, Run, aggregate
+from c3r_jax.report.tables import ROUTE_NAMES, escape_markdown, risks_table
 from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks
 
 FILES = {"html": "report.html", "markdown": "results.md", "json": "report.json"}
@@ -26,6 +26,7 @@ def write_report(
     histories: Mapping[str, Sequence[plots.History]] | None = None,
     detail: Run | None = None,
     baseline: str | None = None,
+    route: str = ROUTES[0],
     command: str | None = None,
     title: str | None = None,
 ) -> dict[str, Path]:
@@ -37,6 +38,7 @@ def write_report(
       histories: method -> one training history per seed, for the curves.
       detail: the run to show in detail; by default the first whose method starts with "c3r", else the first.
       baseline: method that gains and costs are measured against; the first by default.
+      route: prediction route of the results, of what they mean and of the figures that show one route.
       command: what was typed to get here.
       title: heading of the report.
 
@@ -47,8 +49,9 @@ def write_report(
     aggregated = aggregate(runs)
     if detail is None:
         detail = next((run for run in runs if str(run["method"]).lower().startswith("c3r")), runs[0])
-    report = assemble(runs, aggregated=aggregated, detail=detail, baseline=baseline, command=command, title=title)
-    figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories)
+    said = {"baseline": baseline, "route": route, "command": command, "title": title}
+    report = assemble(runs, aggregated=aggregated, detail=detail, **said)
+    figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories, route=route)
     captions = {name: figure.caption for name, figure in figures.items()}
     written = {name: directory / file for name, file in FILES.items()}
     written["html"].write_text(report_html(report, figures=list(figures.values())), encoding="utf-8")
@@ -64,6 +67,7 @@ def write_figures(
     *,
     detail: Run,
     histories: Mapping[str, Sequence[plots.History]] | None = None,
+    route: str = ROUTES[0],
 ) -> dict[str, FigureFile]:
     """Writes every figure that has something to show, with its caption and alternative text."""
     directory = Path(directory)
@@ -75,14 +79,14 @@ def write_figures(
     name = score.name[0].upper() + score.name[1:]
     made = {
         "robustness": (
-            plots.robustness_curves(aggregated, directory / "robustness.png"),
-            f"{name} against the level of each protocol, by prediction from the representation. {over} Points move "
-            "sideways by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
+            plots.robustness_curves(aggregated, directory / "robustness.png", route=route),
+            f"{name} against the level of each protocol, predicted through the {ROUTE_NAMES[route]}. {over} Points "
+            "move sideways by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
             f"Line chart of {score.name} against protocol level for {methods}; the numbers are in the results table.",
         ),
         "modalities": (
-            plots.modality_bars(aggregated, directory / "modalities.png"),
-            f"{name} with all modalities and with a part of them. {over}",
+            plots.modality_bars(aggregated, directory / "modalities.png", route=route),
+            f"{name} with all modalities and with a part of them, through the {ROUTE_NAMES[route]}. {over}",
             f"Bar chart of {score.name} by available modalities for {methods}; the numbers are in the results table.",
         ),
         "subsets": (

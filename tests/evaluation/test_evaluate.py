@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from c3r_jax.commands.eval import check_route
 from c3r_jax.data import Condition
-from c3r_jax.errors import CheckpointError, DataError, WorkdirError
+from c3r_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from c3r_jax.evaluation import evaluate as module
 from c3r_jax.evaluation import trained
 from c3r_jax.evaluation.evaluate import evaluate
@@ -117,11 +118,23 @@ def test_damaged_data_is_named_before_any_work(small_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_without_an_instrument_there_is_no_route_through_it(small_config):
+    check_route(small_config, "instrument")
+    small_config.c3r.instrument = "none"
+    check_route(small_config, "representation")
+    with pytest.raises(ConfigError, match="--route is 'instrument', but in this run config.c3r.instrument is 'none'"):
+        check_route(small_config, "instrument")
+
+
 @pytest.mark.slow
 def test_command_line_writes_the_report(finished):
     command = [sys.executable, str(REPOSITORY / "eval.py"), f"--workdir={finished}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=dict(os.environ))
+    done = subprocess.run(
+        [*command, "--route=instrument"], capture_output=True, text=True, cwd=REPOSITORY, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("instrument: mean accuracy")
+    assert "route instrument (z_c); mean" in (finished / "results.md").read_text()
     for name in (
         "results.json",
         "results.md",
