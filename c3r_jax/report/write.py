@@ -81,7 +81,7 @@ def write_figures(
         "robustness": (
             plots.robustness_curves(aggregated, directory / "robustness.png", route=route),
             f"{name} against the level of each protocol, predicted through the {ROUTE_NAMES[route]}. {over} Points "
-            "move sideways by a little so that the bars do not cover each other; the vertical axis does not start at 0.",
+            "move sideways by a little so that bars do not cover each other; the vertical axis does not start at 0.",
             f"Line chart of {score.name} against protocol level for {methods}; the numbers are in the results table.",
         ),
         "modalities": (
