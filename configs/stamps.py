@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.model.sequence.width = 32
     config.model.sequence.depth = 1
     config.model.sequence.block = "mixer"
-    config.model.sequence.dropout = 0.5
+    config.model.sequence.dropout = 0.8
     config.train.steps = 200
     config.eval.protocols = ()  # mean and worst are then over modality subsets
     return config

@@ -13,9 +13,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from c3r_jax.errors import CheckpointError, WorkdirError
 from c3r_jax.parallel.hosts import agreed, barrier, held_by_all, is_primary
+from c3r_jax.training.packing import held_whole, layout, packed, sizes, unpacked
 
 JSON_FILES = ("metrics/metrics", "progress/metadata")  # of a checkpoint, read before any of it is used
 
+LAYOUT = "layout"  # of a packed state, among the progress; without it every array is there by its name
 OWN = "this list"  # the name under which a list of checksums has its own
 
 
@@ -83,11 +85,13 @@ class Checkpoints:
 
         Args:
           step: number of steps done.
-          state: pytree of arrays.
+          state: pytree of arrays; those of the host are packed.
           progress: JSON-able rest (data iterator, selection so far).
           selection: value by which the best is chosen, larger is better; -infinity: not validated, never chosen.
         """
         self.seal()
+        if held_whole(state):
+            state, progress = packed(state), {**progress, LAYOUT: layout(state)}
         with self._writing():
             if step in self._writer.all_steps():
                 barrier("written anew")  # saved when the run was asked to stop, before its validation
@@ -224,8 +228,11 @@ class Checkpoints:
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """This process's part of a checkpoint. No step of it waits for other processes, which may fail at another."""
         place = self.directory.absolute() / str(step)
-        state = ocp.StandardCheckpointHandler().restore(place / "state", args=ocp.args.StandardRestore(like))
-        return state, dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
+        progress = dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
+        written = progress.pop(LAYOUT, None)
+        target = like if written is None else sizes(written)
+        state = ocp.StandardCheckpointHandler().restore(place / "state", args=ocp.args.StandardRestore(target))
+        return (state if written is None else unpacked(state, written, like)), progress
 
     def newest_first(self) -> list[int]:
         """Steps from the newest down."""

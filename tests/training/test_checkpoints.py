@@ -4,6 +4,8 @@ import itertools
 import shutil
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,6 +45,37 @@ def test_what_was_saved_is_restored(written):
         assert (step, progress) == (expected, {"next": expected})
         np.testing.assert_array_equal(found["w"], state(expected)["w"])
         assert found["step"] == expected
+    checkpoints.close()
+
+
+def test_arrays_of_the_host_are_packed_and_others_read_as_they_are(tmp_path, monkeypatch):
+    """By type, bit by bit; what an earlier version wrote, or several devices, has every array by its name."""
+    rng = np.random.default_rng(0)
+    tree = {
+        "params": [rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=4).astype(jnp.bfloat16)],
+        "count": np.array(7, np.int32),
+        "flags": np.array([True, False]),
+        "scale": np.array(0.1, np.float32),
+    }
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tree, {"next": 1}, 0.0)
+    names = (tmp_path / "checkpoints" / "1" / "state" / "_METADATA").read_text()
+    assert "bfloat16" in names and "params" not in names
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "held_whole", lambda tree: False)
+        checkpoints.save(2, tree, {"next": 2}, 0.0)
+    for step in (1, 2):
+        number, found, progress = checkpoints.restore(lambda step=step: [step], tree)
+        assert (number, progress) == (step, {"next": step})
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+            assert one.dtype == other.dtype and one.shape == other.shape
+            np.testing.assert_array_equal(one, other)
+    for other, message in (
+        ({**tree, "flags": np.array([True])}, r"\['flags'\] is bool \[2\], expected \['flags'\], bool \[1\]"),
+        ({**tree, "z": np.ones(2)}, "5 arrays, expected 6"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.restore(lambda: [1], other)
     checkpoints.close()
 
 
