@@ -18,7 +18,7 @@ from tests.chaos.runs import TERM, Place
 from tests.commands import REPOSITORY
 
 EVERY = 20
-KEPT_MIB = 0.002  # per checkpoint
+KEPT_MIB = 0.003  # per checkpoint
 SOLVE = """
 import functools, jax, jax.numpy as jnp, sys
 from c3r_jax.core.solve import solve_spd
