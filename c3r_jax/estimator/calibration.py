@@ -74,32 +74,9 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     logits = np.asarray(logits, np.float64)
     n, k = logits.shape
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64) / np.mean(weights)
-    rows, target = np.arange(n), np.eye(k)[labels]
-    shares = (w @ target + 1) / (w.sum() + k)  # one row more of each class: none has share 0
+    shares = (w @ np.eye(k)[labels] + 1) / (w.sum() + k)  # one row more of each class: none has share 0
     centre = np.concatenate([np.zeros(1 + k), np.log(shares) + FLOOR_LOGIT, np.zeros(1)])
     width = np.concatenate([np.ones(1), np.full(k, BIAS_SD), np.full(k, FLOOR_SD), np.full(1, SLOPE_SD)])
-
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        inverse, bias, theta, slope = np.exp(-parameters[0]), *np.split(parameters[1:], [k, 2 * k])
-        total, within = _floors(theta)
-        sharp = np.exp(log_softmax(logits * inverse + bias, axis=1))
-        gentle = np.exp(log_softmax(logits * slope + theta, axis=1))
-        by_sharp, by_gentle = (1 - total) * sharp[rows, labels], total * gentle[rows, labels]
-        p = np.maximum(by_sharp + by_gentle, np.finfo(float).tiny)  # a search may step far out
-        apart = (parameters - centre) / width
-        # Each row is told by the first part with probability ``by_sharp / p``, by the second with ``by_gentle / p``.
-        first = (w * by_sharp / p)[:, None] * (sharp - target)
-        told = w * by_gentle / p
-        second = told[:, None] * (gentle - target)
-        gradient = np.concatenate(
-            [
-                [-(first * logits).sum() * inverse],
-                first.sum(0),
-                second.sum(0) + within * (total * (w * by_sharp / p).sum() - (1 - total) * told.sum()),
-                [(second * logits).sum()],
-            ]
-        )
-        return float(-(w * np.log(p)).sum() + 0.5 * (apart**2).sum()), gradient + apart / width
 
     # Between e^-4 and e^4: beyond, rows that are all right (or all wrong) would send T to 0 or infinity for nothing.
     bounds = [(-4.0, 4.0), *[(None, None)] * (2 * k), (0.0, None)]
@@ -107,12 +84,44 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     # that are flat or lean.
     away = [np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5), [slope]]) for slope in (0.1, 0.5)]
     starts = (centre, *(centre + one for one in away))
-    found = min(
-        (minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds) for x in starts), key=lambda r: r.fun
-    ).x
+    given = (logits, labels, w, centre, width)
+    searches = [minimize(_cost, x, given, jac=True, method="L-BFGS-B", bounds=bounds) for x in starts]
+    found = min(searches, key=lambda search: search.fun).x
     bias, theta, (slope,) = np.split(found[1:], [k, 2 * k])
     total, within = _floors(theta)
     return LogitCalibration(float(np.exp(found[0])), bias - bias.mean(), total * within, float(slope))
+
+
+def _cost(
+    parameters: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    w: np.ndarray,
+    centre: np.ndarray,
+    width: np.ndarray,
+) -> tuple[float, np.ndarray]:
+    """What :func:`fit_calibration` minimises, and its gradient; the prior has these means and standard deviations."""
+    n, k = logits.shape
+    rows, target = np.arange(n), np.eye(k)[labels]
+    inverse, bias, theta, slope = np.exp(-parameters[0]), *np.split(parameters[1:], [k, 2 * k])
+    total, within = _floors(theta)
+    sharp = np.exp(log_softmax(logits * inverse + bias, axis=1))
+    gentle = np.exp(log_softmax(logits * slope + theta, axis=1))
+    by_sharp, by_gentle = (1 - total) * sharp[rows, labels], total * gentle[rows, labels]
+    p = np.maximum(by_sharp + by_gentle, np.finfo(float).tiny)  # a search may step far out
+    apart = (parameters - centre) / width
+    # Each row is told by the first part with probability ``by_sharp / p``, by the second with ``by_gentle / p``.
+    told_sharp, told_gentle = w * by_sharp / p, w * by_gentle / p
+    first, second = told_sharp[:, None] * (sharp - target), told_gentle[:, None] * (gentle - target)
+    gradient = np.concatenate(
+        [
+            [-(first * logits).sum() * inverse],
+            first.sum(0),
+            second.sum(0) + within * (total * told_sharp.sum() - (1 - total) * told_gentle.sum()),
+            [(second * logits).sum()],
+        ]
+    )
+    return float(-(w * np.log(p)).sum() + 0.5 * (apart**2).sum()), gradient + apart / width
 
 
 def calibrate(

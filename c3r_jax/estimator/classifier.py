@@ -157,8 +157,10 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         params, losses = self._train(train, structure, config, None if weights is None else weights[~held])
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
-        self._moments = self._runner.measure_moments(params, self._encode(train), train.present)
-        self._judge(rows, held, config, weights)
+        h = self._encode(rows)
+        of_training = {name: value[~held] for name, value in h.items()}
+        self._moments = self._runner.measure_moments(params, of_training, train.present)
+        self._judge(rows, h, held, config, weights)
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
         return self
@@ -220,7 +222,9 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             )
         return params, losses
 
-    def _judge(self, rows: Rows, held: np.ndarray, config: C3RConfig, weights: np.ndarray | None) -> None:
+    def _judge(
+        self, rows: Rows, h: dict[str, np.ndarray], held: np.ndarray, config: C3RConfig, weights: np.ndarray | None
+    ) -> None:
         """Calibration; risk, diagnostics and warnings from the rows that took no part in training."""
         num_classes = len(self.classes_)
         self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
@@ -234,7 +238,6 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
                     stacklevel=3,
                 )
             return
-        h = self._encode(rows)
         everywhere = self._runner(self._params, self._moments, h, rows.present, rows.labels)
         if weights is None or (weights[held].any() and weights[~held].any()):
             self.calibration_ = {

@@ -13,7 +13,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from c3r_jax.errors import CheckpointError, WorkdirError
 from c3r_jax.parallel.hosts import agreed, barrier, held_by_all, is_primary
-from c3r_jax.training.packing import held_whole, layout, packed, sizes, unpacked
+from c3r_jax.training.packing import held_whole, layout, packed, unpacked, vectors_for
 
 JSON_FILES = ("metrics/metrics", "progress/metadata")  # of a checkpoint, read before any of it is used
 
@@ -81,7 +81,7 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit())
 
     def save(self, step: int, state: Any, progress: dict[str, Any], selection: float) -> None:
-        """Writes and seals a checkpoint, or starts to if ``asynchronous``; the one before is finished and sealed first.
+        """Writes and seals a checkpoint; if ``asynchronous``, finishes and seals the one before, and starts to write.
 
         Args:
           step: number of steps done.
@@ -89,7 +89,8 @@ class Checkpoints:
           progress: JSON-able rest (data iterator, selection so far).
           selection: value by which the best is chosen, larger is better; -infinity: not validated, never chosen.
         """
-        self.seal()
+        if self._asynchronous:
+            self.seal()
         if held_whole(state):
             state, progress = packed(state), {**progress, LAYOUT: layout(state)}
         with self._writing():
@@ -149,7 +150,10 @@ class Checkpoints:
 
     def _selection(self, step: int) -> float:
         metrics = self.directory / str(step) / JSON_FILES[0]
-        return float(json.loads(metrics.read_text(encoding="utf-8"))["selection"])
+        try:
+            return float(json.loads(metrics.read_text(encoding="utf-8"))["selection"])
+        except FileNotFoundError:
+            return float("-inf")  # a training that goes on here has deleted the checkpoint meanwhile
 
     def _set_aside(self, step: int, problem: str) -> None:
         """Moves a damaged checkpoint out of the way and says so; a reader passes over it."""
@@ -230,7 +234,7 @@ class Checkpoints:
         place = self.directory.absolute() / str(step)
         progress = dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
         written = progress.pop(LAYOUT, None)
-        target = like if written is None else sizes(written)
+        target = like if written is None else vectors_for(written)
         state = ocp.StandardCheckpointHandler().restore(place / "state", args=ocp.args.StandardRestore(target))
         return (state if written is None else unpacked(state, written, like)), progress
 

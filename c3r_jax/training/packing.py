@@ -42,7 +42,7 @@ def packed(tree: Any) -> dict[str, np.ndarray]:
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def sizes(written: Layout) -> dict[str, np.ndarray]:
+def vectors_for(written: Layout) -> dict[str, np.ndarray]:
     """Empty vectors to read a packed tree into."""
     total: dict[str, int] = {}
     for _, name, shape in written:
@@ -69,7 +69,7 @@ def unpacked(vectors: dict[str, np.ndarray], written: Layout, like: Any) -> Any:
     """
     expected = layout(like)
     for one, other in zip(expected, written, strict=False):
-        if list(one) != list(other):
+        if one != other:
             raise ValueError(f"array {other[0]} is {other[1]} {other[2]}, expected {one[0]}, {one[1]} {one[2]}")
     if len(expected) != len(written):
         raise ValueError(f"{len(written)} arrays, expected {len(expected)}")

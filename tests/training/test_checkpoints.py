@@ -118,6 +118,8 @@ def test_a_reader_says_nothing_of_a_checkpoint_deleted_under_its_eyes(written, m
     monkeypatch.setattr(module, "_checksums", deleted)
     checkpoints = Checkpoints(written, reading=True)
     assert checkpoints.steps() == [2, 3] and not caplog.text
+    (written / "checkpoints" / "2" / "metrics" / "metrics").unlink()
+    assert checkpoints.best_first() == [3]
     checkpoints.close()
 
 
