@@ -18,23 +18,6 @@ from .oracles import Array
 NAMES = ("audio", "image", "text")
 
 
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of XLA's options that this version of it has: they come and go with JAX's versions."""
-
-    def accepted(name: str) -> bool:
-        try:
-            jax.jit(lambda x: x + 1, compiler_options={name: options[name]})(0.0)
-        except jax.errors.JaxRuntimeError:
-            return False
-        return True
-
-    return {name: value for name, value in options.items() if accepted(name)}
-
-
-# Test programs run once or twice: compiling them fast matters more than running them fast.
-QUICK = _known({"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
-
-
 def _xp(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else jnp
 
@@ -118,7 +101,7 @@ def compiled(settings: c3r_jax.C3RConfig, fuse: Callable[..., Any] = mean_fuse) 
         masks = {"present": present, "where": where, "key": key}
         return c3r_jax.c3r_loss(head, fuse, features, labels, config=settings, **masks)
 
-    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
 
 
 def evaluate(data: Problem, *, fuse: Callable[..., Any] = mean_fuse, **config: Any) -> tuple[Any, Any, Any]:

@@ -27,7 +27,7 @@ def compiled(**options: Any) -> Any:
     def run(predict: Any, z: Any, labels: Any, z_c: Any, where: Any, key: Any) -> Any:
         return c3r_jax.counterfactual(predict, z, labels, z_c=z_c, where=where, key=key, **options)
 
-    return jax.jit(run, compiler_options=problems.QUICK)
+    return jax.jit(run)
 
 
 def swing(predict: Any, z: Any, y: Any, *, z_c: Any = None, where: Any = None, key: Any = None, **options: Any) -> Any:
@@ -181,9 +181,9 @@ def test_jit_is_eager_and_vmap_is_a_loop(mode: str) -> None:
         return c3r_jax.counterfactual(predict, z, y, mode=mode, z_c=z_c, where=keep, num_steps=2, key=key)
 
     eager = run(*(a[0] for a in arrays))
-    jitted = [jax.jit(run, compiler_options=problems.QUICK)(*(a[i] for a in arrays)) for i in range(2)]
+    jitted = [jax.jit(run)(*(a[i] for a in arrays)) for i in range(2)]
     np.testing.assert_allclose(jitted[0], eager, rtol=1e-5, atol=1e-5)
-    many = jax.jit(jax.vmap(run), compiler_options=problems.QUICK)(*arrays)
+    many = jax.jit(jax.vmap(run))(*arrays)
     np.testing.assert_allclose(many, jnp.stack(jitted), rtol=1e-5, atol=1e-5)
 
 
@@ -212,7 +212,7 @@ def test_permute_draws_uniformly_from_rows_with_another_label() -> None:
     def draw(key: Any) -> Any:
         return c3r_jax.counterfactual(predict, jnp.asarray(z), jnp.asarray(y), mode="permute", key=key, where=keep)
 
-    draws = jax.jit(jax.vmap(draw), compiler_options=problems.QUICK)(jax.random.split(jax.random.key(1), 3000))
+    draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), 3000))
     source = np.asarray(draws)[:, :, 0].astype(int)
     assert (source[:, 6] == 6).all()  # masked: returned as it is
     for i in range(6):

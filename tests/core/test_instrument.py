@@ -13,7 +13,7 @@ import pytest
 
 import c3r_jax
 
-from . import oracles, problems
+from . import oracles
 from .conftest import Precision
 
 FIELDS = ("fitted", "coef", "mean_v", "mean_h", "r2", "f_stat")
@@ -28,7 +28,7 @@ def data(seed: int, rows: int = 60, p: int = 5, d: int = 3) -> tuple[Any, Any, A
 
 @functools.cache
 def compiled(ridge: float) -> Any:
-    return jax.jit(_stage(ridge), compiler_options=problems.QUICK)
+    return jax.jit(_stage(ridge))
 
 
 def _stage(ridge: float) -> Any:
@@ -44,7 +44,7 @@ def compiled_gradient(ridge: float) -> Any:
         parts = jnp.sin(jnp.where(where[:, None], stage.fitted, 0)), stage.coef, stage.r2
         return sum(jnp.vdot(w, part) for w, part in zip(weights, parts, strict=True)), stage
 
-    return jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True), compiler_options=problems.QUICK)
+    return jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
 
 
 def run(v: Any, h: Any, *, ridge: float = 1e-3, where: Any = None, dtype: Any = None) -> Any:
@@ -177,7 +177,7 @@ def test_second_derivative(x64: None) -> None:
     v, h, _ = data(10)
     dv = np.random.default_rng(0).normal(size=v.shape)
     slope = jax.grad(lambda s: jnp.sum(c3r_jax.first_stage(v + s * dv, h, ridge=0.3).r2))
-    first, second = (jax.jit(f, compiler_options=problems.QUICK) for f in (slope, jax.grad(slope)))
+    first, second = (jax.jit(f) for f in (slope, jax.grad(slope)))
     expected = oracles.directional(lambda t: float(first(t)))
     np.testing.assert_allclose(second(0.0), expected, rtol=1e-6)
 
@@ -272,9 +272,9 @@ def test_vmap_and_pytree(precision: Precision) -> None:
     v, h, keep = (jnp.asarray(np.stack([b[i] for b in batch])) for i in range(3))
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *[run(*args[:2], where=args[2]) for args in batch])
     tol = 20 * precision.rtol
-    many = jax.jit(jax.vmap(_stage(1e-3)), compiler_options=problems.QUICK)(v, h, keep)
+    many = jax.jit(jax.vmap(_stage(1e-3)))(v, h, keep)
     chex.assert_trees_all_close(many, stacked, rtol=tol, atol=tol)
-    applied = jax.jit(jax.vmap(lambda s, v: s.apply(v)), compiler_options=problems.QUICK)(many, v)
+    applied = jax.jit(jax.vmap(lambda s, v: s.apply(v)))(many, v)
     np.testing.assert_allclose(applied, many.fitted, rtol=tol, atol=tol)
 
 

@@ -169,7 +169,7 @@ def test_default_arguments_and_the_switches_of_the_terms() -> None:
         call = functools.partial(c3r_jax.c3r_loss, data.predict, problems.mean_fuse, features, labels)
         return call(), [call(config=c) for c in configs]  # one program: the compiler shares the common parts
 
-    (loss, terms), others = jax.jit(run, compiler_options=problems.QUICK)(features, jnp.asarray(data.labels))
+    (loss, terms), others = jax.jit(run)(features, jnp.asarray(data.labels))
     expected = oracle(data)
     np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
     np.testing.assert_allclose(loss, sum(w * getattr(terms, TERM[k]) for k, w in WEIGHTS.items()), rtol=1e-6)
@@ -199,7 +199,7 @@ def test_vmap_is_a_loop() -> None:
     arrays = jax.tree.map(stack, *((b.features, b.predict, b.labels, b.present, b.where) for b in batch))
     keys = jnp.stack([jax.random.key(0)] * 2)
     many = jax.vmap(problems.compiled(c3r_jax.C3RConfig()).__wrapped__)
-    (losses, terms), gradients = jax.jit(many, compiler_options=problems.QUICK)(*arrays, keys)
+    (losses, terms), gradients = jax.jit(many)(*arrays, keys)
     for i, data in enumerate(batch):
         loss, alone, gradient = problems.evaluate(data)
         np.testing.assert_allclose(losses[i], loss, rtol=1e-5)

@@ -76,7 +76,7 @@ def sharded(index: int) -> Any:
     none, rows = PartitionSpec(), PartitionSpec(AXIS)
     specs = {"in_specs": (none, rows), "out_specs": (none, none, none, rows)}
     run = jax.shard_map(value_and_gradient(CONFIGS[index]), mesh=mesh(), check_vma=False, **specs)
-    return jax.jit(run, compiler_options=problems.QUICK)
+    return jax.jit(run)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -111,7 +111,7 @@ def test_shard_map_that_checks_replication() -> None:
     loss = jax.shard_map(
         lambda h, b: objective(CONFIGS[0])(h, b)[0], mesh=mesh(), in_specs=(none, rows), out_specs=none
     )
-    run = jax.jit(jax.value_and_grad(loss), compiler_options=problems.QUICK)
+    run = jax.jit(jax.value_and_grad(loss))
     expected = one_device(data, CONFIGS[0])
     check(run(jax.tree.map(jnp.asarray, data.predict), arrays), (expected[0], expected[2]))
 
@@ -131,7 +131,7 @@ def test_attention_that_checks_replication(mode: str) -> None:
         counterfactual=mode,
         **data.masks(),
     )
-    check(jax.jit(loss, compiler_options=problems.QUICK)(data.predict, arrays), jnp.asarray(expected["loss"]))
+    check(jax.jit(loss)(data.predict, arrays), jnp.asarray(expected["loss"]))
 
 
 def test_first_stage_and_risk_are_global() -> None:
@@ -149,7 +149,7 @@ def test_first_stage_and_risk_are_global() -> None:
     rows, none = PartitionSpec(AXIS), PartitionSpec()
     whole = jax.shard_map(run, mesh=mesh(), in_specs=rows, out_specs=(none, rows))
     one = jax.jit(lambda *args: run(*args, axis_name=None))
-    check(jax.jit(whole, compiler_options=problems.QUICK)(v, h, keep, y), one(v, h, keep, y))
+    check(jax.jit(whole)(v, h, keep, y), one(v, h, keep, y))
 
 
 def test_rows_are_counted_over_devices() -> None:

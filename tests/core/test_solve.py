@@ -14,12 +14,12 @@ import pytest
 
 from c3r_jax.core.solve import solve_spd
 
-from . import oracles, problems
+from . import oracles
 from .conftest import Precision
 
 
 def quick(function: Any) -> Any:
-    return jax.jit(function, compiler_options=problems.QUICK)
+    return jax.jit(function)
 
 
 def system(seed: int, p: int, d: int, condition: float, scale: float = 1.0) -> tuple[Any, Any, Any]:

@@ -15,7 +15,7 @@ from c3r_jax.core.regression import Regression
 from c3r_jax.core.tasks import CLASSIFICATION, Classification
 
 from . import oracles
-from .problems import QUICK, Linear, mean_fuse, problem
+from .problems import Linear, mean_fuse, problem
 
 TOLERANCE = 0.7
 WEIGHTS = (1.0, 4.0, 0.5)
@@ -241,7 +241,7 @@ def test_the_objective_and_its_gradient(task, x64):
         return c3r_jax.c3r_loss(head, mean_fuse, features, jnp.asarray(labels), config=config, task=TASKS[task])
 
     features = {name: jnp.asarray(value) for name, value in data.features.items()}
-    run = jax.jit(jax.value_and_grad(total, has_aux=True), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(total, has_aux=True))
     (value, terms), gradient = run(features)
     weights = np.array(WEIGHTS)[labels] if task == "voxels" else np.ones(48)
     z, z_c, z_bar = (np.asarray(x) for x in (terms.z, terms.z_c, terms.z_bar))
@@ -266,8 +266,7 @@ def test_excluded_rows_and_the_order_of_rows_change_nothing(task, x64):
     data, labels, head = objective(task)
     config = c3r_jax.C3RConfig(necessity="kl", prior=PRIOR[task])
     total = jax.jit(
-        lambda h, y, mask: c3r_jax.c3r_loss(head, mean_fuse, h, y, config=config, where=mask, task=TASKS[task]),
-        compiler_options=QUICK,
+        lambda h, y, mask: c3r_jax.c3r_loss(head, mean_fuse, h, y, config=config, where=mask, task=TASKS[task])
     )
     where, order = np.arange(48) % 5 != 2, np.random.default_rng(14).permutation(48)
 
