@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/sweep.py --json OUT.json`` (about five minutes on two cores). Both sides are compiled before the
 clock starts, run in one process on the same data, and take turns; figures are medians. Model and batch are those of the
-structural benchmarks, with fewer steps.
+structural benchmarks, with fewer steps. Where there are several devices the sweep is split over them; with
+``XLA_FLAGS=--xla_force_host_platform_device_count=2`` two cores are two devices.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.estimator.compiled import train_run
-from c3r_jax.sweep.engine import compiled_chunk, evaluate_run, make_data
+from c3r_jax.sweep.engine import compiled_chunk, devices_for, evaluate_run, make_data, over_devices
 from c3r_jax.sweep.grid import Cell, SweepRun, read_cells, structure, weights
 from configs.sweeps.base import get_config
 
@@ -47,7 +48,11 @@ def main() -> None:
     config.data.num_eval = 500
     config.cells = ConfigDict({"c3r": {}})
     cell = read_cells(config)[0]
-    figures: dict[str, Any] = {"device": jax.devices()[0].device_kind, "steps": arguments.steps}
+    figures: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "steps": arguments.steps,
+    }
     figures |= compare(config, cell, arguments.repeats)
     print(json.dumps(figures, indent=2))
     if arguments.json:
@@ -71,7 +76,8 @@ def compare(config: ConfigDict, cell: Cell, repeats: int) -> dict[str, Any]:
 
     def together(count: int) -> Any:
         seeds, index = np.arange(count, dtype=np.uint32), np.zeros(count, np.int32)
-        return jax.device_get(compiled_chunk(made)(one_seed, index, seeds, np.tile(own, (count, 1)), *rates))
+        arrays = over_devices(devices_for(count), one_seed, index, seeds, np.tile(own, (count, 1)))
+        return jax.device_get(compiled_chunk(made)(*arrays, *rates))
 
     compile_time = seconds(lambda: alone(1)) - seconds(lambda: alone(1))
     first = {count: seconds(lambda count=count: together(count)) for count in COUNTS}

@@ -152,6 +152,23 @@ def chunk_size(made: Structure, data: Data, memory_mib: int) -> int:
     return max(1, int(memory_mib * 2**20 / (own + 4 * 8 * numbers + activations)))
 
 
+def devices_for(runs: int) -> list[jax.Device]:
+    """The fewest of this process's devices of which none gets more runs than if all were used."""
+    devices = jax.local_devices()
+    each = -(-runs // len(devices))
+    return devices[: -(-runs // each)]
+
+
+def over_devices(devices: Sequence[jax.Device], data: Data, *by_run: np.ndarray) -> tuple[Any, ...]:
+    """Data on all devices, and what runs differ in cut into equal parts, one for each."""
+    if len(devices) == 1:
+        return data, *by_run
+    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(data, whole), *jax.device_put(by_run, split)
+
+
 def run_chunk(config: ConfigDict, cells: dict[str, Cell], runs: Sequence[SweepRun], made: Structure) -> list[dict]:
     """Trains and evaluates runs of one structure and world together.
 
@@ -167,19 +184,14 @@ def run_chunk(config: ConfigDict, cells: dict[str, Cell], runs: Sequence[SweepRu
     seeds = sorted({run.seed for run in runs})
     by_seed = [make_data(config, next(run for run in runs if run.seed == seed)) for seed in seeds]
     data = jax.tree.map(lambda *x: np.stack(x), *by_seed)
-    # Every device gets as many runs: the last one is repeated where they do not divide.
-    devices = jax.local_devices()
+    devices = devices_for(len(runs))
     padded = [*runs, *[runs[-1]] * (-len(runs) % len(devices))]
     index = np.array([seeds.index(run.seed) for run in padded], np.int32)
     own = np.stack([weights(cells[run.cell], run) for run in padded])
     seed = np.array([run.seed for run in padded], np.uint32)
-    if len(devices) > 1:
-        mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
-        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
-        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        index, seed, own = jax.device_put((index, seed, own), split)
-        data = jax.device_put(data, whole)
-    found = compiled_chunk(made)(data, index, seed, own, config.train.learning_rate, config.train.weight_decay)
+    found = compiled_chunk(made)(
+        *over_devices(devices, data, index, seed, own), config.train.learning_rate, config.train.weight_decay
+    )
     figures = jax.device_get(found)
     names = test_names(made.modalities)
     return [_record(run, names, jax.tree.map(lambda x, i=i: x[i], figures)) for i, run in enumerate(runs)]

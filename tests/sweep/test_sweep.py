@@ -15,7 +15,7 @@ from c3r_jax.errors import ConfigError
 from c3r_jax.estimator.compiled import model_of, train_run
 from c3r_jax.models.twin import apply
 from c3r_jax.sweep import engine
-from c3r_jax.sweep.engine import chunk_size, chunks_of, evaluate_run, make_data, run_sweep
+from c3r_jax.sweep.engine import chunk_size, chunks_of, devices_for, evaluate_run, make_data, run_sweep
 from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
 from c3r_jax.sweep.report import bootstrap_interval, score, select, sweep_figure, sweep_table
 from c3r_jax.training.step import init_state
@@ -97,13 +97,29 @@ def test_chunks_change_nothing(small, tmp_path):
     np.testing.assert_allclose([r["last_loss"] for r in cut], [r["last_loss"] for r in whole], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("runs", "devices"), [(1, 1), (5, 5), (8, 8), (9, 5), (16, 8), (17, 6)])
+def test_no_device_trains_for_nothing(runs, devices):
+    assert jax.local_device_count() == 8
+    assert len(devices_for(runs)) == devices
+    assert -(-runs // devices) == -(-runs // 8)  # as soon done as on all eight
+
+
 def test_a_chunk_fits_the_memory(small):
     cells = read_cells(small)
     run = cells[0].runs("anticausal", 1)[0]
     made, data = structure(small, cells[0], run), make_data(small, run)
     sizes = [chunk_size(made, data, mib) for mib in (1, 64, 1024)]
     assert 1 <= sizes[0] < sizes[1] < sizes[2]
-    assert sizes[2] * sum(x.nbytes for x in jax.tree.leaves(data)) < 1024 * 2**20
+    # What the compiled program of so many runs, each with data of its own, takes in truth.
+    count = sizes[1]
+    many = jax.tree.map(lambda x: np.stack([x] * count), data)
+    own = np.tile(weights(cells[0], run), (count, 1))
+    program = engine.compiled_chunk(made).lower(
+        many, np.arange(count, dtype=np.int32), np.arange(count, dtype=np.uint32), own, 1e-3, 1e-3
+    )
+    found = program.compile().memory_analysis()
+    taken = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    assert 16 * 2**20 < taken < 64 * 2**20
 
 
 def test_finished_chunks_are_not_run_again_and_damaged_ones_are(small, tmp_path, monkeypatch):
