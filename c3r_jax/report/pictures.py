@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,10 @@ def modality_heat_map(aggregated: Aggregate, path: str | Path) -> Path | None:
                 colour_of_text = "black" if value > middle else "white"
                 text = "n/a" if math.isnan(value) else text
                 ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=colour_of_text)
-        ax.set_xticks([j + 0.5 for j in range(len(columns))], [c.label for c in columns])
+        ax.set_xticks(
+            [j + 0.5 for j in range(len(columns))],
+            [textwrap.fill(c.label, 14, break_long_words=False) for c in columns],
+        )
         ax.set_yticks([i + 0.5 for i in range(len(rows))], [f"{m}, {ROUTE_NAMES[r]}" for m, r in rows])
         ax.invert_yaxis()
         ax.grid(visible=False)

@@ -152,14 +152,14 @@ def chunk_size(made: Structure, data: Data, memory_mib: int) -> int:
     return max(1, int(memory_mib * 2**20 / (own + 4 * 8 * numbers + activations)))
 
 
-def devices_for(runs: int) -> list[jax.Device]:
+def devices_for(runs: int) -> list[Any]:
     """The fewest of this process's devices of which none gets more runs than if all were used."""
     devices = jax.local_devices()
     each = -(-runs // len(devices))
     return devices[: -(-runs // each)]
 
 
-def over_devices(devices: Sequence[jax.Device], data: Data, *by_run: np.ndarray) -> tuple[Any, ...]:
+def over_devices(devices: Sequence[Any], data: Data, *by_run: np.ndarray) -> tuple[Any, ...]:
     """Data on all devices, and what runs differ in cut into equal parts, one for each."""
     if len(devices) == 1:
         return data, *by_run

@@ -8,6 +8,7 @@ from PIL import Image
 from c3r_jax.report import (
     aggregate,
     modality_bars,
+    pictures,
     reliability_diagram,
     risk_curves,
     robustness_curves,
@@ -98,6 +99,24 @@ def test_risks_of_the_training_split_are_the_fallback(histories, tmp_path):
     only = [e for e in histories["dropout"][0] if e["split"] == "validation"]
     train = [dict(e) | {"split": "train"} for e in only]
     _check_picture(risk_curves({"dropout": [train]}, tmp_path / "a.png"))
+
+
+def test_names_of_subsets_do_not_run_into_each_other(run, tmp_path, monkeypatch):
+    names = ("image", "speech", "text")
+    routes = run["conditions"][1]["routes"]
+    subsets = [[name] for name in names] + [[a, b] for a, b in itertools.combinations(names, 2)]
+    run["conditions"] = run["conditions"][:1] + [
+        {"name": "_".join(("only", *subset)), "group": "modality_subset", "level": 0.0, "modalities": subset,
+         "routes": routes}
+        for subset in subsets
+    ]  # fmt: skip
+    kept = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: kept.append(figure) or path)
+    modality_heat_map(aggregate([run]), tmp_path / "subsets.png")
+    kept[0].draw_without_rendering()
+    boxes = [label.get_window_extent() for label in kept[0].axes[0].get_xticklabels()]
+    assert len(boxes) == 7
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_heat_map_and_example_are_drawn(runs, run, tmp_path):
