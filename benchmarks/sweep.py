@@ -87,9 +87,15 @@ def compare(config: ConfigDict, cell: Cell, repeats: int) -> dict[str, Any]:
         for count in COUNTS:
             times[str(count)].append(seconds(lambda count=count: together(count)) / count)
     per_run = {name: float(np.median(values)) for name, values in times.items()}
+    work = {}
+    for name, call in (("one_after_another", alone), ("together", together)):
+        began = time.process_time()
+        jax.block_until_ready(call(64))
+        work[f"core_seconds_per_run_{name}"] = (time.process_time() - began) / 64
     return {
         "seconds_per_run_one_after_another": per_run["alone"],
         "seconds_per_run_together": {str(count): per_run[str(count)] for count in COUNTS},
+        **work,
         "seconds_first_call": {str(count): first[count] for count in COUNTS},
         "speedup_64": per_run["alone"] / per_run["64"],
         "speedup_256": per_run["alone"] / per_run["256"],
