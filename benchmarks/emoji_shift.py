@@ -6,7 +6,6 @@ Nothing is chosen on shifted data.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 import sys
@@ -22,7 +21,11 @@ from c3r_jax.data.planted import SHIFT_SPLITS
 from c3r_jax.demo import METHODS, configured
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.models.twin import ROUTES
+from c3r_jax.sweep.report import bootstrap_interval
 from c3r_jax.training.loop import fit
+from configs import emoji_shift, emoji_shift_pretrained
+
+CONFIGS = {"emoji_shift": emoji_shift, "emoji_shift_pretrained": emoji_shift_pretrained}
 
 
 def accuracies(base: ConfigDict, name: str, seed: int, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -38,14 +41,22 @@ def accuracies(base: ConfigDict, name: str, seed: int, workdir: pathlib.Path) ->
     return found
 
 
+def gain(results: dict[str, Any], name: str) -> str:
+    """What a method gains over plain training under shift, through z, with a bootstrap interval over paired seeds."""
+    shifted = [np.array(results[method]["representation"]["shift"]) for method in (name, "plain")]
+    differences = 100 * (shifted[0] - shifted[1])
+    low, high = bootstrap_interval(differences.tolist())
+    return f"{differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def main() -> None:
     """Prints a table, mean ± sd over seeds, and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
-    parser.add_argument("--config", default="emoji_shift", help="name of a file in configs/ (default emoji_shift)")
+    parser.add_argument("--config", default="emoji_shift", choices=CONFIGS, help="of configs/ (default emoji_shift)")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    base = importlib.import_module(f"configs.{arguments.config}").get_config()
+    base = CONFIGS[arguments.config].get_config()
     results: dict[str, Any] = {}
     for name in METHODS:
         runs = []
@@ -59,6 +70,8 @@ def main() -> None:
     for name, by_route in results.items():
         cells = [100 * np.array(by_route[route][split]) for route in ROUTES for split in SHIFT_SPLITS[1:]]
         print(f"| {name} | " + " | ".join(f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" for x in cells) + " |")
+    for name in list(results)[1:]:
+        print(f"{name} over plain under shift: {gain(results, name)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -184,6 +184,7 @@ def run_chunk(config: ConfigDict, cells: dict[str, Cell], runs: Sequence[SweepRu
     seeds = sorted({run.seed for run in runs})
     by_seed = [make_data(config, next(run for run in runs if run.seed == seed)) for seed in seeds]
     data = jax.tree.map(lambda *x: np.stack(x), *by_seed)
+    # Every device gets as many runs: the last one is repeated where they do not divide.
     devices = devices_for(len(runs))
     padded = [*runs, *[runs[-1]] * (-len(runs) % len(devices))]
     index = np.array([seeds.index(run.seed) for run in padded], np.int32)

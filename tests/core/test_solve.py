@@ -18,10 +18,6 @@ from . import oracles
 from .conftest import Precision
 
 
-def quick(function: Any) -> Any:
-    return jax.jit(function)
-
-
 def system(seed: int, p: int, d: int, condition: float, scale: float = 1.0) -> tuple[Any, Any, Any]:
     """a with eigenvalues from `scale` down to `scale / condition`, x, and b = a x."""
     rng = np.random.default_rng(seed)
@@ -33,7 +29,7 @@ def system(seed: int, p: int, d: int, condition: float, scale: float = 1.0) -> t
 
 def test_by_hand(precision: Precision) -> None:
     """[[2, 1], [1, 2]] x = (3, 0) has x = (2, -1); 4 x = 2 has x = 1/2."""
-    solve = quick(solve_spd)
+    solve = jax.jit(solve_spd)
     x = solve(jnp.array([[2.0, 1], [1, 2]], precision.dtype), jnp.array([[3.0], [0]], precision.dtype))
     precision.close(x, [[2], [-1]])
     precision.close(solve(jnp.array([[4.0]], precision.dtype), jnp.array([[2.0]], precision.dtype)), [[0.5]])
@@ -50,7 +46,7 @@ def test_backward_error(precision: Precision, p: int, condition: float, scale: f
     a64, b64 = np.asarray(a32, np.float64), np.asarray(b32, np.float64)
     eps = float(np.finfo(precision.dtype).eps)
     bound = {"condition": 2 * condition * p} if floor else {}
-    y = np.asarray(quick(functools.partial(solve_spd, **bound))(a32, b32), np.float64)
+    y = np.asarray(jax.jit(functools.partial(solve_spd, **bound))(a32, b32), np.float64)
     assert y.shape == x.shape
     residual = np.linalg.norm(a64 @ y - b64) / (np.linalg.norm(a64, 2) * np.linalg.norm(x))
     assert residual < 30 * eps, residual / eps
@@ -68,10 +64,10 @@ def test_finite_differences(x64: None) -> None:
     def value(a: Any, b: Any) -> Any:
         return jnp.vdot(weight, jnp.tanh(solve_spd(a, b)))
 
-    ga, gb = quick(jax.grad(value, argnums=(0, 1)))(jnp.asarray(a), jnp.asarray(b))
+    ga, gb = jax.jit(jax.grad(value, argnums=(0, 1)))(jnp.asarray(a), jnp.asarray(b))
     slope = oracles.directional(lambda t: float(np.vdot(weight, np.tanh(np.linalg.solve(a + t * da, b + t * db)))))
     np.testing.assert_allclose(np.vdot(ga, da) + np.vdot(gb, db), slope, rtol=1e-7)
-    forward = quick(lambda a, b, da, db: jax.jvp(value, (a, b), (da, db))[1])
+    forward = jax.jit(lambda a, b, da, db: jax.jvp(value, (a, b), (da, db))[1])
     tangent = forward(jnp.asarray(a), jnp.asarray(b), jnp.asarray(da), jnp.asarray(db))
     np.testing.assert_allclose(tangent, slope, rtol=1e-7)
 
@@ -81,7 +77,7 @@ def test_higher_derivatives(x64: None) -> None:
     f = lambda t: solve_spd(jnp.reshape(2 + t, (1, 1)), jnp.ones((1, 1)))[0, 0]  # noqa: E731
     derivatives = []
     for _ in range(4):
-        derivatives.append(float(quick(f)(0.0)))
+        derivatives.append(float(jax.jit(f)(0.0)))
         f = jax.grad(f)
     np.testing.assert_allclose(derivatives, [0.5, -0.25, 0.25, -0.375], rtol=1e-9)
 
@@ -89,12 +85,12 @@ def test_higher_derivatives(x64: None) -> None:
 def test_jit_and_vmap(precision: Precision) -> None:
     batch = [system(s, 8, 2, 20.0) for s in range(5)]
     a, x, b = (jnp.asarray(np.stack([s[i] for s in batch]), precision.dtype) for i in range(3))
-    precision.close(quick(jax.vmap(solve_spd))(a, b), x, loosen=20)
-    precision.close(quick(solve_spd)(a[0], b[0]), x[0], loosen=20)
-    shared = quick(jax.vmap(solve_spd, in_axes=(None, 0)))(a[0], b)
+    precision.close(jax.jit(jax.vmap(solve_spd))(a, b), x, loosen=20)
+    precision.close(jax.jit(solve_spd)(a[0], b[0]), x[0], loosen=20)
+    shared = jax.jit(jax.vmap(solve_spd, in_axes=(None, 0)))(a[0], b)
     precision.close(shared, np.linalg.solve(np.asarray(a[0], float), np.asarray(b, float)), loosen=50)
     gradient = jax.grad(lambda a, b: jnp.sum(solve_spd(a, b) ** 2))
-    many, one = quick(jax.vmap(gradient))(a, b), quick(gradient)(a[2], b[2])
+    many, one = jax.jit(jax.vmap(gradient))(a, b), jax.jit(gradient)(a[2], b[2])
     precision.close(many[2], one, loosen=200)
 
 

@@ -110,6 +110,7 @@ def test_a_chunk_fits_the_memory(small):
     made, data = structure(small, cells[0], run), make_data(small, run)
     sizes = [chunk_size(made, data, mib) for mib in (1, 64, 1024)]
     assert 1 <= sizes[0] < sizes[1] < sizes[2]
+    assert sizes[2] * sum(x.nbytes for x in jax.tree.leaves(data)) < 1024 * 2**20
     # What the compiled program of so many runs, each with data of its own, takes in truth.
     count = sizes[1]
     many = jax.tree.map(lambda x: np.stack([x] * count), data)
