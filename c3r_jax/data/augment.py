@@ -167,7 +167,7 @@ def augment_batch(
             value = drop_words(value, words[name], config.word_drop, seed, own, mask_id=mask_id)
         else:
             noisy = add_noise(value, config.feature_noise, seed, own)
-            value = keep_padding(value, noisy) if kind == "sequence" else noisy
+            value = keep_padding(value, noisy) if kind == "sequence" and noisy is not value else noisy
         batch["inputs"][name] = value
     if masks and space_of(kinds) == "image":
         batch["labels"] = augment_images(batch["labels"][..., None], config, seed, keys, colours=False)[..., 0]

@@ -1,6 +1,6 @@
 """From examples to a batch: stacks, tokenises once, fills in what is missing, checks every shape and label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def empty_missing(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     """Puts zeros where a modality is not present, so that nothing of it can leak into a model; changes the batch."""
     present = batch["present"]
     for m, name in enumerate(modalities):
-        if not present[:, m].all():
+        if name in batch["inputs"] and not present[:, m].all():
             value = batch["inputs"][name].copy()
             value[~present[:, m]] = 0
             batch["inputs"][name] = value
@@ -42,12 +42,22 @@ class Assembler:
       source: the split; ``gather(positions)`` is used if it has it.
       tokenizer: for texts; None if there are none.
       text_length: ids L per text.
+      without: modalities whose inputs are left out of the batches; "present" still tells of them.
+      like: another split, see :func:`describe`.
 
     Raises:
       DataError: the source does not fit its description, or has texts and there is no tokeniser.
     """
 
-    def __init__(self, source: Source, tokenizer: Tokenizer | None, text_length: int):
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Tokenizer | None,
+        text_length: int,
+        *,
+        without: Collection[str] = (),
+        like: Source | None = None,
+    ):
         if text_length < 1:
             raise ValueError(f"text_length is {text_length}, expected at least 1: choose the ids per text.")
         check_source(source)
@@ -58,7 +68,8 @@ class Assembler:
         self.num_examples = len(source)
         self.info = source.info
         self.modalities = source.info.modalities
-        self.kinds, self._shapes = describe(source)
+        kinds, self._shapes = describe(source, like)
+        self.kinds = {name: kind for name, kind in kinds.items() if name not in without}
         texts = [name for name, kind in self.kinds.items() if kind == "text"]
         if texts and tokenizer is None:
             raise DataError(f"{source.info.name!r} has texts {texts} but tokenizer is None: train or restore one.")
@@ -85,25 +96,26 @@ class Assembler:
         for m, name in enumerate(self.modalities):
             if example.get(name) is None:
                 present[m] = False
-                example[name] = "" if self.kinds[name] == "text" else self._empty(name)
+                if name in self.kinds:
+                    example[name] = "" if self.kinds[name] == "text" else self._empty(name)
         example["present"] = present
         example.setdefault("index", position)
-        return {key: example[key] for key in (*self.modalities, *RESERVED)}
+        return {key: example[key] for key in (*self.kinds, *RESERVED)}
 
     def _empty(self, name: str) -> np.ndarray:
         return np.zeros(self._shapes[name], np.uint8 if self.kinds[name] in PIXELS else np.float32)
 
     def _stack(self, examples: list[Example], positions: np.ndarray) -> Example:
         info = self._source.info
-        stacked: Example = {key: [example[key] for example in examples] for key in (*self.modalities, *RESERVED)}
-        for name in self.modalities:
-            if self.kinds[name] == "text":
+        stacked: Example = {key: [example[key] for example in examples] for key in (*self.kinds, *RESERVED)}
+        for name, kind in self.kinds.items():
+            if kind == "text":
                 continue
             for position, value in zip(positions, stacked[name], strict=True):
-                if kind_of(name, value) != self.kinds[name]:
+                if kind_of(name, value) != kind:
                     raise DataError(
                         f"Example {position} of {info.name!r} has {name!r} of dtype {value.dtype}, expected "
-                        f"{self.kinds[name]} like the first example: give every example one dtype."
+                        f"{kind} like the first example: give every example one dtype."
                     )
                 check_shape(info.name, name, int(position), value.shape, self._shapes[name])
             stacked[name] = np.stack(stacked[name])

@@ -6,7 +6,7 @@ get, so the order and values are the same for any number of workers, hosts or re
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -42,7 +42,7 @@ def _check_sizes(batch_size: int, num_workers: int, shard_index: int, shard_coun
 
 def _own(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     """Returns a worker's batch in memory of this process, its keys in the order they had there (they come sorted)."""
-    inputs = {name: np.array(batch["inputs"][name]) for name in modalities}
+    inputs = {name: np.array(batch["inputs"][name]) for name in modalities if name in batch["inputs"]}
     return {"inputs": inputs, **{name: np.array(batch[name]) for name in ("present", "labels", "where", "index")}}
 
 
@@ -182,6 +182,7 @@ def train_batches(
     noise: Condition | None = None,
     scales: Mapping[str, Any] | None = None,
     crops: Crops | None = None,
+    without: Collection[str] = (),
     num_workers: int = 0,
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
@@ -201,6 +202,7 @@ def train_batches(
       noise: what they go through before, in every epoch with draws of its own; see ``noise_condition``.
       scales: standard deviations of feature modalities, for noise; see ``gaussian_features``.
       crops: what is cut out of images and volumes at a random place, before augmentation; nothing if not given.
+      without: modalities whose inputs the caller has otherwise, such as vectors of a frozen encoder: they are left out.
       num_workers: processes that prepare batches; 0 is a thread of this process.
       text_length: ids L per text.
       shard_index: this host's number, ``jax.process_index()``.
@@ -217,7 +219,7 @@ def train_batches(
       ValueError: a size is out of range.
     """
     _check_sizes(batch_size, num_workers, shard_index, shard_count)
-    assembler = Assembler(source, tokenizer, text_length)
+    assembler = Assembler(source, tokenizer, text_length, without=without)
     augment = AugmentConfig() if augment is None else augment
     batches = _TrainingBatches(
         assembler, batch_size, check_seed(seed), augment, (noise, scales), crops or Crops(), (shard_index, shard_count)
@@ -285,6 +287,7 @@ def eval_batches(
     seed: int = 0,
     scales: Mapping[str, Any] | None = None,
     crops: Crops | None = None,
+    like: Source | None = None,
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -299,6 +302,7 @@ def eval_batches(
       seed: of the corruption; with it, the example's index and the condition's name it is fixed.
       scales: standard deviations of feature modalities in training, for noise; see ``gaussian_features``.
       crops: what is cut out of the centre of images and volumes; nothing if not given.
+      like: the training split, which tells the shape of a modality that no example of this one has.
       text_length: ids L per text.
       shard_index: this host's number, ``jax.process_index()``.
       shard_count: number of hosts, ``jax.process_count()``.
@@ -314,7 +318,7 @@ def eval_batches(
     if condition is not None and isinstance(condition.change, Misaligned):
         source = AlteredSource(source, seed, misaligned=condition.change)
         condition = dataclasses.replace(condition, change=None)
-    assembler = Assembler(source, tokenizer, text_length)
+    assembler = Assembler(source, tokenizer, text_length, like=like)
     return EvalBatches(
         assembler, batch_size, condition, check_seed(seed), scales, crops or Crops(), (shard_index, shard_count)
     )

@@ -105,8 +105,12 @@ def keep_padding(sequence: np.ndarray, changed: np.ndarray) -> np.ndarray:
     return np.where(sequence.any(-1, keepdims=True), changed, np.zeros((), changed.dtype))
 
 
-def describe(source: "Source") -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+def describe(source: "Source", like: "Source | None" = None) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Returns kind and shape of each modality, found in the first example that has it; a text's shape is ().
+
+    Args:
+      source: the split.
+      like: another split of the set, such as training's, that tells of modalities which no example of this one has.
 
     Raises:
       DataError: no example has a modality, or a value is of no known kind.
@@ -124,7 +128,10 @@ def describe(source: "Source") -> tuple[dict[str, str], dict[str, tuple[int, ...
         if len(kinds) == len(modalities):
             break
     absent = [name for name in modalities if name not in kinds]
-    if absent:
+    if absent and like is not None:
+        known, sizes = describe(like)
+        kinds, shapes = {**known, **kinds}, {**sizes, **shapes}
+    elif absent:
         raise DataError(
             f"No example of {source.info.name!r} has modalities {absent}: take them out of info.modalities, or prepare "
             "the set with the files that they are made of."

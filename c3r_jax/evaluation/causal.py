@@ -26,6 +26,7 @@ from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.core.tasks import CLASSIFICATION, Task
 from c3r_jax.evaluation.branches import Branches, measured_risk
+from c3r_jax.evaluation.segmentation import Hypothetical
 
 
 def wilson_interval(share: float, count: int, level: float = 0.95) -> list[float]:
@@ -93,15 +94,50 @@ def _wide(z: np.ndarray) -> np.ndarray:
     return np.asarray(z, np.float64)
 
 
-def probe_accuracy(train_z: np.ndarray, train_labels: np.ndarray, z: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy of a linear probe (logistic regression) fitted on one split and scored on another."""
+def voxel_probe(train: Hypothetical, held_out: Hypothetical) -> dict[str, float]:
+    """What the hypothetical world still tells of voxels, each counted by its class's weight as in the risk of voxels.
+
+    Args:
+      train: voxels of training volumes; the probe is fitted there.
+      held_out: of the evaluated split.
+
+    Returns:
+      As in :func:`risk_report`: mean p_y(z_bar), the probe's accuracy, and chance, the largest weight of one class.
+    """
+    weights = np.asarray(held_out.weights, np.float64)
+    weights = weights / weights.sum()
+    own = (train.z_bar, train.labels, held_out.z_bar, held_out.labels)
+    return {
+        "label_probability": float((weights * held_out.told).sum()),
+        "probe_accuracy": probe_accuracy(*own, weights=(np.asarray(train.weights), weights)),
+        "chance": float(np.bincount(held_out.labels, weights).max()),
+    }
+
+
+def probe_accuracy(
+    train_z: np.ndarray,
+    train_labels: np.ndarray,
+    z: np.ndarray,
+    labels: np.ndarray,
+    *,
+    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> float:
+    """Accuracy of a linear probe (logistic regression) fitted on one split and scored on another.
+
+    Args:
+      train_z: (n_train, d).
+      train_labels: (n_train,).
+      z: (n, d).
+      labels: (n,).
+      weights: of the rows of both; None: all alike.
+    """
     if len(np.unique(train_labels)) < 2:
-        return float((labels == train_labels[0]).mean())
+        return float(np.average(labels == train_labels[0], weights=weights[1]))
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that has not settled is still a probe
-        probe.fit(_wide(train_z), train_labels)
-    return float(probe.score(_wide(z), labels))
+        probe.fit(_wide(train_z), train_labels, logisticregression__sample_weight=weights[0])
+    return float(probe.score(_wide(z), labels, sample_weight=weights[1]))
 
 
 def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lambda_n: float) -> list[str]:

@@ -1,6 +1,9 @@
 """What a trained run scores, for any labelled task: both routes under every condition, risks, diagnostics, warnings."""
 
 import functools
+import itertools
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from c3r_jax.core.regression import Regression
 from c3r_jax.core.tasks import CLASSIFICATION, Task
 from c3r_jax.data import Condition
 from c3r_jax.evaluation.branches import Branches
-from c3r_jax.evaluation.causal import first_stage_report, risk_report
+from c3r_jax.evaluation.causal import first_stage_report, risk_report, voxel_probe
 from c3r_jax.evaluation.conditions import noise_scales, rearranged
 from c3r_jax.evaluation.examples import example_records, modality_means, riskiest
 from c3r_jax.evaluation.measures import branch_scores, classes_report
@@ -21,6 +24,8 @@ from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, sampled_voxel
 from c3r_jax.evaluation.trained import training_moments
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.experiment import Experiment, encode_each, encode_split, encoded_batches, without_encoders
+
+PROBED = 128  # training volumes, at least, that the probe of z_bar is fitted on; all where there are fewer
 
 
 def scored_run(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:
@@ -113,7 +118,13 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
     clean, *subsets = score([None, *(np.isin(modalities, c.modalities) for c in plain)])
     found = {c.name: own for c, own in zip(plain, subsets, strict=True)}
     found |= {c.name: score([None], c)[0] for c in conditions if c.change is not None}
-    sample = sampled_voxels(encode_each(experiment, params, encoded_batches(experiment, params, split)))
+
+    def encoded(split: str) -> Iterable[Any]:
+        return encode_each(experiment, params, encoded_batches(experiment, params, split))
+
+    sample = sampled_voxels(encoded(split))
+    some = itertools.islice(encoded("train"), math.ceil(PROBED / experiment.config.eval.batch_size))
+    told = voxel_probe(scorer.hypothetical(some), scorer.hypothetical(encoded(split)))
     names = experiment.sources[split].info.class_names
     report, notes = first_stage_report(moments, *sample, config=experiment.method.c3r, num_classes=len(names))
     rows = [
@@ -121,7 +132,7 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
     ]
     return rows, {
         "num_examples": len(clean["instrument"].weight),
-        "risk": {name: float(value) for name, value in clean["instrument"].risk()._asdict().items()},
+        "risk": {name: float(value) for name, value in clean["instrument"].risk()._asdict().items()} | told,
         "first_stage": report,
         "warnings": notes,
     }

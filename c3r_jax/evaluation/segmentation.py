@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from c3r_jax.training.experiment import Experiment
 
 TUMOUR = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # BraTS, its label 4 mapped to 3
-SAMPLED = 2000  # voxels of a volume that first-stage diagnostics see
+SAMPLED = 2000  # voxels of a volume that first-stage diagnostics and the probe of z_bar see
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -79,6 +79,21 @@ class Overlap(NamedTuple):
         return risk_of(jnp.asarray(events), where=where, weights=jnp.asarray(self.weight, jnp.float32))
 
 
+class Hypothetical(NamedTuple):
+    """Some voxels as the hypothetical world shows them.
+
+    Attributes:
+      z_bar: (n, d). labels: (n,) class ids.
+      told: (n,) probability of the label, p_y(z_bar).
+      weights: (n,) of the voxels, by class.
+    """
+
+    z_bar: Any
+    labels: Any
+    told: Any
+    weights: Any
+
+
 def overlap(logits: Array, labels: Array, regions: Regions) -> tuple[Array, Array, Array]:
     """|A and B|, |A|, |B| of each region (R,), of voxels predicted by arg max; a non-finite row predicts class 0.
 
@@ -113,7 +128,7 @@ class VolumeScorer:
         self._variables = variables if moments is None else with_moments(variables, moments)
         self._key = jax.random.key(experiment.config.seed)
         self.regions = regions_of(experiment.sources["train"].info.class_names)
-        self._run = _compiled(experiment.branches, self.regions)
+        self._run, self._hypothetical = _compiled(experiment.branches, self.regions)
 
     def __call__(
         self, h: Mapping[str, np.ndarray], present: np.ndarray, labels: np.ndarray, kept: np.ndarray | None = None
@@ -136,11 +151,22 @@ class VolumeScorer:
             parts.append(jax.device_get(self._run(self._variables, maps, present[i : i + 1], labels[i], self._key)))
         return {route: Overlap.merge([part[route] for part in parts]) for route in ROUTES}
 
+    def hypothetical(self, encoded: Iterable[Any]) -> Hypothetical:
+        """Evenly spaced voxels of encoded batches, as the hypothetical world shows them: z_bar of whole volumes."""
+        parts = []
+        for h, present, labels, _ in encoded:
+            for i in range(len(labels)):
+                maps = {name: value[i : i + 1] for name, value in h.items()}
+                found = self._hypothetical(self._variables, maps, present[i : i + 1], labels[i], self._key)
+                parts.append(jax.device_get(found))
+        return Hypothetical(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
 
 @lru_cache(maxsize=16)
-def _compiled(branches: BranchRunner, regions: Regions) -> Callable[..., Any]:
+def _compiled(branches: BranchRunner, regions: Regions) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Once per model, whatever the parameters."""
-    return jax.jit(partial(score_volume, branches.model, branches.task, regions))
+    known = (branches.model, branches.task)
+    return jax.jit(partial(score_volume, *known, regions)), jax.jit(partial(sample_hypothetical, *known))
 
 
 def score_volume(
@@ -158,15 +184,8 @@ def score_volume(
       labels: (...) class ids.
       key: of counterfactual "permute".
     """
-    predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
-    h, (rows,) = rows_of(maps, present)
-    h = {
-        name: jnp.where(rows[:, m, None], h[name], jnp.zeros((), h[name].dtype))
-        for m, name in enumerate(model.modalities)
-    }
     labels = labels.reshape(-1)
-    moments = Moments(**variables["instrument"]) if model.c3r.instrument != "none" else None
-    z, z_c, z_bar = both_worlds(predict, fuse, h, rows, labels, moments, config=model.c3r, key=key, task=task)
+    predict, (z, z_c, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
     logits = {"representation": predict(z), "instrument": predict(z_c)}
     weights = task.weights(labels)
     events = (risk_events(logits["instrument"], predict(z_bar), labels, task) * weights[:, None]).sum(0)
@@ -176,6 +195,30 @@ def score_volume(
         sums = (*overlap(own, labels, regions), events, right, weights.sum())
         found[route] = Overlap(*(x[None] for x in sums))
     return found
+
+
+def _worlds(
+    model: Any, task: Any, variables: Any, maps: Any, present: Array, labels: Array, key: Array
+) -> tuple[Callable[[Array], Array], tuple[Array, Array, Array]]:
+    """The head, and z, z_c and z_bar of one volume's voxels (n, d)."""
+    predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
+    h, (rows,) = rows_of(maps, present)
+    h = {
+        name: jnp.where(rows[:, m, None], h[name], jnp.zeros((), h[name].dtype))
+        for m, name in enumerate(model.modalities)
+    }
+    moments = Moments(**variables["instrument"]) if model.c3r.instrument != "none" else None
+    return predict, both_worlds(predict, fuse, h, rows, labels, moments, config=model.c3r, key=key, task=task)
+
+
+def sample_hypothetical(
+    model: Any, task: Any, variables: Any, maps: Any, present: Array, labels: Array, key: Array
+) -> Hypothetical:
+    """Evenly spaced voxels of one volume's hypothetical world; pure, arguments as in :func:`score_volume`."""
+    labels = labels.reshape(-1)
+    predict, (*_, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
+    z_bar, labels = (x[:: max(1, labels.size // SAMPLED)] for x in (z_bar, labels))
+    return Hypothetical(z_bar, labels, task.probability(predict(z_bar), labels), task.weights(labels))
 
 
 def volume_scores(

@@ -52,7 +52,7 @@ from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
 from c3r_jax.training.checks import check_data, check_ranges
-from c3r_jax.training.frozen import cached_batches
+from c3r_jax.training.frozen import cached_batches, split_frozen
 from c3r_jax.training.guard import guarded
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.optimizer import build_optimizer
@@ -101,8 +101,17 @@ class Experiment(NamedTuple):
     vectors: Callable[..., Any]
     branches: BranchRunner
 
+    def cached(self) -> list[str]:
+        """The modalities whose frozen encoders see each split once (``config.train.cache_frozen``)."""
+        if not self.config.train.cache_frozen:
+            return []
+        return [name for name, encoder in self.model.encoders.items() if getattr(encoder, "frozen", False)]
+
     def train_iterator(self, *, plain: bool = False) -> TrainIterator:
-        """The endless batches of training: this process's share of each; plain: as evaluation would see them."""
+        """The endless batches of training: this process's share of each; plain: as evaluation would see them.
+
+        Otherwise without the inputs of :meth:`cached` modalities, whose vectors take their place.
+        """
         data, size = self.config.data, (self.config.eval if plain else self.config.train).batch_size
         return train_batches(
             self.sources["train"],
@@ -113,6 +122,7 @@ class Experiment(NamedTuple):
             noise=None if plain else self._train_noise(),
             scales=feature_scales(self.sources["train"]) if data.train_noise and not plain else None,
             crops=dataclasses.replace(self._crops(), central=plain),
+            without=() if plain else self.cached(),
             num_workers=0 if plain else data.num_workers,
             text_length=data.text_length,
             shard_index=jax.process_index(),
@@ -136,6 +146,7 @@ class Experiment(NamedTuple):
                 seed=self.config.eval.noise_seed,
                 scales=scales,
                 crops=self._crops(),
+                like=self.sources["train"],
                 text_length=self.config.data.text_length,
                 shard_index=jax.process_index(),
                 shard_count=jax.process_count(),
@@ -261,7 +272,11 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     optimizer = build_optimizer(config.optimizer, config.train.steps)
     devices = build_strategy(config.parallel)
     step = functools.partial(
-        guarded(train_step, skip=config.train.skip_non_finite > 0),
+        guarded(
+            train_step,
+            skip=config.train.skip_non_finite > 0,
+            trained=lambda params: split_frozen(params, model)[0],
+        ),
         model=model,
         method=method,
         optimizer=optimizer,

@@ -21,7 +21,12 @@ PARTS = {  # of the state that a step leaves
 BROKEN = "broken_parts"  # the metric: 0, or the sum of 2^i over the parts with a number that is not finite
 
 
-def guarded(step: Callable[..., tuple[TrainState, dict[str, Array]]], *, skip: bool) -> Callable[..., Any]:
+def guarded(
+    step: Callable[..., tuple[TrainState, dict[str, Array]]],
+    *,
+    skip: bool,
+    trained: Callable[[Any], Any] = lambda params: params,
+) -> Callable[..., Any]:
     """A train step that also tells which part of its new state is broken, and may leave its own update out.
 
     A broken optimiser's state would show in the losses only a step later, and infinity in it perhaps never.
@@ -29,6 +34,8 @@ def guarded(step: Callable[..., tuple[TrainState, dict[str, Array]]], *, skip: b
     Args:
       step: (state, batch, **settings) -> (state, metrics); its metrics are of the global batch.
       skip: whether a step with any number that is not finite keeps the old state, but for the number of the step.
+      trained: the part of the parameters that a step changes. Frozen ones are not looked at: in every step that would
+        cost more than a small model on top of them trains in, and what is broken there shows in the losses.
 
     Returns:
       The same function, its metrics with :data:`BROKEN`.
@@ -36,7 +43,8 @@ def guarded(step: Callable[..., tuple[TrainState, dict[str, Array]]], *, skip: b
 
     def checked(state: TrainState, batch: Any, **settings: Any) -> tuple[TrainState, dict[str, Array]]:
         after, metrics = step(state, batch, **settings)
-        broken = jnp.stack([~all_finite(getattr(after, part)) for part in PARTS])
+        looked_at = after._replace(params=trained(after.params), ema=trained(after.ema) if after.ema else after.ema)
+        broken = jnp.stack([~all_finite(getattr(looked_at, part)) for part in PARTS])
         metrics = {**metrics, BROKEN: (broken * 2.0 ** jnp.arange(len(PARTS))).sum()}
         if skip:
             whole = all_finite([metrics[name] for name in WATCHED if name in metrics]) & ~broken.any()

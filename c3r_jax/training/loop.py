@@ -199,10 +199,8 @@ def _selected(values: dict[str, float], name: str) -> float:
 
 def _preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What is done to a training batch: nothing, or frozen encoders' vectors take the place of their inputs."""
-    if not experiment.config.train.cache_frozen:
-        return lambda batch: batch
-    frozen = [name for name, encoder in experiment.model.encoders.items() if getattr(encoder, "frozen", False)]
-    return VectorTable(encoded_batches(experiment, state.params, "train"), frozen)
+    cached = experiment.cached()
+    return VectorTable(encoded_batches(experiment, state.params, "train"), cached) if cached else lambda batch: batch
 
 
 def _is_over(selection: Selection, patience: int) -> bool:

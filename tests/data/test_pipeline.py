@@ -296,6 +296,30 @@ def test_bad_examples_further_on_are_refused_when_met(list_source):
             list(eval_batches(list_source([good, bad], INFO), None, batch_size=2))
 
 
+@pytest.mark.parametrize("left_out", ["image", "text", "sound"])
+def test_inputs_may_be_left_out(three_modalities, tokenizer, list_source, left_out):
+    examples = [dict(three_modalities[i]) for i in range(10)]
+    examples[3]["image"] = examples[4]["text"] = None  # missing otherwise than by "present"
+    for source in (three_modalities, list_source(examples, three_modalities.info)):
+        settings = {"batch_size": 7, "seed": 1, "augment": AugmentConfig(word_drop=0.3, feature_noise=0.1)}
+        whole = train_batches(source, tokenizer, **settings)
+        less = train_batches(source, tokenizer, without=(left_out,), **settings)
+        for _ in range(3):
+            one, other = next(whole), next(less)
+            del one["inputs"][left_out]
+            assert_same(one, other)
+
+
+def test_a_modality_nobody_has_in_a_split_is_as_in_training(three_modalities, tokenizer, list_source):
+    examples = [{**three_modalities[i], "sound": None} for i in range(10)]
+    source = list_source(examples, three_modalities.info)
+    with pytest.raises(DataError, match=r"modalities \['sound'\]"):
+        eval_batches(source, tokenizer, batch_size=5)
+    batch = next(iter(eval_batches(source, tokenizer, batch_size=5, like=three_modalities)))
+    assert not batch["present"][:, 2].any() and batch["present"][:, :2].all()
+    np.testing.assert_array_equal(batch["inputs"]["sound"], np.zeros((5, 5), np.float32))
+
+
 def test_a_modality_nobody_has(list_source):
     info = DatasetInfo("demo", ("image", "sound"), ("a", "b"))
     with pytest.raises(DataError, match=r"modalities \['sound'\]"):

@@ -7,7 +7,8 @@ import pytest
 import c3r_jax
 from c3r_jax.core.risk import risk_events
 from c3r_jax.core.tasks import Classification
-from c3r_jax.evaluation.segmentation import Overlap, overlap, regions_of
+from c3r_jax.evaluation.causal import voxel_probe
+from c3r_jax.evaluation.segmentation import Hypothetical, Overlap, overlap, regions_of
 
 BRATS = ("background", "necrotic and non-enhancing core", "oedema", "enhancing tumour")
 REGIONS = regions_of(BRATS)
@@ -73,3 +74,21 @@ def test_risks_of_merged_volumes_are_those_of_all_voxels(weights):
     merged = Overlap.merge(parts)
     np.testing.assert_allclose(merged.risk(), expected, rtol=1e-5)
     np.testing.assert_allclose(merged.scores(REGIONS)["accuracy"], 1 - expected.sufficiency, rtol=1e-5)
+
+
+def test_a_probe_of_voxels_counts_classes_by_their_weight():
+    rng = np.random.default_rng(0)
+    weights = np.array([1.0, 9.0])
+
+    def voxels(n, told):
+        labels = (rng.random(n) < 0.1).astype(int)  # the organ is a tenth, and weighs as much as all else
+        z = rng.normal(size=(n, 3)) + 4 * told * np.eye(3)[labels]
+        return Hypothetical(z, labels, rng.random(n), weights[labels])
+
+    train, held_out = voxels(2000, told=False), voxels(1000, told=False)
+    found = voxel_probe(train, held_out)
+    own = held_out.weights / held_out.weights.sum()
+    np.testing.assert_allclose(found["chance"], max(own[held_out.labels == k].sum() for k in (0, 1)))
+    np.testing.assert_allclose(found["label_probability"], (own * held_out.told).sum())
+    assert abs(found["probe_accuracy"] - 0.5) < 0.07 and abs(found["chance"] - 0.5) < 0.1  # nothing is told
+    assert voxel_probe(voxels(2000, told=True), voxels(1000, told=True))["probe_accuracy"] > 0.95

@@ -79,9 +79,14 @@ def test_a_run_with_a_frozen_encoder(config, published, tmp_path):
     # What was encoded once equals what is encoded from texts.
     params = experiment.devices.put(state.params)
     cached = encode_split(experiment, params, "test")[0]["text"]
+    # Training reads only what no vector stands for, and evaluation all.
+    assert experiment.cached() == ["text"]
+    assert set(next(experiment.train_iterator())["inputs"]) == {"image"}
+    assert set(next(experiment.train_iterator(plain=True))["inputs"]) == {"image", "text"}
     config.train.cache_frozen = False
     plain = build_experiment(config)
     np.testing.assert_allclose(encode_split(plain, params, "test")[0]["text"], cached, atol=1e-5)
+    assert plain.cached() == []
     # Evaluation needs neither weights nor tokeniser.
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     written["model"]["text"]["weights"] = written["data"]["tokenizer"] = "gone.json"

@@ -12,11 +12,13 @@ from c3r_jax.core.tasks import Classification
 from c3r_jax.data import ArraySource, DatasetInfo
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.evaluation.segmentation import VolumeScorer
+from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
+from c3r_jax.evaluation.trained import training_moments
+from c3r_jax.models.twin import apply
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.report.write import write_report
 from c3r_jax.training import experiment as module
-from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.experiment import build_experiment, encode_each, encoded_batches, without_encoders
 from c3r_jax.training.loop import fit
 from c3r_jax.training.step import step_columns, train_step
 from c3r_jax.training.workdir import read_history
@@ -96,10 +98,63 @@ def test_a_task_is_trained_and_evaluated(config_of, tmp_path, task, monkeypatch)
     risk = results["risk"]
     assert risk["lower"] <= risk["joint"] + 1e-6 and risk["joint"] <= risk["upper"] + 1e-6
     assert risk["sufficiency"] < 0.6
+    assert risk["chance"] <= 1 and 0 < risk["label_probability"] < 1 and risk["probe_accuracy"] > 0.2
     json.loads((tmp_path / "results.json").read_text())  # no NaN in it
     written = write_report([results], tmp_path / "report", histories={results["method"]: [history]})
     words = {"binary": "Accuracy", "multilabel": "Macro-F1", "regression": "MAE", "segmentation": "Mean Dice"}[task]
     assert words in written["markdown"].read_text() and words in written["html"].read_text()
+
+
+def test_sampled_voxels_are_those_that_the_risk_counts(config_of):
+    experiment = build_experiment(config_of("segmentation"))
+    state = experiment.devices.init(experiment.state_maker())
+    moments = training_moments(experiment, state.params)
+    scorer = VolumeScorer(experiment, experiment.devices.host(without_encoders(state.params)), moments)
+    encoded = list(encode_each(experiment, state.params, encoded_batches(experiment, state.params, "test")))
+    found = scorer.hypothetical(encoded)  # of volumes of 64 voxels: all of them
+    labels = np.concatenate([labels.ravel() for _, _, labels, _ in encoded])
+    np.testing.assert_array_equal(found.labels, labels)
+    head = {"params": experiment.devices.host(state.params)}
+    logits = apply(experiment.model, head, experiment.model.predict, found.z_bar)
+    right = (np.asarray(logits).argmax(-1) == labels) * found.weights
+    necessity = volume_scores(encoded, scorer, [None])[0]["instrument"].risk().necessity
+    np.testing.assert_allclose(right.sum() / found.weights.sum(), necessity, rtol=1e-5)
+    told = np.take_along_axis(np.asarray(jax.nn.softmax(logits)), labels[:, None], 1)[:, 0]
+    np.testing.assert_allclose(found.told, told, rtol=1e-5)
+
+
+class Without:
+    """A split in which no example has a modality."""
+
+    def __init__(self, source, name):
+        self.source, self.name, self.info, self.labels = source, name, source.info, source.labels
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, position):
+        example = dict(self.source[position])
+        example[self.name], example["present"] = None, np.array([m != self.name for m in self.info.modalities])
+        return example
+
+
+def test_a_split_in_which_nobody_has_a_modality_is_evaluated(config_of, tmp_path, monkeypatch):
+    config = config_of("binary")
+    fit(config, tmp_path)
+    whole = evaluate(tmp_path)
+    load_whole, splits = module.SOURCES["made"]
+
+    def load_less(split, **settings):
+        source = load_whole(split, **settings)
+        return Without(source, "touch") if split == "test" else source
+
+    monkeypatch.setitem(module.SOURCES, "made", (load_less, splits))
+    less = evaluate(tmp_path)
+    by_name = [{row["name"]: row["routes"]["representation"] for row in own["conditions"]} for own in (whole, less)]
+    alone = next(name for name in by_name[0] if name.startswith("sound"))
+    for metric, value in by_name[0][alone].items():
+        for name in (alone, "clean"):
+            np.testing.assert_allclose(by_name[1][name][metric], value, rtol=1e-5, err_msg=metric)
 
 
 def test_all_fifteen_subsets_of_four_modalities():

@@ -38,6 +38,14 @@ def test_every_part_of_the_state_is_looked_at(part, value):
     chex.assert_trees_all_equal(kept, before._replace(step=jnp.int32(5)))
 
 
+def test_what_is_not_trained_is_not_looked_at():
+    params = {"head": jnp.ones(2), "frozen": jnp.array([jnp.nan])}
+    state = TrainState(jnp.int32(0), jnp.uint32(0), params, (), {}, {})
+    for trained, broken in ((lambda p: {"head": p["head"]}, 0), (lambda p: {"rest": p["frozen"]}, 1)):
+        step = guarded(lambda state, batch: (state, {"loss": jnp.array(1.0)}), skip=False, trained=trained)
+        assert step(state, None)[1][BROKEN] == broken
+
+
 def test_an_infinite_best_loss_of_the_plateau_is_none():
     state = TrainState(jnp.int32(0), jnp.uint32(0), {}, optax.contrib.reduce_on_plateau().init({}), {}, {})
     assert guarded(lambda state, batch: (state, {"loss": jnp.array(1.0)}), skip=False)(state, None)[1][BROKEN] == 0

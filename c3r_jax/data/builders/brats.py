@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from c3r_jax.data.builders.archives import gunzip
+from c3r_jax.data.builders.files import inside
 from c3r_jax.data.builders.layout import DamagedItem, Item, Layout, Record
 from c3r_jax.data.hashing import uniform
 from c3r_jax.errors import DataError
@@ -76,18 +77,21 @@ class Brats2020(Layout):
         """See :class:`Layout`; "label" is the mask, uint8 of the volumes' shape without channels."""
         shape = self.shapes["label"]
 
+        def volume(path: pathlib.Path) -> Float32[np.ndarray, "height width depth"]:
+            return read_nifti(inside(source, path.relative_to(source).as_posix()), shape)
+
         def read(item: Item) -> Record:
             case = source / item.place
             record: Record = {}
             for name in MODALITIES:
                 path = _find(case, name)
-                record[name] = None if path is None else normalised(read_nifti(path, shape), path.name)[..., None]
+                record[name] = None if path is None else normalised(volume(path), path.name)[..., None]
             if all(value is None for value in record.values()):
                 raise DamagedItem("it has none of the four images")
             path = _find(case, "seg") or next(case.glob("*_Segm.nii*"), None)
             if path is None:
                 raise DamagedItem(f"its mask {case.name}_seg.nii is missing")
-            return record | {"label": classes_of(read_nifti(path, shape), path.name)}
+            return record | {"label": classes_of(volume(path), path.name)}
 
         return read
 

@@ -135,6 +135,23 @@ def test_damaged_cases_say_why(tmp_path, spoil, reason):
         read(tmp_path, 1)
 
 
+def test_links_are_followed_within_the_source_only(tmp_path):
+    source = tmp_path / "source"
+    case = write_brats_case(source, 1)
+    volume = case / f"{case.name}_t2.nii.gz"
+    expected = read(source, 1)["t2"]
+    for place in (source / "store", tmp_path / "elsewhere"):
+        place.mkdir()
+        volume.resolve().rename(place / volume.name)
+        volume.unlink(missing_ok=True)
+        volume.symlink_to(place / volume.name)
+        if place.parent == source:
+            np.testing.assert_array_equal(read(source, 1)["t2"], expected)
+            continue
+        with pytest.raises(DamagedItem, match=r"_t2\.nii\.gz' is a link that leads out of the source directory"):
+            read(source, 1)
+
+
 def test_case_without_any_image_is_damaged(tmp_path):
     write_brats_case(tmp_path, 1, skip=MODALITIES)
     with pytest.raises(DamagedItem, match="none of the four images"):
