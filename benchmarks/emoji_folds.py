@@ -1,11 +1,14 @@
-"""The demo's networks against logistic regression on five grouped folds of the emoji set: every emoji is tested once.
+"""The demo's networks against logistic regression on grouped folds of the emoji set: every emoji is tested once.
 
 Run ``python benchmarks/emoji_folds.py --json OUT.json`` (about fifteen minutes on two cores). A test split of 380 has a
 standard error of 2.3 points; 1,906 test examples have 1.0, and the paired difference less. Each fold is the test split
-once, the next one the validation split, on which both sides make all their choices. Settings: configs/emoji.py.
+once, the next one the validation split, on which both sides make all their choices. Settings: configs/emoji.py; with
+``--config=emoji_pretrained`` those of that file, which needs published weights: both sides then have frozen vectors. Of
+five folds three train; ``--folds=10`` trains on eight tenths.
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import sys
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from emoji_baselines import IMAGE_PENALTIES, TEXT_PENALTIES, VECTORIZERS, best, image_features, text_features
+from ml_collections import ConfigDict
 from scipy import sparse
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -22,25 +26,26 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from c3r_jax.data.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.demo import METHODS, configured
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.trained import open_run, restore_best
+from c3r_jax.training.experiment import encoded_batches
 from c3r_jax.training.loop import fit
-from configs.emoji import get_config
 
-FOLDS = 5
+VECTOR_PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
-def write_fold(path: pathlib.Path, fold_of: np.ndarray, fold: int) -> None:
+def write_fold(path: pathlib.Path, fold_of: np.ndarray, fold: int, count: int) -> None:
     """Writes the emoji file with other splits: ``fold`` tests, the next one validates, the rest trains."""
-    names = {fold: "test", (fold + 1) % FOLDS: "validation"}
+    names = {fold: "test", (fold + 1) % count: "validation"}
     items = read_index()[0]["items"]
     write_subset(path, [{**item, "split": names.get(int(k), "train")} for item, k in zip(items, fold_of, strict=True)])
 
 
-def folds() -> np.ndarray:
-    """The fold of every emoji: near-duplicates (one concept) together, classes in equal shares."""
+def folds(count: int) -> np.ndarray:
+    """The fold, one of ``count``, of every emoji: near-duplicates (one concept) together, classes in equal shares."""
     items = read_index()[0]["items"]
     labels, concepts = (np.array([item[key] for item in items]) for key in ("label", "concept"))
     fold_of = np.zeros(len(items), int)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     for k, (_, rows) in enumerate(splitter.split(labels, labels, concepts)):
         fold_of[rows] = k
     return fold_of
@@ -66,9 +71,33 @@ def logistic(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {f"logistic, {name}": p.argmax(1) == labels["test"] for name, p in probabilities.items()}
 
 
-def network(path: pathlib.Path, workdir: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
+def logistic_on_vectors(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """The same on the standardised vectors that a run's frozen encoders make."""
+    experiment = open_run(workdir)
+    params = restore_best(experiment, workdir)[1]
+    vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in experiment.model.encoders}
+    labels: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        batches = list(encoded_batches(experiment, params, split))
+        real = np.concatenate([batch["where"] for batch in batches])
+        labels[split] = np.concatenate([batch["labels"] for batch in batches])[real]
+        for name, found in vectors.items():
+            found[split] = np.concatenate([batch["inputs"][name] for batch in batches])[real]
+    for found in vectors.values():
+        mean, deviation = found["train"].mean(0), found["train"].std(0) + 1e-6
+        found.update({split: (x - mean) / deviation for split, x in found.items()})
+    vectors["joint"] = {split: np.hstack([found[split] for found in vectors.values()]) for split in SPLITS}
+    hits = {}
+    for name, found in vectors.items():
+        columns = {split: sparse.csr_matrix(x) for split, x in found.items()}
+        probabilities = best({name: columns}, labels, VECTOR_PENALTIES)[1]["test"]
+        hits[f"logistic, {name}"] = probabilities.argmax(1) == labels["test"]
+    return hits
+
+
+def network(base: ConfigDict, path: pathlib.Path, workdir: pathlib.Path, name: str, seed: int) -> dict[str, Any]:
     """Trains and evaluates one method; returns its accuracies by condition."""
-    config = configured(get_config(), name, seed)
+    config = configured(base, name, seed)
     config.data.path = str(path)
     fit(config, workdir)
     return evaluate(workdir)
@@ -78,23 +107,29 @@ def main() -> None:
     """Prints accuracies over all folds and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--config", default="emoji", help="name of a file in configs/ (default emoji)")
     parser.add_argument("--methods", nargs="+", default=["dropout", "c3r_dropout"], choices=list(METHODS))
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
     arguments = parser.parse_args()
-    fold_of = folds()
+    if not 3 <= arguments.folds <= 20:
+        parser.error(f"--folds is {arguments.folds}: expected 3 to 20, one to test, one to validate, the rest to train")
+    base = importlib.import_module(f"configs.{arguments.config}").get_config()
+    fold_of = folds(arguments.folds)
     right: dict[str, list[np.ndarray]] = {}
     accuracies: dict[str, list[tuple[float, float, int]]] = {name: [] for name in arguments.methods}
-    for fold in range(FOLDS):
+    for fold in range(arguments.folds):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "emoji.zip"
-            write_fold(path, fold_of, fold)
-            for name, hits in logistic(path).items():
-                right.setdefault(name, []).append(hits)
+            write_fold(path, fold_of, fold, arguments.folds)
             size = int((fold_of == fold).sum())
             for name in arguments.methods:
-                results = network(path, pathlib.Path(folder) / name, name, seed=fold)
+                results = network(base, path, pathlib.Path(folder) / name, name, seed=fold)
                 clean = results["conditions"][0]["routes"]["representation"]["accuracy"]
                 mean = results["summary"]["representation"]["mean_accuracy"]
                 accuracies[name].append((clean, mean, size))
+            frozen = pathlib.Path(folder) / arguments.methods[0]
+            for name, hits in (logistic_on_vectors(frozen) if base.train.cache_frozen else logistic(path)).items():
+                right.setdefault(name, []).append(hits)
         print(f"fold {fold}: " + ", ".join(f"{name} {hits[-1].mean():.3f}" for name, hits in right.items()), end="")
         print("".join(f", {name} {rows[-1][0]:.3f}" for name, rows in accuracies.items()), flush=True)
     results = {name: {"clean": float(np.concatenate(hits).mean())} for name, hits in right.items()}
@@ -106,7 +141,7 @@ def main() -> None:
             "clean": float((clean * size).sum() / size.sum()),
             "mean_over_conditions": float((mean * size).sum() / size.sum()),
             "gain_over_joint": float(gain.mean()),
-            "gain_over_joint_se": float(gain.std(ddof=1) / np.sqrt(FOLDS)),
+            "gain_over_joint_se": float(gain.std(ddof=1) / np.sqrt(arguments.folds)),
         }
     print(json.dumps(results, indent=2))
     if arguments.json:

@@ -25,6 +25,7 @@ from c3r_jax.report.tables import results_table
 from c3r_jax.report.words import what_it_means
 from c3r_jax.report.write import write_report
 from c3r_jax.training.loop import fit
+from c3r_jax.training.stopping import leave_as_asked
 from c3r_jax.training.workdir import RESULTS, read_history, write_text
 
 METHODS = {  # directory: (config.method, config.modality_dropout.switch)
@@ -59,8 +60,7 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
         for seed in range(seeds):
             directory = workdir / name / f"seed_{seed}"
             if fit(configured(config, name, seed), directory).interrupted:
-                print("stopped, as asked, and saved: the same command goes on from there")
-                sys.exit(0)
+                leave_as_asked()
             results = evaluate(directory, command=f"python -m c3r_jax eval --workdir={shlex.quote(str(directory))}")
             done.append((results, read_history(directory)))
     return done

@@ -1,5 +1,7 @@
 """The embedded data set: 1,906 emoji as image and name, 9 classes, one fixed leak-free split (see NOTICE)."""
 
+import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -115,6 +117,22 @@ def read_index(path: str | os.PathLike[str] | None = None) -> tuple[dict[str, An
     return json.loads(archive.read("index.json")), archive, digest
 
 
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """An open emoji.zip, equal to another of the same content."""
+
+    sha256: str
+    archive: zipfile.ZipFile = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=12)
+def _decoded(file: _File, hexcodes: tuple[str, ...], size: int) -> np.ndarray:
+    """Images (n, size, size, 3), decoded once for all runs of a process, which therefore cannot change them."""
+    images = np.stack([on_white(file.archive.read(f"images/{code}.png"), size) for code in hexcodes])
+    images.flags.writeable = False
+    return images
+
+
 def write_subset(path: str | os.PathLike[str], items: list[dict[str, Any]]) -> None:
     """Writes some emoji of the embedded file, perhaps in other splits, as a file of the same form with its checksum.
 
@@ -172,7 +190,7 @@ def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_
         image_size=image_size,
     )
     chosen = np.array([position for position, item in enumerate(items) if item["split"] == split], np.int32)
-    images = np.stack([on_white(archive.read(f"images/{items[i]['hexcode']}.png"), image_size) for i in chosen])
+    images = _decoded(_File(digest, archive), tuple(items[i]["hexcode"] for i in chosen), image_size)
     texts = [items[i]["name"] for i in chosen]
     labels = np.array([items[i]["label"] for i in chosen])
     return EmojiSource({"image": images, "text": texts}, labels, info=info, index=chosen)

@@ -34,8 +34,8 @@ class Replicated:
         self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
     def init(self, function: Callable[[], Any]) -> Any:
-        """The state that a pure function makes, one copy per device."""
-        return self.put(jax.device_get(jax.jit(function)()))
+        """The state that a pure function makes, one copy per device; the function compiles what it likes to."""
+        return self.put(jax.device_get(function()))
 
     def put(self, tree: Any) -> Any:
         """Puts one copy of every leaf on each device."""

@@ -15,6 +15,7 @@ from c3r_jax.rivals.settings import BY_ENVIRONMENT
 from c3r_jax.sweep.grid import Cell, SweepRun
 from c3r_jax.training.experiment import SOURCES
 from c3r_jax.training.loop import fit
+from c3r_jax.training.stopping import leave_as_asked
 
 SHIFTED = "shift"  # the split whose conditions count as shifted, where a data set has one
 
@@ -89,9 +90,11 @@ def run_experiments(
 
 
 def _record(run: SweepRun, config: ConfigDict, place: pathlib.Path) -> dict[str, Any]:
-    selected = fit(config, place).best
+    trained = fit(config, place)
+    if trained.interrupted:
+        leave_as_asked()
     results = evaluate(place)
-    tests: dict[str, dict[str, float]] = {route: {"validation": selected} for route in ROUTES}
+    tests: dict[str, dict[str, float]] = {route: {"validation": trained.best} for route in ROUTES}
     found = [(results, "")]
     if SHIFTED in SOURCES.get(config.data.name, (None, ()))[1]:
         found.append((evaluate(place, split=SHIFTED), f", {SHIFTED}"))

@@ -82,6 +82,7 @@ class Experiment(NamedTuple):
       method: what the loss is made of.
       optimizer: of the training step.
       devices: how batches are spread over devices.
+      initial: compiled (inputs, seed) -> the state before the first step.
       step: compiled (state, batch) -> (state, metrics).
       rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
       vectors: compiled (params, inputs) -> what frozen encoders make of them.
@@ -96,6 +97,7 @@ class Experiment(NamedTuple):
     method: Method
     optimizer: optax.GradientTransformation
     devices: Strategy
+    initial: Callable[..., TrainState]
     step: Callable[..., Any]
     rows: Callable[..., Any]
     vectors: Callable[..., Any]
@@ -163,13 +165,14 @@ class Experiment(NamedTuple):
 
     def state_maker(self) -> Callable[[], TrainState]:
         """A pure function that makes the state before the first step, for :meth:`Strategy.init` and ``template``."""
-        batch = self.example_batch()
-        train = self.config.train
-        settings = {"ema": train.ema_decay > 0, "rival": self.method.rival}
+        # Zeros and an array: the program is the same for every seed, and for processes that read different rows.
+        shapes = self.example_batch()["inputs"].items()
+        inputs = {name: np.zeros((1, *value.shape[1:]), value.dtype) for name, value in shapes}
+        seed = np.asarray(self.config.seed, np.uint32)
 
         def make() -> TrainState:
             try:
-                return init_state(self.model, self.optimizer, batch, self.config.seed, **settings)
+                return self.initial(inputs, seed)
             except (ValueError, TypeError, ArithmeticError) as error:
                 raise ConfigError(f"config.model cannot be built for these data: {error}") from error
 
@@ -250,6 +253,7 @@ class _Compiled(NamedTuple):
     model: TwinNetwork
     optimizer: optax.GradientTransformation
     devices: Strategy
+    initial: Callable[..., TrainState]
     step: Callable[..., Any]
     rows: Callable[..., Any]
     vectors: Callable[..., Any]
@@ -286,6 +290,11 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
         ema_decay=config.train.ema_decay,
     )
 
+    @jax.jit
+    def initial(inputs: dict[str, Any], seed: Any) -> TrainState:
+        settings = {"ema": config.train.ema_decay > 0, "rival": method.rival}
+        return init_state(model, optimizer, {"inputs": inputs}, seed, **settings)
+
     def rows(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
         h = apply(model, {"params": params}, model.encode, batch["inputs"], batch["present"])
         return {"h": h, **{name: batch[name] for name in COLUMNS}}
@@ -293,7 +302,7 @@ def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: i
     def vectors(params: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         return apply(model, {"params": params}, model.vectors, inputs)
 
-    compiled = (devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
+    compiled = (initial, devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
     return _Compiled(model, optimizer, devices, *compiled, BranchRunner(model, method.target))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
@@ -69,12 +70,25 @@ def check_pretrained(config: ConfigDict) -> None:
 
 def split_frozen(params: Any, model: TwinNetwork) -> tuple[Any, Any]:
     """Parts the parameters: those that are trained, and frozen backbones with the statistics of all batch norms."""
-    frozen = {f"encoders_{name}" for name, module in model.encoders.items() if getattr(module, "frozen", False)}
+    frozen = _frozen(model)
     trained, kept = {}, {}
     for path, value in flatten_dict(params).items():
-        fixed = path[-1].startswith("running_") or (path[0] in frozen and path[1] == BACKBONE)
+        fixed = path[-1].startswith("running_") or path[:2] in frozen
         (kept if fixed else trained)[path] = value
     return unflatten_dict(trained), unflatten_dict(kept)
+
+
+def blank_frozen(params: Any, model: TwinNetwork) -> Any:
+    """Fresh parameters with zeros for frozen backbones, until their weights are read: none need be drawn."""
+    frozen = _frozen(model)
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(params)
+    return unflatten_dict({path: jnp.zeros_like(x) if path[:2] in frozen else x for path, x in leaves.items()})
+
+
+def _frozen(model: TwinNetwork) -> set[tuple[str, str]]:
+    """Where frozen backbones are among the parameters."""
+    encoders = model.encoders.items()
+    return {(f"encoders_{name}", BACKBONE) for name, module in encoders if getattr(module, "frozen", False)}
 
 
 def joined(trained: Any, kept: Any) -> Any:
@@ -149,7 +163,9 @@ def cached_batches(
         return _encoded(experiment, params, batches())
     config = experiment.config
     digest = hashlib.sha256(experiment.tokenizer.to_json().encode())
-    digest.update(repr((split, rest, config.eval.to_json(), config.data.to_json(), config.model.to_json())).encode())
+    encoders = [config.model[kind].to_json() for kind in PUBLISHED if config.model[kind].frozen]
+    parts = (split, rest, config.eval.to_json(), config.data.to_json(), config.model.dtype, encoders)
+    digest.update(repr(parts).encode())
     if split == "train" and (config.data.train_missing or config.data.train_misaligned):
         digest.update(repr(config.seed).encode())  # which decides what is taken away
     for value in jax.tree.leaves(experiment.devices.host(split_frozen(params, experiment.model)[1])):

@@ -21,7 +21,7 @@ from c3r_jax.models.twin import TwinNetwork, apply, rows_of
 from c3r_jax.rivals.modulation import modulated
 from c3r_jax.rivals.settings import NO_RIVAL, Rival
 from c3r_jax.rivals.terms import RivalTerms, first_state, rival_terms, with_rival
-from c3r_jax.training.frozen import joined, split_frozen
+from c3r_jax.training.frozen import blank_frozen, joined, split_frozen
 from c3r_jax.training.method import Method, drop_modalities
 from c3r_jax.training.optimizer import plateau_scale
 
@@ -63,7 +63,7 @@ def init_state(
     model: TwinNetwork,
     optimizer: optax.GradientTransformation,
     batch: Batch,
-    seed: int,
+    seed: int | Array,
     *,
     ema: bool = False,
     rival: Rival = NO_RIVAL,
@@ -85,7 +85,7 @@ def init_state(
     @jax.jit
     def init(key: PRNGKeyArray) -> TrainState:
         variables: dict[str, Any] = dict(model.init(key, inputs, present, "instrument"))
-        params = variables["params"]
+        params = blank_frozen(variables["params"], model)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             seed=jnp.asarray(seed, jnp.uint32),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data import load_emoji
-from c3r_jax.data.emoji import ASSET, SPLITS, on_white
+from c3r_jax.data.emoji import ASSET, SPLITS, on_white, write_subset
 from c3r_jax.data.source import ArraySource, DatasetInfo
 from c3r_jax.errors import DataError
 
@@ -133,6 +133,21 @@ def copy(tmp_path):
 
 def test_copy_loads(copy):
     assert len(load_emoji("test", path=copy, image_size=8)) == 380
+
+
+def test_pictures_are_decoded_once_and_cannot_be_changed(emoji_index, tmp_path):
+    one, other = (load_emoji("test", image_size=16) for _ in range(2))
+    assert np.shares_memory(one.images, other.images)
+    with pytest.raises(ValueError, match="read-only"):
+        one.images[0] = 0
+    assert not np.shares_memory(one.images, load_emoji("validation", image_size=16).images)
+    items = [{**item, "split": "test"} for item in emoji_index["items"][:3]]
+    write_subset(tmp_path / "emoji.zip", items)
+    first = load_emoji("test", path=tmp_path / "emoji.zip", image_size=16)
+    write_subset(tmp_path / "emoji.zip", items[::-1])  # another file of the same name
+    np.testing.assert_array_equal(
+        load_emoji("test", path=tmp_path / "emoji.zip", image_size=16).images, first.images[::-1]
+    )
 
 
 def test_flipped_byte(copy):

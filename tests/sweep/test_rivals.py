@@ -105,7 +105,7 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
         return {"conditions": rows, "risk": {"total": 0.5}}
 
     class Result:
-        best = 0.7
+        best, interrupted = 0.7, False
 
     monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
     monkeypatch.setattr(trained, "evaluate", evaluated)
@@ -120,6 +120,10 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     assert records[0]["accuracy"]["representation"] == expected
     config.experiments.tuned = True
     assert len(trained.experiment_runs(config, chosen[1], "emoji_shift")) == 3
+    monkeypatch.setattr(Result, "interrupted", True)
+    monkeypatch.setattr(trained, "evaluate", lambda *a, **k: pytest.fail("a run that was asked to stop has no results"))
+    with pytest.raises(SystemExit, match="0"):
+        trained.run_experiments(config, chosen, tmp_path)
     config.experiments.names = ("nothing",)
     with pytest.raises(ConfigError, match="config.experiments.names has 'nothing'"):
         trained.run_experiments(config, chosen, tmp_path)
