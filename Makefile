@@ -28,6 +28,10 @@ help:
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
 	@echo "Choose an interpreter with: make PYTHON=python3.12 demo"
 
+# With glibc 2.35 or newer the C library asks for large pages: XLA on a CPU then spends less of a step in page faults.
+# Figures of benchmarks and of chaos are measured without.
+demo results test: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 demo: venv
 	$(RUN) -m c3r_jax.demo --workdir runs/demo
 

@@ -19,4 +19,5 @@ def get_config() -> ConfigDict:
     config.data.name, config.data.keep = scratch.data.name, scratch.data.keep
     config.model.sequence = scratch.model.sequence
     config.eval.protocols = scratch.eval.protocols
+    config.train.steps, config.train.eval_every = 250, 50
     return config

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -48,15 +47,13 @@ from c3r_jax.data.token_files import FileTokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.interop.files import read_member
-from c3r_jax.models.build import build_model
-from c3r_jax.models.twin import TwinNetwork, apply
-from c3r_jax.parallel.strategy import Strategy, build_strategy, check_batch
+from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.parallel.strategy import Strategy, check_batch
 from c3r_jax.training.checks import check_data, check_ranges
-from c3r_jax.training.frozen import cached_batches, split_frozen
-from c3r_jax.training.guard import guarded
+from c3r_jax.training.compiled import COLUMNS, Settings, compiled_for
+from c3r_jax.training.frozen import cached_batches
 from c3r_jax.training.method import Method, build_method
-from c3r_jax.training.optimizer import build_optimizer
-from c3r_jax.training.step import TrainState, init_state, train_step
+from c3r_jax.training.step import TrainState
 
 AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource | KeptSource
 SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
@@ -67,7 +64,6 @@ SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name
 
 
 MASKS = 64  # training masks that class shares are counted from
-COLUMNS = ("present", "labels", "where", "index")  # of a batch, besides its inputs
 
 
 class Experiment(NamedTuple):
@@ -218,8 +214,8 @@ def build_experiment(
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds, _ = describe(train)
-    compiled = _compiled(
-        _Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
+    compiled = compiled_for(
+        Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )
     check_batch(compiled.devices, config.train.batch_size, "config.train.batch_size", config.train.accumulation)
     check_batch(compiled.devices, config.eval.batch_size, "config.eval.batch_size")
@@ -234,76 +230,6 @@ def build_experiment(
         method=method,
         **compiled._asdict(),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """The configuration of a compiled step, equal to another's if the text is."""
-
-    text: str
-    config: ConfigDict = dataclasses.field(compare=False)
-
-    @classmethod
-    def of(cls, config: ConfigDict) -> "_Settings":
-        parts = [config[name].to_dict() for name in ("model", "optimizer", "train", "parallel")]
-        return cls(json.dumps(parts, sort_keys=True), config)
-
-
-class _Compiled(NamedTuple):
-    model: TwinNetwork
-    optimizer: optax.GradientTransformation
-    devices: Strategy
-    initial: Callable[..., TrainState]
-    step: Callable[..., Any]
-    rows: Callable[..., Any]
-    vectors: Callable[..., Any]
-    branches: BranchRunner
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(settings: _Settings, kinds: tuple, num_classes: int, vocab_size: int, method: Method) -> _Compiled:
-    """Model and mapped functions, once per distinct setting: JAX then compiles each of them once per process."""
-    config = settings.config
-    model = build_model(
-        config.model,
-        dict(kinds),
-        num_classes,
-        vocab_size,
-        method.c3r,
-        method.task,
-        intervener=method.rival.name == "casn",
-    )
-    optimizer = build_optimizer(config.optimizer, config.train.steps)
-    devices = build_strategy(config.parallel)
-    step = functools.partial(
-        guarded(
-            train_step,
-            skip=config.train.skip_non_finite > 0,
-            trained=lambda params: split_frozen(params, model)[0],
-        ),
-        model=model,
-        method=method,
-        optimizer=optimizer,
-        moments_decay=config.train.moments_decay,
-        axis_name=devices.axis_name,
-        accumulation=config.train.accumulation,
-        ema_decay=config.train.ema_decay,
-    )
-
-    @jax.jit
-    def initial(inputs: dict[str, Any], seed: Any) -> TrainState:
-        settings = {"ema": config.train.ema_decay > 0, "rival": method.rival}
-        return init_state(model, optimizer, {"inputs": inputs}, seed, **settings)
-
-    def rows(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        h = apply(model, {"params": params}, model.encode, batch["inputs"], batch["present"])
-        return {"h": h, **{name: batch[name] for name in COLUMNS}}
-
-    def vectors(params: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        return apply(model, {"params": params}, model.vectors, inputs)
-
-    compiled = (initial, devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
-    return _Compiled(model, optimizer, devices, *compiled, BranchRunner(model, method.target))
 
 
 def _training_labels(train: AnySource) -> np.ndarray:

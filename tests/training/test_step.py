@@ -11,7 +11,7 @@ from c3r_jax.core.instrument import Moments, batch_moments
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import step_columns, train_step
+from c3r_jax.training.step import init_state, step_columns, train_step
 
 METHODS = {  # C3R with dropout, and "permute": tests/parallel/test_strategies.py
     "plain": {"method": "plain"},
@@ -171,3 +171,17 @@ def test_methods_train_what_they_say(small_config):
             + weights.lambda_v * row["relevance"]
         )
         np.testing.assert_allclose(row["loss"], expected, rtol=1e-5)
+
+
+def test_a_fresh_state_is_compiled_once_for_all_seeds(small_config):
+    states = []
+    for seed in (0, 2**31 + 7):
+        small_config.seed = seed
+        experiment = build_experiment(small_config)
+        states.append(experiment.devices.host(experiment.devices.init(experiment.state_maker())))
+        batch = experiment.example_batch()
+        expected = init_state(experiment.model, experiment.optimizer, batch, seed, rival=experiment.method.rival)
+        chex.assert_trees_all_equal(states[-1], jax.device_get(expected))
+    assert experiment.initial._cache_size() == 1
+    kernels = [state.params["head"]["kernel"] for state in states]
+    assert not np.array_equal(*kernels)
