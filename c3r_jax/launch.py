@@ -112,9 +112,9 @@ def _wait(running: "list[subprocess.Popen[str]]") -> int | None:
         codes = [process.poll() for process in running]
         failed = [index for index, code in enumerate(codes) if code not in (None, 0)]
         if failed:
-            # When one process dies, JAX ends the others within seconds: the one that a signal ended, or that spoke
-            # for itself, comes before those that only tell of another's death.
-            return min(failed, key=lambda index: (codes[index] == -6, index))
+            # When one process dies, the others fail in their next sum, or JAX ends them by SIGABRT: one that another
+            # signal ended comes first, then one that spoke for itself.
+            return min(failed, key=lambda index: (codes[index] == -signal.SIGABRT, (codes[index] or 0) > 0, index))
         if all(code == 0 for code in codes):
             return None
         time.sleep(0.05)

@@ -10,9 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from c3r_jax.errors import NonFiniteError
-from c3r_jax.training import experiment as module
 from c3r_jax.training import loop
 from c3r_jax.training import step as step_module
+from c3r_jax.training.compiled import compiled_for
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history
 from tests.chaos.lines import Budget, Line, tried
@@ -150,7 +150,7 @@ def run(place: Place, budget: Budget, seed: int) -> Iterator[Line]:
     """All lines of this theme."""
     rng, loss = random.Random(seed), step_module._loss
     step_module._loss = trapped(loss)  # before the step is compiled
-    module._compiled.cache_clear()
+    compiled_for.cache_clear()
     try:
         config = place.config(train__steps=STEPS, train__eval_every=EVERY, train__keep_last=STEPS)
         fit(config, place.root / "whole")
@@ -159,4 +159,4 @@ def run(place: Place, budget: Budget, seed: int) -> Iterator[Line]:
         yield skips(place, budget, rng)
     finally:
         step_module._loss = loss
-        module._compiled.cache_clear()
+        compiled_for.cache_clear()

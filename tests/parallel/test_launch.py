@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -170,3 +171,11 @@ def test_ending_the_launcher_ends_its_processes(tmp_path):
     for file in files:
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((1, -9), 1), ((-6, 1), 1), ((-6, -9), 1), ((-6, -6), 0), ((1, 3), 0), ((0, 0), None)]
+)
+def test_of_several_that_ended_the_cause_is_named(codes, expected):
+    ended = [types.SimpleNamespace(poll=lambda code=code: code) for code in codes]
+    assert launch._wait(ended) == expected

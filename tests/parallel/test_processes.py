@@ -10,7 +10,7 @@ import pytest
 
 from c3r_jax import launch
 from c3r_jax.parallel.replicated import Replicated
-from c3r_jax.training import experiment as module
+from c3r_jax.training import compiled as module
 from c3r_jax.training import watching
 from c3r_jax.training.loop import fit
 from c3r_jax.training.workdir import read_history

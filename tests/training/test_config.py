@@ -11,6 +11,7 @@ from c3r_jax.evaluation.conditions import conditions_of
 from c3r_jax.evaluation.trained import as_evaluated
 from c3r_jax.models.build import build_model
 from c3r_jax.training import experiment as module
+from c3r_jax.training.compiled import compiled_for
 from c3r_jax.training.loop import fit
 from c3r_jax.training.method import build_method
 from c3r_jax.training.workdir import flatten
@@ -73,7 +74,7 @@ def test_every_leaf_is_read(small_config, tmp_path, monkeypatch):
     seen.clear()
     for dump in ("to_dict", "to_json"):
         monkeypatch.setattr(ConfigDict, dump, without_recording(getattr(ConfigDict, dump), seen))
-    module._compiled.cache_clear()
+    compiled_for.cache_clear()
     fit(reads, tmp_path)
     reads.data.tokenizer = "word_piece"  # the other tokeniser reads its own size
     made = module.build_experiment(as_evaluated(reads))

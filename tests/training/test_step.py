@@ -174,14 +174,16 @@ def test_methods_train_what_they_say(small_config):
 
 
 def test_a_fresh_state_is_compiled_once_for_all_seeds(small_config):
-    states = []
-    for seed in (0, 2**31 + 7):
+    states, programs, seeds = [], [], (0, 2**31 + 7)
+    for seed in seeds:
         small_config.seed = seed
         experiment = build_experiment(small_config)
         states.append(experiment.devices.host(experiment.devices.init(experiment.state_maker())))
-        batch = experiment.example_batch()
-        expected = init_state(experiment.model, experiment.optimizer, batch, seed, rival=experiment.method.rival)
-        chex.assert_trees_all_equal(states[-1], jax.device_get(expected))
-    assert experiment.initial._cache_size() == 1
+        programs.append(experiment.initial._cache_size())
+    assert programs[0] == programs[1]
+    for seed, state in zip(seeds, states, strict=True):
+        parts = (experiment.model, experiment.optimizer, experiment.example_batch())
+        expected = init_state(*parts, seed, rival=experiment.method.rival)
+        chex.assert_trees_all_equal(state, jax.device_get(expected))
     kernels = [state.params["head"]["kernel"] for state in states]
     assert not np.array_equal(*kernels)
