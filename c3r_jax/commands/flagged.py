@@ -3,6 +3,7 @@
 import shlex
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
@@ -41,7 +42,18 @@ def run_flagged(
             sys.exit(f"{program}: argument {argv[1]!r} is unknown: everything is given as --flag=value, see --help.")
         main(program, typed(program, arguments))
 
+    sys.unraisablehook = tell_at_once
     app.run(start, argv=words)
+
+
+def tell_at_once(raised: "sys.UnraisableHookArgs") -> None:
+    """Prints an exception that a library's own thread could not raise, in one piece.
+
+    Python prints it in several, and one of our own sentences that comes between them would not begin a line.
+    """
+    where = "" if raised.object is None else f"{raised.err_msg or 'Exception ignored in'}: {raised.object!r}\n"
+    lines = traceback.format_exception(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    sys.stderr.write(where + "".join(lines))
 
 
 def define_run(values: flags.FlagValues, workdir: str) -> None:

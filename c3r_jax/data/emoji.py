@@ -1,6 +1,5 @@
 """The embedded data set: 1,906 emoji as image and name, 9 classes, one fixed leak-free split (see NOTICE)."""
 
-import dataclasses
 import functools
 import hashlib
 import io
@@ -16,6 +15,7 @@ from PIL import Image
 from c3r_jax.data.decode import flat_image
 from c3r_jax.data.source import ArraySource, DatasetInfo
 from c3r_jax.errors import DataError
+from c3r_jax.keyed import Keyed
 
 # What a person would say who has seen neither the pictures nor their names: for classification without labels.
 CLASS_PHRASES = {
@@ -117,18 +117,10 @@ def read_index(path: str | os.PathLike[str] | None = None) -> tuple[dict[str, An
     return json.loads(archive.read("index.json")), archive, digest
 
 
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """An open emoji.zip, equal to another of the same content."""
-
-    sha256: str
-    archive: zipfile.ZipFile = dataclasses.field(compare=False)
-
-
 @functools.lru_cache(maxsize=12)
-def _decoded(file: _File, hexcodes: tuple[str, ...], size: int) -> np.ndarray:
+def _decoded(file: Keyed[zipfile.ZipFile], hexcodes: tuple[str, ...], size: int) -> np.ndarray:
     """Images (n, size, size, 3), decoded once for all runs of a process, which therefore cannot change them."""
-    images = np.stack([on_white(file.archive.read(f"images/{code}.png"), size) for code in hexcodes])
+    images = np.stack([on_white(file.value.read(f"images/{code}.png"), size) for code in hexcodes])
     images.flags.writeable = False
     return images
 
@@ -190,7 +182,7 @@ def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_
         image_size=image_size,
     )
     chosen = np.array([position for position, item in enumerate(items) if item["split"] == split], np.int32)
-    images = _decoded(_File(digest, archive), tuple(items[i]["hexcode"] for i in chosen), image_size)
+    images = _decoded(Keyed(digest, archive), tuple(items[i]["hexcode"] for i in chosen), image_size)
     texts = [items[i]["name"] for i in chosen]
     labels = np.array([items[i]["label"] for i in chosen])
     return EmojiSource({"image": images, "text": texts}, labels, info=info, index=chosen)

@@ -1,12 +1,12 @@
 """Small sets from files: every example is read and decoded once, and kept."""
 
-import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 
 from c3r_jax.data.source import Example, Source
+from c3r_jax.keyed import Keyed
 
 
 class KeptSource:
@@ -46,12 +46,6 @@ class KeptSource:
         return dict(example)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Keyed:
-    key: str
-    source: Source = dataclasses.field(compare=False)
-
-
 def kept(source: Source, key: str) -> KeptSource:
     """Returns what keeps a source; all runs of this process that use the same key share what has been read.
 
@@ -59,9 +53,9 @@ def kept(source: Source, key: str) -> KeptSource:
       source: the split.
       key: what its examples depend on besides the file (``info.sha256``): name, split, image size, standardisation.
     """
-    return KeptSource(source) if source.info.sha256 is None else _shared(_Keyed(f"{source.info.sha256} {key}", source))
+    return KeptSource(source) if source.info.sha256 is None else _shared(Keyed(f"{source.info.sha256} {key}", source))
 
 
 @functools.lru_cache(maxsize=12)
-def _shared(keyed: _Keyed) -> KeptSource:
-    return KeptSource(keyed.source)
+def _shared(keyed: Keyed[Source]) -> KeptSource:
+    return KeptSource(keyed.value)

@@ -26,7 +26,7 @@ from c3r_jax.core.regression import Regression
 from c3r_jax.core.regularizer import C3RConfig
 from c3r_jax.core.tasks import CLASSIFICATION, Task
 from c3r_jax.evaluation.branches import Branches, measured_risk
-from c3r_jax.evaluation.segmentation import Hypothetical
+from c3r_jax.evaluation.segmentation import Voxels
 
 
 def wilson_interval(share: float, count: int, level: float = 0.95) -> list[float]:
@@ -94,7 +94,7 @@ def _wide(z: np.ndarray) -> np.ndarray:
     return np.asarray(z, np.float64)
 
 
-def voxel_probe(train: Hypothetical, held_out: Hypothetical) -> dict[str, float]:
+def voxel_probe(train: Voxels, held_out: Voxels) -> dict[str, float]:
     """What the hypothetical world still tells of voxels, each counted by its class's weight as in the risk of voxels.
 
     Args:

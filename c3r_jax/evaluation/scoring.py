@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from c3r_jax.evaluation.examples import example_records, modality_means, riskies
 from c3r_jax.evaluation.measures import branch_scores, classes_report
 from c3r_jax.evaluation.metrics import reliability
 from c3r_jax.evaluation.scores import headline, score_of
-from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, sampled_voxels, volume_scores
+from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, Voxels, volume_scores
 from c3r_jax.evaluation.trained import training_moments
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.training.experiment import Experiment, encode_each, encode_split, encoded_batches, without_encoders
@@ -119,20 +118,20 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
     found = {c.name: own for c, own in zip(plain, subsets, strict=True)}
     found |= {c.name: score([None], c)[0] for c in conditions if c.change is not None}
 
-    def encoded(split: str) -> Iterable[Any]:
-        return encode_each(experiment, params, encoded_batches(experiment, params, split))
+    def sampled(split: str, most: int | None = None) -> Voxels:
+        batches = itertools.islice(encoded_batches(experiment, params, split), most)
+        return scorer.sample(encode_each(experiment, params, batches))
 
-    sample = sampled_voxels(encoded(split))
-    some = itertools.islice(encoded("train"), math.ceil(PROBED / experiment.config.eval.batch_size))
-    told = voxel_probe(scorer.hypothetical(some), scorer.hypothetical(encoded(split)))
-    names = experiment.sources[split].info.class_names
-    report, notes = first_stage_report(moments, *sample, config=experiment.method.c3r, num_classes=len(names))
+    trained, held_out = sampled("train", math.ceil(PROBED / experiment.config.eval.batch_size)), sampled(split)
+    names, seen = experiment.sources[split].info.class_names, (held_out.h, held_out.present, held_out.labels)
+    report, notes = first_stage_report(moments, *seen, config=experiment.method.c3r, num_classes=len(names))
     rows = [
         _condition_row(c, {route: found[c.name][route].scores(scorer.regions) for route in ROUTES}) for c in conditions
     ]
     return rows, {
         "num_examples": len(clean["instrument"].weight),
-        "risk": {name: float(value) for name, value in clean["instrument"].risk()._asdict().items()} | told,
+        "risk": {name: float(value) for name, value in clean["instrument"].risk()._asdict().items()}
+        | voxel_probe(trained, held_out),
         "first_stage": report,
         "warnings": notes,
     }

@@ -79,17 +79,22 @@ class Overlap(NamedTuple):
         return risk_of(jnp.asarray(events), where=where, weights=jnp.asarray(self.weight, jnp.float32))
 
 
-class Hypothetical(NamedTuple):
-    """Some voxels as the hypothetical world shows them.
+class Voxels(NamedTuple):
+    """Some voxels, for diagnostics: their representations, and the hypothetical world's.
 
     Attributes:
-      z_bar: (n, d). labels: (n,) class ids.
+      h: {modality: (n, d)}, zeros where it is not present.
+      present: (n, M) bool.
+      labels: (n,) class ids.
+      z_bar: (n, d), of the whole volume that a voxel is of.
       told: (n,) probability of the label, p_y(z_bar).
       weights: (n,) of the voxels, by class.
     """
 
-    z_bar: Any
+    h: Any
+    present: Any
     labels: Any
+    z_bar: Any
     told: Any
     weights: Any
 
@@ -128,7 +133,7 @@ class VolumeScorer:
         self._variables = variables if moments is None else with_moments(variables, moments)
         self._key = jax.random.key(experiment.config.seed)
         self.regions = regions_of(experiment.sources["train"].info.class_names)
-        self._run, self._hypothetical = _compiled(experiment.branches, self.regions)
+        self._run, self._sample = _compiled(experiment.branches, self.regions)
 
     def __call__(
         self, h: Mapping[str, np.ndarray], present: np.ndarray, labels: np.ndarray, kept: np.ndarray | None = None
@@ -151,22 +156,22 @@ class VolumeScorer:
             parts.append(jax.device_get(self._run(self._variables, maps, present[i : i + 1], labels[i], self._key)))
         return {route: Overlap.merge([part[route] for part in parts]) for route in ROUTES}
 
-    def hypothetical(self, encoded: Iterable[Any]) -> Hypothetical:
-        """Evenly spaced voxels of encoded batches, as the hypothetical world shows them: z_bar of whole volumes."""
+    def sample(self, encoded: Iterable[Any]) -> Voxels:
+        """Evenly spaced voxels of every volume of encoded batches."""
         parts = []
         for h, present, labels, _ in encoded:
             for i in range(len(labels)):
                 maps = {name: value[i : i + 1] for name, value in h.items()}
-                found = self._hypothetical(self._variables, maps, present[i : i + 1], labels[i], self._key)
+                found = self._sample(self._variables, maps, present[i : i + 1], labels[i], self._key)
                 parts.append(jax.device_get(found))
-        return Hypothetical(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
 @lru_cache(maxsize=16)
 def _compiled(branches: BranchRunner, regions: Regions) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Once per model, whatever the parameters."""
     known = (branches.model, branches.task)
-    return jax.jit(partial(score_volume, *known, regions)), jax.jit(partial(sample_hypothetical, *known))
+    return jax.jit(partial(score_volume, *known, regions)), jax.jit(partial(sample_volume, *known))
 
 
 def score_volume(
@@ -185,7 +190,7 @@ def score_volume(
       key: of counterfactual "permute".
     """
     labels = labels.reshape(-1)
-    predict, (z, z_c, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
+    predict, _, (z, z_c, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
     logits = {"representation": predict(z), "instrument": predict(z_c)}
     weights = task.weights(labels)
     events = (risk_events(logits["instrument"], predict(z_bar), labels, task) * weights[:, None]).sum(0)
@@ -199,8 +204,8 @@ def score_volume(
 
 def _worlds(
     model: Any, task: Any, variables: Any, maps: Any, present: Array, labels: Array, key: Array
-) -> tuple[Callable[[Array], Array], tuple[Array, Array, Array]]:
-    """The head, and z, z_c and z_bar of one volume's voxels (n, d)."""
+) -> tuple[Callable[[Array], Array], tuple[dict[str, Array], Array], tuple[Array, Array, Array]]:
+    """The head; representations and presence of one volume's voxels; their z, z_c and z_bar (n, d)."""
     predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
     h, (rows,) = rows_of(maps, present)
     h = {
@@ -208,17 +213,19 @@ def _worlds(
         for m, name in enumerate(model.modalities)
     }
     moments = Moments(**variables["instrument"]) if model.c3r.instrument != "none" else None
-    return predict, both_worlds(predict, fuse, h, rows, labels, moments, config=model.c3r, key=key, task=task)
+    worlds = both_worlds(predict, fuse, h, rows, labels, moments, config=model.c3r, key=key, task=task)
+    return predict, (h, rows), worlds
 
 
-def sample_hypothetical(
+def sample_volume(
     model: Any, task: Any, variables: Any, maps: Any, present: Array, labels: Array, key: Array
-) -> Hypothetical:
-    """Evenly spaced voxels of one volume's hypothetical world; pure, arguments as in :func:`score_volume`."""
+) -> Voxels:
+    """Evenly spaced voxels of one volume; pure, arguments as in :func:`score_volume`."""
     labels = labels.reshape(-1)
-    predict, (*_, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
-    z_bar, labels = (x[:: max(1, labels.size // SAMPLED)] for x in (z_bar, labels))
-    return Hypothetical(z_bar, labels, task.probability(predict(z_bar), labels), task.weights(labels))
+    predict, (h, rows), (*_, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
+    step = max(1, labels.size // SAMPLED)
+    h, rows, labels, z_bar = jax.tree.map(lambda x: x[::step], (h, rows, labels, z_bar))
+    return Voxels(h, rows, labels, z_bar, task.probability(predict(z_bar), labels), task.weights(labels))
 
 
 def volume_scores(
@@ -239,16 +246,3 @@ def volume_scores(
         for own, mask in zip(parts, kept, strict=True):
             own.append(scorer(h, present, labels, mask))
     return [{route: Overlap.merge([part[route] for part in own]) for route in ROUTES} for own in parts]
-
-
-def sampled_voxels(encoded: Iterable[Any]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Evenly spaced voxels of every volume, for diagnostics: {modality: (n, d)}, present (n, M), labels (n,)."""
-    parts = []
-    for maps, present, labels, _ in encoded:
-        h, (rows,) = rows_of({name: jnp.asarray(value) for name, value in maps.items()}, jnp.asarray(present))
-        step = max(1, labels[0].size // SAMPLED)
-        taken = (np.arange(labels.size) % labels[0].size) % step == 0
-        parts.append(
-            ({name: np.asarray(v)[taken] for name, v in h.items()}, np.asarray(rows)[taken], labels.ravel()[taken])
-        )
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)

@@ -19,6 +19,11 @@ from c3r_jax.models.decision import DecisionFusion
 ROUTES = ("representation", "instrument")
 
 
+def frozen_encoders(encoders: Mapping[str, Any]) -> list[str]:
+    """The modalities whose published encoders keep their weights."""
+    return [name for name, encoder in encoders.items() if getattr(encoder, "frozen", False)]
+
+
 class TwinNetwork(nn.Module):
     """Encodes each modality, fuses what is present, and predicts through z or through its causal part z_c.
 
@@ -85,8 +90,7 @@ class TwinNetwork(nn.Module):
 
     def vectors(self, inputs: Mapping[str, Array]) -> dict[str, Float[Array, "batch width"]]:
         """What frozen published encoders make of their inputs, to be given to :meth:`encode` in their place."""
-        frozen = {name: encoder for name, encoder in self.encoders.items() if getattr(encoder, "frozen", False)}
-        return {name: encoder.features(inputs[name]) for name, encoder in frozen.items()}
+        return {name: self.encoders[name].features(inputs[name]) for name in frozen_encoders(self.encoders)}
 
     def fuse(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
         """Representation z (B, d) of what is present."""

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
 from c3r_jax.evaluation.branches import BranchRunner
+from c3r_jax.keyed import Keyed
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy
@@ -23,22 +24,20 @@ from c3r_jax.training.step import TrainState, init_state, train_step
 COLUMNS = ("present", "labels", "where", "index")  # of a batch, besides its inputs
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The configuration of a compiled step, equal to another's if the text is."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compiled:
+    """The parts of an experiment that its data do not make.
 
-    text: str
-    config: ConfigDict = dataclasses.field(compare=False)
-
-    @classmethod
-    def of(cls, config: ConfigDict) -> "Settings":
-        """Of the parts of a configuration that the functions depend on."""
-        parts = [config[name].to_dict() for name in ("model", "optimizer", "train", "parallel")]
-        return cls(json.dumps(parts, sort_keys=True), config)
-
-
-class Compiled(NamedTuple):
-    """The parts of an experiment that its data do not make; see :class:`c3r_jax.training.experiment.Experiment`."""
+    Attributes:
+      model: the twin network.
+      optimizer: of the training step.
+      devices: how batches are spread over devices.
+      initial: compiled (inputs, seed) -> the state before the first step.
+      step: compiled (state, batch) -> (state, metrics).
+      rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
+      vectors: compiled (params, inputs) -> what frozen encoders make of them.
+      branches: compiled (params, moments, representations, ...) -> everything after the encoders.
+    """
 
     model: TwinNetwork
     optimizer: optax.GradientTransformation
@@ -50,20 +49,26 @@ class Compiled(NamedTuple):
     branches: BranchRunner
 
 
+def settings_of(config: ConfigDict) -> Keyed[ConfigDict]:
+    """A configuration, known by the parts of it that the functions depend on."""
+    parts = [config[name].to_dict() for name in ("model", "optimizer", "train", "parallel")]
+    return Keyed(json.dumps(parts, sort_keys=True), config)
+
+
 @functools.lru_cache(maxsize=16)
 def compiled_for(
-    settings: Settings, kinds: tuple[tuple[str, str], ...], num_classes: int, vocab_size: int, method: Method
+    settings: Keyed[ConfigDict], kinds: tuple[tuple[str, str], ...], num_classes: int, vocab_size: int, method: Method
 ) -> Compiled:
     """Model and mapped functions, once per distinct setting: JAX then compiles each of them once per process.
 
     Args:
-      settings: of the configuration.
+      settings: of :func:`settings_of`.
       kinds: (modality, kind) of each.
       num_classes: outputs of the head.
       vocab_size: of the tokeniser.
       method: what the loss is made of.
     """
-    config = settings.config
+    config = settings.value
     model = build_model(
         config.model,
         dict(kinds),

@@ -4,11 +4,10 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from c3r_jax.data import (
@@ -45,12 +44,11 @@ from c3r_jax.data.statistics import (
 )
 from c3r_jax.data.token_files import FileTokenizer
 from c3r_jax.errors import ConfigError, DataError
-from c3r_jax.evaluation.branches import BranchRunner
 from c3r_jax.interop.files import read_member
-from c3r_jax.models.twin import TwinNetwork
-from c3r_jax.parallel.strategy import Strategy, check_batch
+from c3r_jax.models.twin import frozen_encoders
+from c3r_jax.parallel.strategy import check_batch
 from c3r_jax.training.checks import check_data, check_ranges
-from c3r_jax.training.compiled import COLUMNS, Settings, compiled_for
+from c3r_jax.training.compiled import COLUMNS, Compiled, compiled_for, settings_of
 from c3r_jax.training.frozen import cached_batches
 from c3r_jax.training.method import Method, build_method
 from c3r_jax.training.step import TrainState
@@ -66,44 +64,27 @@ SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name
 MASKS = 64  # training masks that class shares are counted from
 
 
-class Experiment(NamedTuple):
-    """A configured run: what training and evaluation share.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment(Compiled):
+    """A configured run, what training and evaluation share: its compiled parts (:class:`Compiled`) and its data.
 
     Attributes:
       config: the configuration it was built from.
       sources: {split: source}.
       tokenizer: of the text modalities.
       standardisation: of the features and sequences in ``sources``; nothing is in it if there are none.
-      model: the twin network.
       method: what the loss is made of.
-      optimizer: of the training step.
-      devices: how batches are spread over devices.
-      initial: compiled (inputs, seed) -> the state before the first step.
-      step: compiled (state, batch) -> (state, metrics).
-      rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
-      vectors: compiled (params, inputs) -> what frozen encoders make of them.
-      branches: compiled (params, moments, representations, ...) -> everything after the encoders.
     """
 
     config: ConfigDict
     sources: dict[str, Source]
     tokenizer: Tokenizer
     standardisation: Standardisation
-    model: TwinNetwork
     method: Method
-    optimizer: optax.GradientTransformation
-    devices: Strategy
-    initial: Callable[..., TrainState]
-    step: Callable[..., Any]
-    rows: Callable[..., Any]
-    vectors: Callable[..., Any]
-    branches: BranchRunner
 
     def cached(self) -> list[str]:
         """The modalities whose frozen encoders see each split once (``config.train.cache_frozen``)."""
-        if not self.config.train.cache_frozen:
-            return []
-        return [name for name, encoder in self.model.encoders.items() if getattr(encoder, "frozen", False)]
+        return frozen_encoders(self.model.encoders) if self.config.train.cache_frozen else []
 
     def train_iterator(self, *, plain: bool = False) -> TrainIterator:
         """The endless batches of training: this process's share of each; plain: as evaluation would see them.
@@ -215,7 +196,7 @@ def build_experiment(
         raise DataError(f"modalities are {train.info.modalities}: expected sorted names, as JAX keeps a dict's keys.")
     kinds, _ = describe(train)
     compiled = compiled_for(
-        Settings.of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
+        settings_of(config), tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method
     )
     check_batch(compiled.devices, config.train.batch_size, "config.train.batch_size", config.train.accumulation)
     check_batch(compiled.devices, config.eval.batch_size, "config.eval.batch_size")
@@ -228,7 +209,7 @@ def build_experiment(
         tokenizer=tokenizer,
         standardisation=standardisation,
         method=method,
-        **compiled._asdict(),
+        **vars(compiled),
     )
 
 

@@ -19,7 +19,7 @@ from c3r_jax.interop.files import read_tensors
 from c3r_jax.interop.names import from_tensors
 from c3r_jax.models.build import PUBLISHED
 from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
-from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.models.twin import TwinNetwork, frozen_encoders
 from c3r_jax.training.layer_decay import BACKBONE
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def blank_frozen(params: Any, model: TwinNetwork) -> Any:
 
 def _frozen(model: TwinNetwork) -> set[tuple[str, str]]:
     """Where frozen backbones are among the parameters."""
-    encoders = model.encoders.items()
-    return {(f"encoders_{name}", BACKBONE) for name, module in encoders if getattr(module, "frozen", False)}
+    return {(f"encoders_{name}", BACKBONE) for name in frozen_encoders(model.encoders)}
 
 
 def joined(trained: Any, kept: Any) -> Any:

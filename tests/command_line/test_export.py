@@ -1,5 +1,6 @@
 """An exported model predicts as the run does, without this package."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -216,7 +217,7 @@ def test_errors(trained_run, tmp_path, monkeypatch):
     with pytest.raises(WorkdirError, match="cannot be written .*choose another --out"):
         export.export_run(trained_run, tmp_path / "out")
     experiment = export.open_run(trained_run)
-    contrastive = experiment._replace(method=experiment.method._replace(task="softmax"))
+    contrastive = dataclasses.replace(experiment, method=experiment.method._replace(task="softmax"))
     monkeypatch.setattr(export, "open_run", lambda path: contrastive)
     with pytest.raises(ConfigError, match="only runs with labels"):
         export.export_run(trained_run, tmp_path / "out")

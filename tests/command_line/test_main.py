@@ -1,10 +1,13 @@
 """The c3r command: finds commands, says what they take, completes them."""
 
 import subprocess
+import sys
+import types
 
 import pytest
 
 from c3r_jax.commands import completion
+from c3r_jax.commands.flagged import tell_at_once
 from c3r_jax.commands.main import COMMANDS, find, main
 from c3r_jax.configurations import names
 
@@ -63,3 +66,25 @@ def test_other_shells_know_the_same(options):
     for shell in ("zsh", "fish"):
         text = completion.script(shell, options, names())
         assert all(word in text for word in (*COMMANDS, "dry_run", "sweeps/ablation", "compare"))
+
+
+class Unhappy:
+    """Something whose end fails where nobody can be told."""
+
+    def __del__(self):
+        raise RuntimeError("loop is closed")
+
+
+def test_what_a_library_cannot_raise_is_printed_in_one_piece(monkeypatch):
+    written = []
+    monkeypatch.setattr(sys, "unraisablehook", tell_at_once)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", types.SimpleNamespace(write=written.append, flush=lambda: None))
+        Unhappy()
+        error = RuntimeError("loop is closed")
+        tell_at_once(
+            types.SimpleNamespace(exc_type=RuntimeError, exc_value=error, exc_traceback=None, err_msg=None, object=None)
+        )
+    deleted, alone = written
+    assert deleted.startswith("Exception ignored in: <function Unhappy.__del__") and "Traceback" in deleted
+    assert deleted.endswith("RuntimeError: loop is closed\n") and alone == "RuntimeError: loop is closed\n"

@@ -8,7 +8,7 @@ import c3r_jax
 from c3r_jax.core.risk import risk_events
 from c3r_jax.core.tasks import Classification
 from c3r_jax.evaluation.causal import voxel_probe
-from c3r_jax.evaluation.segmentation import Hypothetical, Overlap, overlap, regions_of
+from c3r_jax.evaluation.segmentation import Overlap, Voxels, overlap, regions_of
 
 BRATS = ("background", "necrotic and non-enhancing core", "oedema", "enhancing tumour")
 REGIONS = regions_of(BRATS)
@@ -83,7 +83,7 @@ def test_a_probe_of_voxels_counts_classes_by_their_weight():
     def voxels(n, told):
         labels = (rng.random(n) < 0.1).astype(int)  # the organ is a tenth, and weighs as much as all else
         z = rng.normal(size=(n, 3)) + 4 * told * np.eye(3)[labels]
-        return Hypothetical(z, labels, rng.random(n), weights[labels])
+        return Voxels({}, None, labels, z, rng.random(n), weights[labels])
 
     train, held_out = voxels(2000, told=False), voxels(1000, told=False)
     found = voxel_probe(train, held_out)

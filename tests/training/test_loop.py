@@ -229,8 +229,8 @@ def test_full_disk_is_one_sentence(small_config, tmp_path):
     command = [sys.executable, "-c", program, *train_command(small_config, tmp_path / "run")[1:]]
     done = subprocess.run(command, capture_output=True, text=True, env=command_environment())
     assert done.returncode == 1
-    # The storage library's own threads print to the same stream, even within a line.
-    sentences = [line for line in done.stderr.splitlines() if "train.py: " in line]
+    # The storage library's own threads print to the same stream, before our sentence or after it.
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
     assert len(sentences) == 1 and "cannot be written" in sentences[0] and "free space" in sentences[0], done.stderr
 
 

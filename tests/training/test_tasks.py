@@ -111,9 +111,13 @@ def test_sampled_voxels_are_those_that_the_risk_counts(config_of):
     moments = training_moments(experiment, state.params)
     scorer = VolumeScorer(experiment, experiment.devices.host(without_encoders(state.params)), moments)
     encoded = list(encode_each(experiment, state.params, encoded_batches(experiment, state.params, "test")))
-    found = scorer.hypothetical(encoded)  # of volumes of 64 voxels: all of them
+    found = scorer.sample(encoded)  # of volumes of 64 voxels: all of them
     labels = np.concatenate([labels.ravel() for _, _, labels, _ in encoded])
     np.testing.assert_array_equal(found.labels, labels)
+    assert found.present.shape == (len(labels), 2) and found.present.all()
+    for name, value in found.h.items():
+        expected = np.concatenate([maps[name].reshape(-1, value.shape[1]) for maps, *_ in encoded])
+        np.testing.assert_array_equal(value, expected)
     head = {"params": experiment.devices.host(state.params)}
     logits = apply(experiment.model, head, experiment.model.predict, found.z_bar)
     right = (np.asarray(logits).argmax(-1) == labels) * found.weights
