@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import logging
 import os
-import pathlib
 
 import jaxlib.version
 
@@ -34,6 +32,7 @@ import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
 from c3r_jax.data.emoji import read_index, write_subset  # noqa: E402
+from c3r_jax.programs import make_room  # noqa: E402
 from configs.emoji import get_config  # noqa: E402
 
 
@@ -46,15 +45,9 @@ def pytest_report_header():
 
 @pytest.fixture(autouse=True, scope="module")
 def room_for_programs():
-    """Forgets compiled programs before there are too many of them.
-
-    Each takes some of the memory maps that a Linux process may have, 65,530; beyond, the compiler crashes.
-    """
+    """Forgets compiled programs before there are too many of them: tests compile some without the library's help."""
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
-        jax.clear_caches()
-        gc.collect()
+    make_room()
 
 
 _LOGGERS = [(log, log.level, log.propagate) for log in map(logging.getLogger, (None, "absl", "jax", "orbax"))]

@@ -17,6 +17,7 @@ from c3r_jax.models.build import build_fusion, head_of
 from c3r_jax.models.encoders import FeatureEncoder
 from c3r_jax.models.fusion import OfficialFusion
 from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.programs import make_room
 from c3r_jax.rivals.settings import NO_RIVAL, Rival
 from c3r_jax.training.arrays import Rows, train_on_arrays
 from c3r_jax.training.method import Method
@@ -111,6 +112,7 @@ def train_run(
 @functools.lru_cache(maxsize=32)
 def run_of(structure: Structure) -> Callable[..., Any]:
     """:func:`train_run` of a structure, compiled once per shape of its arrays."""
+    make_room()
     return jax.jit(functools.partial(train_run, structure))
 
 

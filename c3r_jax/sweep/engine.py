@@ -19,6 +19,7 @@ from c3r_jax.estimator.compiled import Structure, model_of, train_run
 from c3r_jax.evaluation.branches import both_worlds
 from c3r_jax.evaluation.structural import NOISE_SD, noisy
 from c3r_jax.models.twin import ROUTES, apply
+from c3r_jax.programs import make_room
 from c3r_jax.sweep.grid import Cell, SweepRun, structure, weights, world_of
 from c3r_jax.training.arrays import Rows, batch_plan
 from c3r_jax.training.workdir import write_text
@@ -132,6 +133,7 @@ def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def compiled_chunk(made: Structure) -> Callable[..., Any]:
     """(data by seed, seed index, seed, weights, learning rate, weight decay) -> figures, mapped over runs."""
+    make_room()
 
     def one(data: Data, index: Any, seed: Any, own: Any, learning_rate: Any, weight_decay: Any) -> dict[str, Any]:
         mine = jax.tree.map(lambda x: x[index], data)

@@ -15,6 +15,7 @@ from c3r_jax.keyed import Keyed
 from c3r_jax.models.build import build_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.parallel.strategy import Strategy, build_strategy
+from c3r_jax.programs import make_room
 from c3r_jax.training.frozen import split_frozen
 from c3r_jax.training.guard import guarded
 from c3r_jax.training.method import Method
@@ -68,6 +69,7 @@ def compiled_for(
       vocab_size: of the tokeniser.
       method: what the loss is made of.
     """
+    make_room()
     config = settings.value
     model = build_model(
         config.model,

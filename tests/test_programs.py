@@ -1,0 +1,72 @@
+import json
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from c3r_jax import C3RClassifier, programs
+from c3r_jax.data.structural import StructuralModel
+from c3r_jax.estimator.compiled import run_of
+from c3r_jax.sweep.engine import compiled_chunk
+from c3r_jax.sweep.grid import SweepRun, read_cells, structure
+from c3r_jax.training.compiled import compiled_for
+from c3r_jax.training.experiment import build_experiment
+from c3r_jax.training.loop import fit
+from configs.sweeps import base
+
+
+def test_programs_of_many_settings_are_forgotten_and_compiled_again_to_the_same_numbers(small_config, tmp_path):
+    small_config.train.steps = small_config.train.eval_every = 2
+    small_config.optimizer.warmup_steps = 1
+    losses, counts = [], []
+    for i, width in enumerate((4, 6, 4)):
+        small_config.model.dim = width
+        fit(small_config, tmp_path / str(i))
+        lines = (tmp_path / str(i) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["values"]["loss"] for line in lines if '"train"' in line])
+        counts.append(programs.mappings())
+        if i == 1:
+            assert programs.make_room(share=0.0)
+    assert losses[0] == losses[2] != losses[1]
+    assert counts[1] - counts[0] > 500  # what one more setting takes
+    assert counts[2] < counts[1]
+
+
+@pytest.mark.parametrize("build", ["experiment", "estimator", "study"])
+def test_room_is_made_before_a_new_setting_is_built(build, small_config, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: calls.append(1))
+    monkeypatch.setattr(programs.make_room, "__defaults__", (0.0,))
+    for function in (compiled_for, run_of, compiled_chunk):
+        function.cache_clear()
+    if build == "experiment":
+        build_experiment(small_config), build_experiment(small_config)
+    elif build == "study":
+        study = base.get_config()
+        study.cells = ConfigDict({"plain": {"regularised": False}})
+        made = structure(study, read_cells(study)[0], SweepRun("anticausal", "plain", (), 0))
+        assert compiled_chunk(made) is compiled_chunk(made)
+    else:
+        sample = StructuralModel("confounded").sample(64, seed=0)
+        for seed in (0, 1):
+            C3RClassifier(dim=4, hidden=(4,), steps=2, seed=seed, validation_fraction=0.0).fit(
+                sample.inputs, sample.labels
+            )
+    assert calls == [1]  # a setting that is known is not new
+
+
+def test_fewer_mappings_than_the_share_and_other_systems_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "clear_caches", lambda: pytest.fail("nothing was to be forgotten"))
+    monkeypatch.setattr(programs, "MOST", tmp_path / "most")
+    (tmp_path / "most").write_text("1000\n")
+    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
+    (tmp_path / "maps").write_text("a\n" * 400)
+    assert programs.mappings() == 400 and not programs.make_room()
+    monkeypatch.setattr(programs, "MOST", tmp_path / "none")
+    monkeypatch.setattr(programs, "MAPS", tmp_path / "none")
+    assert programs.mappings() == 0 and not programs.make_room()
+    monkeypatch.setattr(programs, "MOST", tmp_path / "most")
+    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
+    (tmp_path / "maps").write_text("a\n" * 401)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    assert programs.make_room()
