@@ -110,10 +110,12 @@ def main() -> None:
     parser.add_argument("--config", default="emoji", help="name of a file in configs/ (default emoji)")
     parser.add_argument("--methods", nargs="+", default=["dropout", "c3r_dropout"], choices=list(METHODS))
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
+    parser.add_argument("--image-size", type=int, help="pixels of a picture's side (default: as configured)")
     arguments = parser.parse_args()
     if not 3 <= arguments.folds <= 20:
         parser.error(f"--folds is {arguments.folds}: expected 3 to 20, one to test, one to validate, the rest to train")
     base = importlib.import_module(f"configs.{arguments.config}").get_config()
+    base.data.image_size = arguments.image_size or base.data.image_size
     fold_of = folds(arguments.folds)
     right: dict[str, list[np.ndarray]] = {}
     accuracies: dict[str, list[tuple[float, float, int]]] = {name: [] for name in arguments.methods}
