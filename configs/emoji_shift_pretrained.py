@@ -14,5 +14,5 @@ from configs import emoji_pretrained, emoji_shift
 def get_config() -> ConfigDict:
     """Returns the configuration; weights are looked for in the folder ``weights``."""
     config = emoji_shift.with_cues(emoji_pretrained.get_config())
-    config.data.image_size = 128  # a third of the work; the cue's patch grows with the picture
+    config.data.image_size = 128  # a third of the work of 224
     return config

@@ -19,5 +19,6 @@ def get_config() -> ConfigDict:
     config.data.name, config.data.keep = scratch.data.name, scratch.data.keep
     config.model.sequence = scratch.model.sequence
     config.eval.protocols = scratch.eval.protocols
+    config.data.image_size = 128  # a third of the work of 224
     config.train.steps, config.train.eval_every = 250, 50
     return config
