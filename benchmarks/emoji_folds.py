@@ -115,7 +115,8 @@ def main() -> None:
     if not 3 <= arguments.folds <= 20:
         parser.error(f"--folds is {arguments.folds}: expected 3 to 20, one to test, one to validate, the rest to train")
     base = importlib.import_module(f"configs.{arguments.config}").get_config()
-    base.data.image_size = arguments.image_size or base.data.image_size
+    if arguments.image_size is not None:
+        base.data.image_size = arguments.image_size
     fold_of = folds(arguments.folds)
     right: dict[str, list[np.ndarray]] = {}
     accuracies: dict[str, list[tuple[float, float, int]]] = {name: [] for name in arguments.methods}

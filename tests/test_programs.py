@@ -1,3 +1,5 @@
+"""Compiled programs are forgotten before a process runs out of memory mappings, and nothing else changes."""
+
 import json
 
 import jax
@@ -49,24 +51,20 @@ def test_room_is_made_before_a_new_setting_is_built(build, small_config, monkeyp
     else:
         sample = StructuralModel("confounded").sample(64, seed=0)
         for seed in (0, 1):
-            C3RClassifier(dim=4, hidden=(4,), steps=2, seed=seed, validation_fraction=0.0).fit(
-                sample.inputs, sample.labels
-            )
+            model = C3RClassifier(dim=4, hidden=(4,), steps=2, seed=seed, validation_fraction=0.0)
+            model.fit(sample.inputs, sample.labels)
     assert calls == [1]  # a setting that is known is not new
 
 
-def test_fewer_mappings_than_the_share_and_other_systems_are_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "clear_caches", lambda: pytest.fail("nothing was to be forgotten"))
-    monkeypatch.setattr(programs, "MOST", tmp_path / "most")
-    (tmp_path / "most").write_text("1000\n")
-    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
-    (tmp_path / "maps").write_text("a\n" * 400)
-    assert programs.mappings() == 400 and not programs.make_room()
-    monkeypatch.setattr(programs, "MOST", tmp_path / "none")
-    monkeypatch.setattr(programs, "MAPS", tmp_path / "none")
-    assert programs.mappings() == 0 and not programs.make_room()
-    monkeypatch.setattr(programs, "MOST", tmp_path / "most")
-    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
-    (tmp_path / "maps").write_text("a\n" * 401)
-    monkeypatch.setattr(jax, "clear_caches", lambda: None)
-    assert programs.make_room()
+@pytest.mark.parametrize(
+    ("taken", "most", "forgotten"), [(400, 1000, False), (401, 1000, True), (401, None, False), (None, 1000, False)]
+)
+def test_programs_are_forgotten_beyond_the_share_where_the_system_tells(taken, most, forgotten, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: calls.append(1))
+    for name, text in (("MAPS", taken and "a\n" * taken), ("MOST", most and f"{most}\n")):
+        monkeypatch.setattr(programs, name, tmp_path / name)
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert programs.mappings() == (taken or 0)
+    assert programs.make_room() is forgotten and calls == [1] * forgotten
