@@ -61,10 +61,7 @@ def evaluate(
         "schema": 1,
         **score(experiment, params, conditions),
         "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in VERSIONS},
-        },
+        "versions": _versions(),
         "config": json.loads(config.to_json()),
         "command": command,
     }
@@ -83,6 +80,30 @@ def evaluate(
     results = _finite(results)
     write_text(out / RESULTS, json.dumps(results, indent=1))
     return results
+
+
+def evaluated(workdir: str | os.PathLike[str], step: int, split: str | None = None) -> dict[str, Any]:
+    """What :func:`evaluate` wrote, if that is of this checkpoint and these versions of libraries; else evaluates.
+
+    Args:
+      workdir: a directory made by training.
+      step: of its best checkpoint.
+      split: as for :func:`evaluate`.
+
+    Raises:
+      WorkdirError, CheckpointError, DataError, ConfigError: of :func:`evaluate`.
+    """
+    try:
+        found = json.loads((results_folder(workdir, split, None) / RESULTS).read_text(encoding="utf-8"))
+        if found["checkpoint"]["step"] == step and found["versions"] == _versions():
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # there are none, or they are damaged: either way they are written anew
+    return evaluate(workdir, split=split)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in VERSIONS}}
 
 
 def _baseline(

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import ConfigError
-from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.evaluate import evaluated
 from c3r_jax.models.twin import ROUTES
 from c3r_jax.rivals.settings import BY_ENVIRONMENT
 from c3r_jax.sweep.grid import Cell, SweepRun
@@ -66,7 +66,7 @@ def experiment_config(config: ConfigDict, cell: Cell, run: SweepRun) -> ConfigDi
 def run_experiments(
     config: ConfigDict, cells: Sequence[Cell], workdir: pathlib.Path, on_done: Callable[[int], None] | None = None
 ) -> list[dict[str, Any]]:
-    """Trains and evaluates every cell that :func:`trained_cells` keeps; finished runs are not trained again.
+    """Trains and evaluates every cell that :func:`trained_cells` keeps, but for what is done already.
 
     Args:
       config: the sweep's configuration.
@@ -93,11 +93,11 @@ def _record(run: SweepRun, config: ConfigDict, place: pathlib.Path) -> dict[str,
     trained = fit(config, place)
     if trained.interrupted:
         leave_as_asked()
-    results = evaluate(place)
+    results = evaluated(place, trained.best_step)
     tests: dict[str, dict[str, float]] = {route: {"validation": trained.best} for route in ROUTES}
     found = [(results, "")]
     if SHIFTED in SOURCES.get(config.data.name, (None, ()))[1]:
-        found.append((evaluate(place, split=SHIFTED), f", {SHIFTED}"))
+        found.append((evaluated(place, trained.best_step, SHIFTED), f", {SHIFTED}"))
     for scored, suffix in found:
         for condition in scored["conditions"]:
             for route in ROUTES:

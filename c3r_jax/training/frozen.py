@@ -5,6 +5,7 @@ cost a step nothing but their place. They stay in the state, so that a checkpoin
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -167,14 +168,34 @@ def cached_batches(
     digest.update(repr(parts).encode())
     if split == "train" and (config.data.train_missing or config.data.train_misaligned):
         digest.update(repr(config.seed).encode())  # which decides what is taken away
-    for value in jax.tree.leaves(experiment.devices.host(split_frozen(params, experiment.model)[1])):
-        digest.update(np.asarray(value).tobytes())
+    digest.update(_digest(experiment, split_frozen(params, experiment.model)[1]))
     key = digest.hexdigest()
     if key not in _kept:
         while len(_kept) >= KEPT_SPLITS:
             _kept.pop(next(iter(_kept)))
         _kept[key] = list(_encoded(experiment, params, batches()))
     return _kept[key]
+
+
+class _Digest:
+    """SHA-256 of frozen weights. Those asked for last, as by all conditions of a report, are not hashed again."""
+
+    def __init__(self):
+        self._arrays: list[weakref.ref[Any]] = []
+        self._value = b""
+
+    def __call__(self, experiment: "Experiment", weights: Any) -> bytes:
+        arrays = jax.tree.leaves(weights)
+        same = len(arrays) == len(self._arrays) and all(x is own() for x, own in zip(arrays, self._arrays, strict=True))
+        if not same:
+            digest = hashlib.sha256()
+            for value in jax.tree.leaves(experiment.devices.host(weights)):
+                digest.update(np.asarray(value).tobytes())
+            self._arrays, self._value = [weakref.ref(x) for x in arrays], digest.digest()
+        return self._value
+
+
+_digest = _Digest()
 
 
 def _encoded(experiment: "Experiment", params: Any, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:

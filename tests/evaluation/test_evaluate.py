@@ -14,7 +14,7 @@ from c3r_jax.data import Condition
 from c3r_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from c3r_jax.evaluation import evaluate as module
 from c3r_jax.evaluation import trained
-from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.evaluate import evaluate, evaluated
 from c3r_jax.training.experiment import encode_split, without_encoders
 from c3r_jax.training.loop import fit
 
@@ -53,6 +53,24 @@ def test_results_hold_everything(finished, monkeypatch):
     assert risk["intervals"]["necessity"][0] <= risk["necessity"] <= risk["intervals"]["necessity"][1]
     assert set(results["first_stage"]) == {"image", "text"}
     assert sum(results["reliability"]["representation"]["count"]) == results["num_examples"]
+
+
+def test_results_of_the_same_checkpoint_are_not_made_twice(small_config, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    step = fit(small_config, run).best_step
+    made = evaluated(run, step)
+    assert made["checkpoint"]["step"] == step and made == json.loads((run / "results.json").read_text())
+    asked = []
+    monkeypatch.setattr(module, "evaluate", lambda workdir, split: asked.append(split) or {})
+    assert evaluated(run, step) == made and asked == []
+    assert evaluated(run, step, "train") == {} and asked == ["train"]  # that split has none yet
+    for changed in ({"checkpoint": {"step": step + 1}}, {"versions": {**made["versions"], "jax": "0.1"}}):
+        (run / "results.json").write_text(json.dumps({**made, **changed}))
+        assert evaluated(run, step) == {}
+    for damaged in ("", "[]", "{}"):
+        (run / "results.json").write_text(damaged)
+        assert evaluated(run, step) == {}
+    assert asked[1:] == [None] * 5
 
 
 def test_evaluation_repeats_and_ignores_the_batch_size(finished, small_config, monkeypatch):

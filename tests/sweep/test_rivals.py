@@ -96,7 +96,8 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     chosen = [cell for cell in read_cells(config) if cell.name in ("IRM", "mixup + C3R", "modality dropout")]
     fitted = []
 
-    def evaluated(place, split=None):
+    def evaluated(place, step, split=None):
+        assert step == 15
         value = 0.3 if split == "shift" else 0.6
         rows = [
             {"name": name, "group": group, "routes": {route: {"accuracy": value} for route in ROUTES}}
@@ -105,10 +106,10 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
         return {"conditions": rows, "risk": {"total": 0.5}}
 
     class Result:
-        best, interrupted = 0.7, False
+        best, best_step, interrupted = 0.7, 15, False
 
     monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
-    monkeypatch.setattr(trained, "evaluate", evaluated)
+    monkeypatch.setattr(trained, "evaluated", evaluated)
     records = trained.run_experiments(config, chosen, tmp_path)
     assert [r["label"] for r in records] == ["modality dropout", "mixup + C3R strength=0.4"]  # IRM needs environments
     (dropout, _), (mixup, place) = fitted
@@ -121,7 +122,7 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     config.experiments.tuned = True
     assert len(trained.experiment_runs(config, chosen[1], "emoji_shift")) == 3
     monkeypatch.setattr(Result, "interrupted", True)
-    monkeypatch.setattr(trained, "evaluate", lambda *a, **k: pytest.fail("a run that was asked to stop has no results"))
+    monkeypatch.setattr(trained, "evaluated", lambda *_: pytest.fail("a run that was asked to stop has no results"))
     with pytest.raises(SystemExit, match="0"):
         trained.run_experiments(config, chosen, tmp_path)
     config.experiments.names = ("nothing",)

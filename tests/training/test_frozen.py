@@ -16,7 +16,7 @@ from c3r_jax.interop import to_tensors, write_tensors
 from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
 from c3r_jax.parallel.sharded import partition
 from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import build_experiment, encode_split
+from c3r_jax.training.experiment import build_experiment, encode_split, encoded_batches
 from c3r_jax.training.frozen import VectorTable, check_pretrained, joined, split_frozen
 from c3r_jax.training.loop import fit
 from c3r_jax.training.optimizer import build_optimizer
@@ -92,6 +92,20 @@ def test_a_run_with_a_frozen_encoder(config, published, tmp_path):
     written["model"]["text"]["weights"] = written["data"]["tokenizer"] = "gone.json"
     (tmp_path / "run" / "config.json").write_text(json.dumps(written))
     assert evaluate(tmp_path / "run")["method"] == "plain"
+
+
+def test_vectors_are_kept_per_weights_which_are_hashed_once(config, monkeypatch):
+    experiment = build_experiment(config)
+    params = experiment.devices.init(experiment.state_maker()).params
+    hashed = []
+    host = experiment.devices.host
+    monkeypatch.setattr(type(experiment.devices), "host", lambda self, tree: hashed.append(tree) or host(tree))
+    first, again = (encoded_batches(experiment, params, "test") for _ in range(2))
+    assert first is again and len(hashed) == 1
+    other = jax.tree.map(lambda x: x + 0.1, params)
+    moved = encoded_batches(experiment, other, "test")
+    assert len(hashed) == 2 and not np.allclose(moved[0]["inputs"]["text"], first[0]["inputs"]["text"])
+    assert encoded_batches(experiment, params, "test") is first  # equal weights, hashed anew
 
 
 def test_missing_weights_are_told_with_the_package_that_has_them(config, published, tmp_path):
