@@ -23,7 +23,7 @@ help:
 	@echo "make bench   set up, then every benchmarks/*.py, figures in runs/benchmarks"
 	@echo "make docs    set up, then the documentation as a site in build/site, with every link checked"
 	@echo "make browser set up, then reports in a Chromium or Chrome: phone, dark, print; screenshots in runs/browser"
-	@echo "make coverage  the share of core, training and evaluation that their own tests run, at least 90 %"
+	@echo "make coverage  the share of core, steps, experiments, training and evaluation that their own tests run, at least 90 %"
 	@echo "make dist    set up, then the wheel and the source archive in dist/, checked and tried from another directory"
 	@echo "make clean   delete .venv and the caches (runs/ is kept)"
 	@echo "Choose an interpreter with: make PYTHON=python3.12 demo"
@@ -71,7 +71,7 @@ docs: venv-docs
 browser: venv-dev venv-browser
 	$(RUN) -m tests.browser
 
-COVERED := core training evaluation
+COVERED := core step experiments training evaluation
 coverage: venv-dev
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest -q $(foreach part,$(COVERED),tests/$(part) c3r_jax/$(part))

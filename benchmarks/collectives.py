@@ -22,15 +22,16 @@ import jax
 import numpy as np
 import optax
 
-from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.models.encoders import FeatureEncoder
-from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.methods.method import Method
+from c3r_jax.models.encoders.features import FeatureEncoder
+from c3r_jax.models.fusion.representations import MaskedMean
 from c3r_jax.models.twin import TwinNetwork
 from c3r_jax.parallel.program import Program, inspect
 from c3r_jax.parallel.replicated import Replicated
 from c3r_jax.parallel.sharded import Sharded
-from c3r_jax.training.method import Method
-from c3r_jax.training.step import init_state, train_step
+from c3r_jax.step.state import init_state
+from c3r_jax.step.train_step import train_step
 
 DIM, FEATURES, CLASSES = 16, 24, 10
 STRATEGIES = {"pmap": Replicated, "mesh": lambda: Sharded(2, 1, 0)}

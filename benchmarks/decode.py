@@ -1,8 +1,9 @@
-"""Decoding, scaling and cropping on one core: this project's path against a plain Pillow loop that does the same.
+"""Decoding, scaling and cropping on one core: this project's path compared with a plain Pillow loop that does the same.
 
-Both turn an encoded photograph into the 224 x 224 that a model sees: the shorter side to 256, the centre cut out. The
-plain loop decodes, converts, resizes and crops in four calls, as most loaders do; both resize with the antialiased
-bilinear filter. The two alternate in one process, in its processor time, and the ratio is the median over repeats.
+Both turn an encoded photograph into the 224 x 224 pixels that a model sees: the shorter side scaled to 256, then a
+central crop. The plain loop decodes, converts, resizes and crops in four calls, as most loaders do; both resize with
+the antialiased bilinear filter. The two alternate in one process, in its processor time, and the ratio is the median
+over repeats.
 
     python benchmarks/decode.py --json decode.json
 """
@@ -21,8 +22,8 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # the package need not be installed
 
-from c3r_jax.data.crops import crop
-from c3r_jax.data.decode import decode_image
+from c3r_jax.data.batches.crops import crop
+from c3r_jax.data.media.image import decode_image
 
 RESIZE, SIZE = 256, 224
 CASES = (("jpeg", 480, 320), ("jpeg", 1080, 720), ("jpeg", 2160, 1440), ("png", 480, 320))  # web, screen, camera

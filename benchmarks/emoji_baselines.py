@@ -1,7 +1,7 @@
 """Logistic regression on the emoji set's fixed split: the figures a neural model must beat.
 
 Run ``python benchmarks/emoji_baselines.py --json OUT.json`` (about three minutes on two cores). Every choice
-(resolution, scale, penalty, words or letters) is made on the validation split; what is chosen is scored once on test.
+(resolution, scale, penalty, words or letters) is made on the validation split; the best model is scored once on test.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.emoji import SPLITS, EmojiSource, load_emoji
+from c3r_jax.data.sets.emoji import SPLITS, EmojiSource, load_emoji
 
 IMAGE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1)
 TEXT_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)

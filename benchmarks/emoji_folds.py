@@ -3,7 +3,7 @@
 Run ``python benchmarks/emoji_folds.py --json OUT.json`` (about fifteen minutes on two cores). A test split of 380 has a
 standard error of 2.3 points; 1,906 test examples have 1.0, and the paired difference less. Each fold is the test split
 once, the next one the validation split, on which both sides make all their choices. Settings: configs/emoji.py; with
-``--config=emoji_pretrained`` those of that file, which needs published weights: both sides then have frozen vectors. Of
+``--config=emoji_pretrained`` those of that file, which needs published weights: both sides then use frozen vectors. Of
 five folds three train; ``--folds=10`` trains on eight tenths.
 """
 
@@ -23,11 +23,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.emoji import SPLITS, load_emoji, read_index, write_subset
-from c3r_jax.demo import METHODS, configured
+from c3r_jax.commands.demo import METHODS, configured
+from c3r_jax.data.sets.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.evaluation.trained import open_run, restore_best
-from c3r_jax.training.experiment import encoded_batches
+from c3r_jax.experiments.encode import encoded_batches
+from c3r_jax.experiments.open import open_run, restore_best
 from c3r_jax.training.loop import fit
 
 VECTOR_PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

@@ -1,4 +1,4 @@
-"""Emoji with planted cues: every method where the cues hold, where they are turned, and where there are none.
+"""Emoji with planted cues: every method where the cues hold, where they are reversed, and where there are none.
 
 Run ``python benchmarks/emoji_shift.py --json OUT.json`` (about ten minutes on two cores). Settings:
 configs/emoji_shift.py; with ``--config=emoji_shift_pretrained`` those of that file, which needs published weights.
@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.planted import SHIFT_SPLITS
-from c3r_jax.demo import METHODS, configured
+from c3r_jax.commands.demo import METHODS, configured
+from c3r_jax.data.sets.emoji_shift import SHIFT_SPLITS
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.models.twin import ROUTES
-from c3r_jax.sweep.report import bootstrap_interval
+from c3r_jax.metrics.intervals import bootstrap_interval
+from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.training.loop import fit
 from configs import emoji_shift, emoji_shift_pretrained
 

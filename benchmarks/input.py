@@ -1,12 +1,12 @@
-"""Whether the devices wait for their input: what the pipeline of the demo delivers, against what its step consumes.
+"""Whether the devices wait for input: what the demo's pipeline delivers, compared with what its step consumes.
 
 python benchmarks/input.py --json OUT.json
 
-The pipeline alone (Grain, augmentation, tokens) and the compiled step alone are timed in turns in one process; then
-training runs as in the loop, which asks for a batch while the step before runs: ``next_share`` is the share of its time
-spent in ``next(iterator)``, ``wait_share`` what of it the devices had no step to run. The same pipeline then reads
-ArrayRecord shards with eight copies of the set, 72 batches an epoch where two are held ready, and its process's
-resident memory is noted after each epoch.
+The pipeline alone (Grain, augmentation, tokens) and the compiled step alone are timed alternately in one process. Then
+training runs as in the loop, which requests a batch while the previous step runs: ``next_share`` is the share of time
+spent in ``next(iterator)``, ``wait_share`` the part of it in which the devices had no step to run. The same pipeline
+then reads ArrayRecord shards with eight copies of the data set (72 batches an epoch, two prefetched), and the resident
+memory of its process is recorded after each epoch.
 """
 
 import argparse
@@ -22,10 +22,10 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.emoji import load_emoji
-from c3r_jax.data.records import write_records
-from c3r_jax.training.experiment import Experiment, build_experiment
-from c3r_jax.training.step import step_columns
+from c3r_jax.data.sets.emoji import load_emoji
+from c3r_jax.data.sets.records import write_records
+from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.step.train_step import step_columns
 from configs.emoji import get_config
 
 

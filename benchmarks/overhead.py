@@ -1,8 +1,8 @@
-"""C3R over plain pretraining at its real size, read from compiled programs: ViT-B/16 and BERT-base on eight devices.
+"""C3R and plain pretraining at full size, read from compiled programs: ViT-B/16 and BERT-base on eight devices.
 
 python benchmarks/overhead.py --json OUT.json
 
-Nothing is run: operations, memory and what devices send each other of one step, batch 1,024, both ways contrastive.
+Nothing is run: operations, memory and communication of one contrastive step, batch 1,024, with and without C3R.
 How long C3R takes is measured where a step fits this machine: benchmarks/step.py.
 """
 
@@ -18,8 +18,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 
+from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.training.dry_run import compile_step
-from c3r_jax.training.experiment import build_experiment
 from configs.pretrain_vitb_bertb import get_config
 
 

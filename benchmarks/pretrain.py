@@ -1,4 +1,4 @@
-"""Contrastive pretraining on emoji, plain and with C3R: retrieval, classes by phrases, linear probes, on test.
+"""Contrastive pretraining on emoji, plain and with C3R: retrieval, zero-shot classes, linear probes, on test.
 
 Run ``python benchmarks/pretrain.py --json OUT.json`` (about eight minutes on two cores). Settings:
 configs/pretrain_emoji.py; checkpoints and probe penalties are chosen on validation.

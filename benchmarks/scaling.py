@@ -1,9 +1,9 @@
-"""How C3R's own cost grows: the loss and its gradient on given features, against batch, width, modalities and classes.
+"""How C3R's own cost grows: the loss and its gradient on given features, by batch, width, modalities and classes.
 
 python benchmarks/scaling.py --json OUT.json
 
 One quantity is doubled at a time from batch 512, width 32, two modalities, ten classes; times are medians of
-alternating runs, and ``exponent`` is log2 of the last doubling: 1 is linear. Operations come from the program.
+alternating runs, and ``exponent`` is log2 of the last doubling: 1 is linear. Operations come from the compiled program.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What C3R costs: one training step of the demo model, with C3R over without, same encoders.
+"""What C3R costs: one training step of the demo model with C3R relative to one without, with the same encoders.
 
 python benchmarks/step.py --json OUT.json
 
 FLOPs come from the compiled programs (``cost_analysis``), peak memory from their buffers (``memory_analysis``), times
-from alternating runs of both in one process: their ratio holds where the machine's speed drifts.
+from alternating runs of both in one process: their ratio stays valid if the machine's speed drifts.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import step_columns, train_step
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.step.train_step import step_columns, train_step
 from configs.emoji import get_config
 
 

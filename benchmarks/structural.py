@@ -1,4 +1,4 @@
-"""Structural models: plain training, modality dropout, the post-hoc instrument and C3R, where the truth is known.
+"""Structural models: plain training, modality dropout, the post-hoc instrument and C3R, where the true cause is known.
 
 Run ``python benchmarks/structural.py --json OUT.json`` (about ten minutes on two cores). One setting for all models,
 chosen without shifted data: the estimator's defaults. Every figure is a mean over seeds of fresh data, with its sd.
@@ -17,8 +17,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax import C3RClassifier
-from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.evaluation.structural import causal_report
 
 CASES: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""One compiled, vmapped program against the same runs one after another, and the time per run as their number grows.
+"""One compiled, vmapped program compared with the same runs one after another; time per run as their number grows.
 
 Run ``python benchmarks/sweep.py --json OUT.json`` (about five minutes on two cores). Both sides are compiled before the
 clock starts, run in one process on the same data, and take turns; figures are medians. Model and batch are those of the
@@ -21,9 +21,10 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.estimator.compiled import train_run
+from c3r_jax.step.in_memory import train_run
 from c3r_jax.sweep.engine import compiled_chunk, devices_for, evaluate_run, make_data, over_devices
-from c3r_jax.sweep.grid import Cell, SweepRun, read_cells, structure, weights
+from c3r_jax.sweep.grid import Cell, SweepRun, read_cells, run_structure, run_weights
+from c3r_jax.sweep.settings import SweepSettings, read_sweep
 from configs.sweeps.base import get_config
 
 COUNTS = (1, 4, 16, 64, 256)
@@ -47,23 +48,24 @@ def main() -> None:
     config.train.steps = arguments.steps
     config.data.num_eval = 500
     config.cells = ConfigDict({"c3r": {}})
-    cell = read_cells(config)[0]
+    settings = read_sweep(config)
+    cell = read_cells(settings)[0]
     figures: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "steps": arguments.steps,
     }
-    figures |= compare(config, cell, arguments.repeats)
+    figures |= compare(settings, cell, arguments.repeats)
     print(json.dumps(figures, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def compare(config: ConfigDict, cell: Cell, repeats: int) -> dict[str, Any]:
+def compare(settings: SweepSettings, cell: Cell, repeats: int) -> dict[str, Any]:
     """Times both ways; one after another is timed on 16 runs."""
     run = SweepRun("confounded", cell.name, (), 0)
-    made, data = structure(config, cell, run), make_data(config, run)
-    own, rates = weights(cell, run), (config.train.learning_rate, config.train.weight_decay)
+    made, data = run_structure(settings, cell, run), make_data(settings, run)
+    own, rates = run_weights(cell, run), (settings.train.learning_rate, settings.train.weight_decay)
     train, judge = jax.jit(functools.partial(train_run, made)), jax.jit(functools.partial(evaluate_run, made))
     one_seed = jax.tree.map(lambda x: x[None], data)
 

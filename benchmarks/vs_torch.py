@@ -2,8 +2,8 @@
 
 python benchmarks/vs_torch.py --json OUT.json
 
-Needs PyTorch. Plain and C3R steps with AdamW in float32, everything present; the sides take turns in one process with
-equal numbers of threads, and figures are medians of the ratios within a turn, with quartiles. Models: an MLP of two
+Needs PyTorch. Plain and C3R steps with AdamW in float32, all modalities present; the two alternate in one process with
+equal numbers of threads, and figures are medians of the ratios within a round, with quartiles. Models: an MLP of two
 modalities (24-64-16), image and text transformers of the demo's size, and two layers of ViT-B and BERT-base width. A
 sweep of 64 runs of the MLP is one compiled program here and 64 loops there; it is timed on fewer steps.
 """
@@ -65,11 +65,14 @@ def jax_step(size: Size, regularised: bool) -> Callable[[], float]:
     import optax
 
     from c3r_jax import C3RConfig
-    from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
-    from c3r_jax.models.fusion import MaskedMean
+    from c3r_jax.methods.method import Method
+    from c3r_jax.models.encoders.features import FeatureEncoder
+    from c3r_jax.models.encoders.image import ImageEncoder
+    from c3r_jax.models.encoders.text import TextEncoder
+    from c3r_jax.models.fusion.representations import MaskedMean
     from c3r_jax.models.twin import TwinNetwork
-    from c3r_jax.training.method import Method
-    from c3r_jax.training.step import init_state, train_step
+    from c3r_jax.step.state import init_state
+    from c3r_jax.step.train_step import train_step
 
     config = C3RConfig() if regularised else C3RConfig(instrument="none")
     if size.patch:
@@ -176,8 +179,7 @@ def sweep(runs: int, steps: int, repeats: int) -> dict[str, float]:
     import numpy as np
 
     from c3r_jax import C3RConfig
-    from c3r_jax.estimator.compiled import Structure, structure_of, train_run, weights_of
-    from c3r_jax.training.arrays import Rows, batch_plan
+    from c3r_jax.step.in_memory import Rows, Structure, batch_plan, structure_of, train_run, weights_of
 
     size = SIZES["mlp"]
     inputs, labels = make_batch(size._replace(batch=2048))

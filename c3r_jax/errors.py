@@ -1,8 +1,8 @@
-"""The errors a user can meet: each message names the value, what was expected and how to mend it."""
+"""The errors a user can meet: each message names the value, what was expected and how to fix it."""
 
 
 class C3RError(Exception):
-    """Base of all errors that c3r_jax raises on purpose outside plain argument checks (those are ``ValueError``)."""
+    """Base of all errors that c3r_jax raises on purpose, except plain argument checks (those are ``ValueError``)."""
 
 
 class ConfigError(C3RError, ValueError):
@@ -22,4 +22,4 @@ class CheckpointError(C3RError, RuntimeError):
 
 
 class NonFiniteError(C3RError, FloatingPointError):
-    """A loss term or gradient is NaN or infinite; the last good checkpoint is kept."""
+    """A loss term or gradient is NaN or infinite; the last good checkpoint is still there."""

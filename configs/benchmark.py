@@ -1,8 +1,8 @@
-"""What the configurations of benchmarks that people have on disk share; see ``docs/data.md`` for how to prepare them.
+"""Shared settings of the benchmarks that users have on disk; see ``docs/data.md`` for how to prepare them.
 
-Batch sizes, optimisers, schedules, patience and image sizes are those of the authors' public code where it tells them.
-None of these benchmarks could be had for this project, so nothing was tuned on them, and no score is claimed: the
-configurations are tested on small made files of the same layout.
+Batch sizes, optimisers, schedules, patience and image sizes follow the authors' public code where it states them.
+None of these benchmarks was available to this project, so nothing was tuned on them, and no score is claimed: the
+configurations are tested on small synthetic files of the same layout.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""BraTS 2020: four kinds of magnetic resonance images, a tumour segmented voxel by voxel; Dice by subset of them.
+"""BraTS 2020: four kinds of magnetic resonance images, a tumour segmented voxel by voxel; Dice by modality subset.
 
 python -m c3r_jax.data.prepare brats2020 --source DIR --out data
 python train.py --config=configs/brats.py --workdir=runs/brats

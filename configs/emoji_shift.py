@@ -1,4 +1,4 @@
-"""Emoji with planted cues: a coloured corner and a word that agree with the label in training, and not under shift.
+"""Emoji with planted cues: a coloured corner and a word that agree with the label in training but not under shift.
 
 python train.py --config=configs/emoji_shift.py --workdir=runs/emoji_shift
 python eval.py --workdir=runs/emoji_shift --split=shift

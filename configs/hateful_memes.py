@@ -1,4 +1,4 @@
-"""Hateful Memes: pictures with text on them, hateful or not; chosen and reported by AUROC.
+"""Hateful Memes: pictures with text on them, hateful or not; selected and reported by AUROC.
 
 python -m c3r_jax.data.prepare hateful_memes --source DIR --out data
 python train.py --config=configs/hateful_memes.py --workdir=runs/hateful_memes

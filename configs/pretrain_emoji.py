@@ -3,7 +3,7 @@
 python train.py --config=configs/pretrain_emoji.py --workdir=runs/pretrain_emoji
 python eval.py --workdir=runs/pretrain_emoji
 
-Evaluation: retrieval, classes named by phrases (zero-shot), and logistic regression on the frozen representations.
+Evaluation: retrieval, zero-shot classification by phrases, and logistic regression on the frozen representations.
 docs/results.md has the table.
 """
 

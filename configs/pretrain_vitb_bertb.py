@@ -1,9 +1,9 @@
-"""Contrastive pretraining at its real size: ViT-B/16 and BERT-base, batch 4,096, bfloat16, state split over 8 devices.
+"""Contrastive pretraining at full size: ViT-B/16 and BERT-base, batch 4,096, bfloat16, state split over 8 devices.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=32 JAX_PLATFORMS=cpu \
   python train.py --config=configs/pretrain_vitb_bertb.py --workdir=runs/paper --dry_run
 
-compiles its step for 32 devices that need not be there. The embedded emoji set stands in for a corpus of that size.
+compiles the step for 32 devices that need not exist. The embedded emoji set stands in for a corpus of that size.
 """
 
 from ml_collections import ConfigDict

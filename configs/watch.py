@@ -1,8 +1,8 @@
-"""Watch: seven exercises by the accelerometer and gyroscope of a smartwatch, two people for validation, two for test.
+"""Watch: seven exercises, a smartwatch's accelerometer and gyroscope; two people for validation, two for test.
 
 python -m c3r_jax.demo --config=configs/watch.py --config.data.path=DIR --seeds 5 --workdir runs/watch
 
-docs/real_sets.md says how DIR is prepared, how these settings were chosen, and what came out.
+docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""C3R added to an Equinox model, which stays as it is (pip install equinox): python examples/equinox_model.py"""
+"""C3R added to an Equinox model that is otherwise unchanged (pip install equinox): python examples/equinox_model.py"""
 
 import equinox as eqx
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 import c3r_jax
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 
 world = StructuralModel("anticausal")  # each modality has a cue that follows the label in training, and not under shift
 train, shifted = world.sample(2000, seed=0), world.sample(2000, seed=1, regime="shift")

@@ -1,4 +1,4 @@
-"""C3R added to a Flax Linen model, which stays as it is: python examples/linen.py"""
+"""C3R added to a Flax Linen model that is otherwise unchanged: python examples/linen.py"""
 
 import functools
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import c3r_jax
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 
 world = StructuralModel("anticausal")  # each modality has a cue that follows the label in training, and not under shift
 train, shifted = world.sample(2000, seed=0), world.sample(2000, seed=1, regime="shift")

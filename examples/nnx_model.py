@@ -1,4 +1,4 @@
-"""C3R added to a Flax NNX model, which stays as it is: python examples/nnx_model.py"""
+"""C3R added to a Flax NNX model that is otherwise unchanged: python examples/nnx_model.py"""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 from flax import nnx
 
 import c3r_jax
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 
 world = StructuralModel("anticausal")  # each modality has a cue that follows the label in training, and not under shift
 train, shifted = world.sample(2000, seed=0), world.sample(2000, seed=1, regime="shift")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import build_experiment
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.experiment import build_experiment
 
 
 def last_state(config, workdir):

@@ -31,8 +31,8 @@ collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES else []
 import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
-from c3r_jax.data.emoji import read_index, write_subset  # noqa: E402
-from c3r_jax.programs import make_room  # noqa: E402
+from c3r_jax.caches import make_room  # noqa: E402
+from c3r_jax.data.sets.emoji import read_index, write_subset  # noqa: E402
 from configs.emoji import get_config  # noqa: E402
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.commands import REPOSITORY
+from tests.processes import REPOSITORY
 
 BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
 

@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from tests.commands import REPOSITORY
+from tests.processes import REPOSITORY
 
 EXAMPLES = [path for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.stem != "serve"]
 

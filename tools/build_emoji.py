@@ -1,6 +1,6 @@
 """Build ``c3r_jax/data/assets/emoji.zip``: images and names of 1,906 emoji, 9 classes, one fixed leak-free split.
 
-Get the two packages once, unpack them side by side, and run the script (same input, same bytes out)::
+Get the two packages once, unpack them side by side, and run the script (the same input gives the same bytes)::
 
     mkdir -p build/emoji/google build/emoji/text && cd build/emoji
     npm pack emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz -C google
@@ -26,7 +26,7 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.grouping import UnionFind, deal_stratified
+from c3r_jax.data.preparation.grouping import UnionFind, assign_splits_by_class
 
 SEED = 2024
 SPLITS = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -118,7 +118,7 @@ def assign_concepts(items: list[Item]) -> None:
 
 def build_index(items: list[Item], groups: dict[int, str]) -> dict[str, object]:
     """Returns the content of ``index.json``: provenance, class names and one record per emoji, in file order."""
-    splits = deal_stratified((item.concept for item in items), (item.group for item in items), SPLITS, SEED)
+    splits = assign_splits_by_class((item.concept for item in items), (item.group for item in items), SPLITS, SEED)
     present = sorted({item.group for item in items})
     labels = {group: label for label, group in enumerate(present)}
     concepts = {concept: number for number, concept in enumerate(sorted({item.concept for item in items}))}

@@ -1,9 +1,9 @@
-"""Makes tests/interop/weights: tiny random encoders by PyTorch's libraries, with what they put out.
+"""Makes tests/models/encoders/pretrained/weights: tiny random encoders of PyTorch libraries, with their outputs.
 
-Needs PyTorch, transformers, torchvision and timm; the files are committed, so that parity is tested without them:
+Needs PyTorch, transformers, torchvision and timm; the files are committed, so that parity can be tested without them:
 
 pip install torch torchvision timm transformers safetensors
-python tools/build_weights.py tests/interop/weights
+python tools/build_weights.py tests/models/encoders/pretrained/weights
 """
 
 import functools
@@ -19,7 +19,7 @@ from timm.models.efficientnet import EfficientNet  # pyright: ignore[reportMissi
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet  # pyright: ignore[reportMissingImports]
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel  # pyright: ignore[reportMissingImports]
 
-from tests.interop.cases import CASES, STAGES, TINY, VOCAB
+from tests.models.encoders.pretrained.cases import CASES, STAGES, TINY, VOCAB
 
 SIZES = {
     "hidden_size": TINY.width,

@@ -1,4 +1,4 @@
-"""What the documentation site makes of docstrings: their formulas as MathML, their cross-references as code.
+"""How the documentation site renders docstrings: formulas as MathML, cross-references as code.
 
 An extension of Griffe, which mkdocs.yml names. Formulas are rendered while the site is built: a page needs no script.
 """

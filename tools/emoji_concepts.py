@@ -1,4 +1,4 @@
-"""Which emoji are near-duplicates of each other, by name or by sight: they must not sit on two sides of a split."""
+"""Which emoji are near-duplicates by name or by appearance: they must not be in two different splits."""
 
 import re
 

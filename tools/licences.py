@@ -1,6 +1,6 @@
-"""Licences of all that c3r_jax needs: python tools/licences.py [--extras dev,torch] [--markdown].
+"""Licences of everything that c3r_jax needs: python tools/licences.py [--extras dev,torch] [--markdown].
 
-Read from the metadata of the packages that are installed here; nothing is fetched.
+Read from the metadata of the installed packages; nothing is fetched.
 """
 
 import argparse

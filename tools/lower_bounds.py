@@ -1,4 +1,4 @@
-"""Writes a constraints file with the lower bounds of a requirements file, and prints how pip is told of it.
+"""Writes a constraints file with the lower bounds of a requirements file, and prints the setting that makes pip use it.
 
 Run ``python tools/lower_bounds.py requirements.txt``; what it prints, ``PIP_CONSTRAINT=PATH``, is an environment
 variable with which pip installs exactly the oldest versions that are promised to work.

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from tools.floors import direct, folder_imports, heights, imports
+
 # Okabe and Ito's colours stay apart under the common forms of colour blindness; marks and dashes differ as well.
 LOOKS = {
     "plain": ("#D55E00", "s", "--"),
@@ -35,6 +37,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "c3r_jax",  # names in the file are else drawn by chance
 }
 Box = tuple[float, float, str, str]  # x, y, text, colour
+# Folders beside the way from tasks up to commands, which is drawn in the middle.
+SIDES = {"files": 14, "data": 14, "estimator": 14, "report": 69, "export": 69, "parallel": 91, "settings": 91}
 WHITE, BLUE, ORANGE, GREY = "#ffffff", "#d6e8f5", "#fbe3d0", "#eeeeee"
 
 
@@ -53,13 +57,15 @@ def draw_all(measured: Mapping[str, Any], directory: pathlib.Path) -> list[pathl
             "failures": failures(measured["invalid"], measured["specific"]),
             "twin": twin(),
             "batch": batch(),
+            "floors": floors(),
         }
         paths = []
         for name, figure in figures.items():
             paths.append(directory / f"{name}.svg")
-            figure.savefig(
-                paths[-1], metadata={"Date": None, "Creator": "tools/method_figures.py"}, bbox_inches="tight"
-            )
+            about = {"Date": None, "Creator": "tools/method_figures.py"}
+            if name == "floors":
+                about["Description"] = floors_text()  # so that a test can say whether the stored picture is current
+            figure.savefig(paths[-1], metadata=about, bbox_inches="tight")
     return paths
 
 
@@ -87,7 +93,7 @@ def shift(gain: Mapping[str, Any]) -> Figure:
         ax.set_ylim(-0.5, len(methods) - 0.35)
         ax.grid(axis="y", visible=False)
     figure.supxlabel(
-        "accuracy in %   ○ as in training   ● after the cues turned round   | single seeds   ⋮ chance", fontsize=10
+        "accuracy in %   ○ as in training   ● after the cues reversed   | single seeds   ⋮ chance", fontsize=10
     )
     return figure
 
@@ -214,17 +220,17 @@ def batch() -> Figure:
     top: list[Box] = [
         (11, 38, "train.py\nflags, configuration", GREY),
         (34, 38, "data/source.py\nan example by position", WHITE),
-        (57, 38, "data/pipeline.py\norder, noise, batches", WHITE),
+        (57, 38, "data/batches/\norder, noise, batches", WHITE),
         (82, 38, "parallel/\nsplit over devices", WHITE),
     ]
     middle: list[Box] = [
         (82, 23, "models/twin.py\nencode once: h", BLUE),
-        (57, 23, "core/real_world.py\nz, z_c by the instrument", BLUE),
+        (57, 23, "core/instruments.py\nz, z_c by the instrument", BLUE),
         (34, 23, "core/counterfactual.py\nz_bar", ORANGE),
-        (11, 23, "core/regularizer.py\nall terms, one loss", WHITE),
+        (11, 23, "core/objective.py\nall terms, one loss", WHITE),
     ]
     bottom: list[Box] = [
-        (11, 8, "training/step.py\ngradient, optimiser", WHITE),
+        (11, 8, "step/train_step.py\ngradient, optimiser", WHITE),
         (34, 8, "training/loop.py\nvalidation, checkpoints", WHITE),
         (57, 8, "evaluation/\nconditions, risks", WHITE),
         (82, 8, "report/\nresults.json to pages", GREY),
@@ -238,4 +244,27 @@ def batch() -> Figure:
             _arrow(ax, (x + side, y), (to_x - side, to_y))
         else:
             _arrow(ax, (x, y - 4.2), (to_x, to_y + 4.2))
+    return figure
+
+
+def floors_text() -> str:
+    """The arrows of :func:`floors` in words."""
+    arrows = direct(folder_imports(imports()))
+    return "; ".join(
+        f"{name} imports {', '.join(sorted(below)) or 'nothing'}" for name, below in sorted(arrows.items())
+    )
+
+
+def floors() -> Figure:
+    """The folders of the code, each above all that it imports; arrows that follow from others are left out."""
+    folders = folder_imports(imports())
+    levels = heights(folders)
+    figure, ax = _canvas(10, 0.75 * max(levels.values()) + 0.8)
+    places = {name: (SIDES.get(name, 44), 4 + 7.5 * level) for name, level in levels.items()}
+    for name, below in direct(folders).items():
+        for other in sorted(below):
+            (x, y), (to_x, to_y) = places[name], places[other]
+            _arrow(ax, (x, y - 2), (to_x, to_y + 2))
+    for name, (x, y) in places.items():
+        _box(ax, x, y, f"{name}/", BLUE if name == "core" else WHITE, width=14, height=4)
     return figure

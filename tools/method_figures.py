@@ -1,14 +1,14 @@
 """The figures of README.md and docs/method.md: measured on the structural models, and drawn.
 
 Run ``python tools/method_figures.py`` (about five minutes on two cores): it measures, writes docs/figures/measured.json
-and draws docs/figures/*.svg. With ``--draw`` it draws from the measured.json that is there, in two seconds.
+and draws docs/figures/*.svg. With ``--draw`` it draws from the existing measured.json, in two seconds.
 
 Three questions, each with C3RClassifier's defaults, 4,000 training and 4,000 test examples and a fresh world per seed:
 
-- gain: accuracy before and after the cues turn round, on models whose cues are independent of each other;
+- gain: accuracy in-distribution and after the cues reverse, on models whose cues are independent of each other;
 - invalid: accuracy under shift when the cue of one modality repeats the other's in a share of the examples, so that the
   instrument is invalid;
-- specific: accuracy without any shift when the label also depends, by log-odds g, on a cause that one modality alone
+- specific: accuracy without any shift when the label also depends, by log-odds g, on a cause that only one modality
   sees.
 """
 
@@ -26,8 +26,8 @@ from scipy.special import expit
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax import C3RClassifier
-from c3r_jax.data.hashing import example_rng
-from c3r_jax.data.structural import REGIMES, StructuralModel, StructuralSample
+from c3r_jax.data.counter_rng import example_rng
+from c3r_jax.data.sets.structural import REGIMES, StructuralModel, StructuralSample
 from c3r_jax.evaluation.structural import causal_report
 from tools.method_drawings import draw_all
 

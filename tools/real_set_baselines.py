@@ -1,4 +1,4 @@
-"""Logistic regression on the real sets that packages hold: what a network has to beat.
+"""Logistic regression on the real data sets from package registries: the baseline that a network has to beat.
 
     python tools/real_set_baselines.py watch --source build/watch
 
@@ -23,10 +23,10 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax.data.audio import spectrogram
-from c3r_jax.data.builders.layout import Item, Layout
-from c3r_jax.data.builders.registry import find_layout
-from c3r_jax.data.decode import decode_image
+from c3r_jax.data.catalogue import find_layout
+from c3r_jax.data.media.audio import spectrogram
+from c3r_jax.data.media.image import decode_image
+from c3r_jax.data.preparation.layout import Item, Layout
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 SPLITS = ("train", "validation", "test")

@@ -1,7 +1,7 @@
-"""Tries the built wheel where a user would: in an environment of its own, from another directory.
+"""Tests the built wheel as a user would install it: in a separate environment, from another directory.
 
 Run ``python tools/try_wheel.py dist`` after the wheel is built. The environment sees the libraries installed for
-this Python, but not this repository; what is imported must come out of the wheel.
+this Python, but not this repository; what is imported must come from the wheel.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ import pathlib, sys
 import c3r_jax
 from c3r_jax import C3RClassifier
 from c3r_jax.data import load_emoji
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 
 place = pathlib.Path(c3r_jax.__file__)
 assert place.is_relative_to(sys.prefix), f"c3r_jax comes from {place}, not from the wheel in {sys.prefix}"

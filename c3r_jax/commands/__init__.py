@@ -1,1 +1,1 @@
-"""The ``c3r`` command: thin over the functions that train.py, eval.py and the other modules call."""
+"""The ``c3r`` command: a thin layer over the functions that train.py, eval.py and other programs call."""

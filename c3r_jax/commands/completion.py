@@ -5,10 +5,10 @@ import importlib
 import re
 from collections.abc import Mapping, Sequence
 
-from c3r_jax.commands.flagged import defined
+from c3r_jax.commands.flags import flags_of
 from c3r_jax.commands.main import COMMANDS
 from c3r_jax.configurations import names
-from c3r_jax.data.builders.registry import LAYOUTS
+from c3r_jax.data.catalogue import LAYOUTS
 
 _BASH = """
 _c3r() {
@@ -35,26 +35,27 @@ bashcompinit
 
 
 def options() -> dict[str, list[str]]:
-    """The flags of every command, as its own definitions have them."""
+    """The flags of every command."""
     found = {}
     for name, command in COMMANDS.items():
         module = importlib.import_module(command.module)
         if hasattr(module, "define"):
-            own = defined(module.define)
-            found[name] = ["--help", *sorted(f"--{flag}{'' if own[flag].boolean else '='}" for flag in own)]
+            values = flags_of(module.define)
+            found[name] = ["--help", *sorted(f"--{flag}{'' if values[flag].boolean else '='}" for flag in values)]
         else:
-            found[name] = sorted(_words(module.parser(f"c3r {name}")))
+            found[name] = sorted(_completions(module.parser(f"c3r {name}")))
     found["prepare"] += LAYOUTS
+    found["config"] += names()
     return found
 
 
-def _words(parser: argparse.ArgumentParser) -> set[str]:
-    """Flags and choices of a parser and of those below it."""
+def _completions(parser: argparse.ArgumentParser) -> set[str]:
+    """Flags and choices of a parser and its subparsers."""
     found = set(re.findall(r"--[a-z][a-z_-]*", parser.format_help()))
     for action in parser._actions:  # argparse has no public way to its subcommands
         if isinstance(action, argparse._SubParsersAction):
-            for name, below in action.choices.items():
-                found |= {name} | _words(below)
+            for name, subparser in action.choices.items():
+                found |= {name} | _completions(subparser)
         elif not action.option_strings and action.choices:
             found |= set(map(str, action.choices))
     return found
@@ -65,18 +66,18 @@ def script(shell: str, flags: Mapping[str, Sequence[str]], configs: Sequence[str
 
     Args:
       shell: "bash", "zsh" or "fish".
-      flags: of every command.
+      flags: flags of every command.
       configs: names that ``--config`` takes.
     """
     if shell == "fish":
         lines = ["complete -c c3r -f -n __fish_use_subcommand -a '" + " ".join(flags) + "'"]
-        for command, own in flags.items():
-            seen = f"complete -c c3r -n '__fish_seen_subcommand_from {command}'"
-            lines += [f"{seen} -l {word[2:].removesuffix('=')}" for word in own if word.startswith("--")]
-            lines += [f"{seen} -a {word}" for word in own if not word.startswith("--")]
+        for command, words in flags.items():
+            prefix = f"complete -c c3r -n '__fish_seen_subcommand_from {command}'"
+            lines += [f"{prefix} -l {word[2:].removesuffix('=')}" for word in words if word.startswith("--")]
+            lines += [f"{prefix} -a {word}" for word in words if not word.startswith("--")]
         lines.append(f"complete -c c3r -l config -x -a '{' '.join(configs)}'")
         return "\n".join(lines)
-    cases = "\n".join(f'    {name}) flags="{" ".join(own)}" ;;' for name, own in flags.items())
+    cases = "\n".join(f'    {name}) flags="{" ".join(words)}" ;;' for name, words in flags.items())
     text = _BASH.replace("CONFIGS", " ".join(configs)).replace("COMMANDS", " ".join(flags)).replace("CASES", cases)
     return ((_ZSH if shell == "zsh" else "") + text).strip()
 

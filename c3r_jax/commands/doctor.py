@@ -1,4 +1,4 @@
-"""Looks at the machine and the installation, and says in one sentence each what is broken and how to mend it."""
+"""Checks the machine and the installation, and says in one sentence each what is broken and how to fix it."""
 
 import argparse
 import importlib.metadata
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from packaging.requirements import Requirement
 
 from c3r_jax import configurations
-from c3r_jax.data.builders.manifest import MANIFEST, read_manifest, verify
-from c3r_jax.data.emoji import ASSET, read_checked
+from c3r_jax.data.sets.emoji import ASSET, read_checked
+from c3r_jax.data.sets.manifest import MANIFEST, read_manifest, verify
 from c3r_jax.errors import DataError
 
 GIB = 2**30
@@ -24,19 +24,19 @@ LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 2 * GIB, 2 * GIB, GIB // 10  # a checkpoin
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-      name: what it is about.
-      state: "ok"; "note": everything works, but something could be better; "broken".
-      text: what was found.
-      mend: what to do about it; empty if nothing is to be done.
+      name: subject of the check.
+      state: "ok"; "note" if everything works but could be better; "broken".
+      text: the result.
+      fix: how to fix it; empty if nothing needs to be done.
     """
 
     name: str
     state: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def check_requirements(
@@ -45,15 +45,15 @@ def check_requirements(
     """Compares installed packages with requirements.
 
     Args:
-      requirements: as pip takes them.
-      version_of: the installed version of a package; raises PackageNotFoundError.
+      requirements: requirements in the format of pip.
+      version_of: returns the installed version of a package, or raises PackageNotFoundError.
 
     Returns:
-      One finding per package that is missing or too old, or one that says that all are there.
+      One finding per package that is missing or too old, or one finding that all are installed.
 
     Examples:
       >>> [found] = check_requirements(["jax>=99"], lambda name: "0.10.2")
-      >>> found.state, found.mend
+      >>> found.state, found.fix
       ('broken', "pip install 'jax>=99'")
     """
     wrong, count = [], 0
@@ -62,19 +62,19 @@ def check_requirements(
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
         count += 1
-        mend = f"pip install '{need.name}{need.specifier}'"
+        fix = f"pip install '{need.name}{need.specifier}'"
         try:
             version = version_of(need.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(Finding("packages", "broken", f"{need.name} is not installed, expected {need}", mend))
+            wrong.append(Finding("packages", "broken", f"{need.name} is not installed, expected {need}", fix))
             continue
         if not need.specifier.contains(version, prereleases=True):
-            wrong.append(Finding("packages", "broken", f"{need.name} is {version}, expected {need.specifier}", mend))
+            wrong.append(Finding("packages", "broken", f"{need.name} is {version}, expected {need.specifier}", fix))
     return wrong or [Finding("packages", "ok", f"{count} required packages are installed in versions that work")]
 
 
 def requirements() -> list[str]:
-    """What c3r_jax needs, by requirements.txt of a clone, else by what is installed."""
+    """The requirements of c3r_jax: requirements.txt in a clone, else those of the installed package."""
     file = configurations.PACKAGE.parent / "requirements.txt"
     if file.is_file() and (configurations.PACKAGE.parent / "pyproject.toml").is_file():
         lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
@@ -86,7 +86,7 @@ def requirements() -> list[str]:
 
 
 def check_extras() -> list[Finding]:
-    """Which optional packages are there; none is needed."""
+    """Which optional packages are installed; none is needed."""
     try:
         found = importlib.metadata.requires("c3r-jax") or []
     except importlib.metadata.PackageNotFoundError:
@@ -100,8 +100,8 @@ def check_extras() -> list[Finding]:
     for extra, packages in extras.items():
         absent = [name for name in packages if not _installed(name)]
         text = f"lacks {', '.join(absent)}" if absent else "is installed"
-        mend = f"if you need it: pip install 'c3r-jax[{extra}]'" if absent else ""
-        findings.append(Finding(f"extra [{extra}]", "ok", text, mend))
+        fix = f"if you need it: pip install 'c3r-jax[{extra}]'" if absent else ""
+        findings.append(Finding(f"extra [{extra}]", "ok", text, fix))
     return findings
 
 
@@ -127,7 +127,7 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Find
 
 
 def check_devices() -> list[Finding]:
-    """Every device computes; an accelerator that JAX does not use is told."""
+    """Whether every device computes, and whether there is an accelerator that JAX does not use."""
     try:
         devices = jax.devices()
     except RuntimeError as error:
@@ -148,21 +148,21 @@ def check_devices() -> list[Finding]:
     findings = broken or [Finding("devices", "ok", f"{len(devices)} x {platform} ({kinds})")]
     unused = next((path for path in ("/dev/nvidia0", "/dev/accel0", "/dev/kfd") if pathlib.Path(path).exists()), None)
     if platform == "cpu" and unused:
-        mend = "install JAX for it (see the JAX documentation), and unset JAX_PLATFORMS"
-        findings.append(Finding("devices", "note", f"an accelerator is there ({unused}), but JAX uses the CPU", mend))
+        fix = "install JAX for it (see the JAX documentation), and unset JAX_PLATFORMS"
+        findings.append(Finding("devices", "note", f"an accelerator is there ({unused}), but JAX uses the CPU", fix))
     return findings
 
 
 def check_memory(meminfo: pathlib.Path = pathlib.Path("/proc/meminfo")) -> list[Finding]:
-    """Free memory of the host and of each device that tells it."""
+    """Free memory of the host and of each device that reports it."""
     findings = []
     if meminfo.is_file():
         found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
         if found:
             free = 1024 * int(found[1])
             state = "ok" if free >= LITTLE_MEMORY else "note"
-            mend = "" if state == "ok" else "end other programs, or lower config.train.batch_size"
-            findings.append(Finding("memory", state, f"{free / GIB:.1f} GiB free, {os.cpu_count()} cores", mend))
+            fix = "" if state == "ok" else "end other programs, or lower config.train.batch_size"
+            findings.append(Finding("memory", state, f"{free / GIB:.1f} GiB free, {os.cpu_count()} cores", fix))
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
         if "bytes_limit" in stats:
@@ -172,7 +172,7 @@ def check_memory(meminfo: pathlib.Path = pathlib.Path("/proc/meminfo")) -> list[
 
 
 def check_disk(workdir: pathlib.Path) -> Finding:
-    """Whether runs can be written where they go."""
+    """Whether the directory for runs can be written, and how much space it has."""
     place = workdir.absolute()
     while not place.exists():
         place = place.parent
@@ -186,7 +186,7 @@ def check_disk(workdir: pathlib.Path) -> Finding:
 
 
 def check_configs(package: pathlib.Path = configurations.PACKAGE) -> Finding:
-    """Whether the configurations are where --config=NAME looks."""
+    """Whether --config=NAME finds the configurations."""
     found = configurations.names(package)
     if not found:
         return Finding("configurations", "broken", f"none beside or in {package}", "reinstall c3r-jax")
@@ -194,7 +194,7 @@ def check_configs(package: pathlib.Path = configurations.PACKAGE) -> Finding:
 
 
 def check_emoji(path: pathlib.Path = ASSET) -> Finding:
-    """Whether the embedded set is as it was made."""
+    """Whether the embedded data set is intact."""
     try:
         _, digest = read_checked(path)
     except DataError as error:
@@ -203,18 +203,18 @@ def check_emoji(path: pathlib.Path = ASSET) -> Finding:
 
 
 def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
-    """Whether the sets prepared in a directory are whole: names and sizes of files, or all of their bytes."""
+    """Whether the sets prepared in a directory are complete: names and sizes of files, or checksums if ``whole``."""
     findings = []
-    for directory in sorted(one.parent for one in path.glob(f"*/*/{MANIFEST}")):
-        name, mend = f"set {directory.parent.name}", f"delete {directory} and prepare it again"
+    for directory in sorted(file.parent for file in path.glob(f"*/*/{MANIFEST}")):
+        name, fix = f"set {directory.parent.name}", f"delete {directory} and prepare it again"
         try:
             problems = verify(directory)[1] if whole else []
             splits = read_manifest(directory)["splits"]
         except DataError as error:
-            findings.append(Finding(name, "broken", str(error), mend))
+            findings.append(Finding(name, "broken", str(error), fix))
             continue
         if problems:
-            findings.append(Finding(name, "broken", problems[0], mend))
+            findings.append(Finding(name, "broken", problems[0], fix))
         else:
             counts = ", ".join(f"{counts['written']:,} {split}" for split, counts in splits.items())
             findings.append(Finding(name, "ok", f"{counts} in {directory}"))
@@ -222,7 +222,7 @@ def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
 
 
 def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:
-    """Looks at everything."""
+    """Runs all checks."""
     found = [check_python(), *check_requirements(requirements()), *check_devices(), *check_memory()]
     found += [check_disk(workdir), check_configs(), check_emoji()]
     for path in data:
@@ -235,11 +235,11 @@ def parser(program: str) -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Checks devices, package versions, memory, disk, data and optional extras, and says what to mend. "
+        description="Checks devices, package versions, memory, disk, data and optional extras, and says what to fix. "
         "The exit status is 1 when something is broken.",
         epilog=f"examples: {program}; {program} --data data --verify",
     )
-    parser.add_argument("--workdir", default="runs", type=pathlib.Path, help="where runs go (default: runs)")
+    parser.add_argument("--workdir", default="runs", type=pathlib.Path, help="directory of runs (default: runs)")
     parser.add_argument("--data", nargs="*", type=pathlib.Path, help="directories of prepared sets "
                         "(default: data and runs/data, where they exist)")  # fmt: skip
     parser.add_argument("--verify", action="store_true", help="read all bytes of the prepared sets")
@@ -247,12 +247,12 @@ def parser(program: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str], program: str) -> None:
-    """Prints what was found; exit status 1 when something is broken."""
-    given = parser(program).parse_args(arguments)
+    """Prints the findings; exit status 1 if something is broken."""
+    options = parser(program).parse_args(arguments)
     usual = [path for path in (pathlib.Path("data"), pathlib.Path("runs/data")) if path.is_dir()]
-    found = examine(given.workdir, usual if given.data is None else given.data, whole=given.verify)
-    for one in found:
-        print(f"{one.state:<8}{one.name}: {one.text}" + (f" -> {one.mend}" if one.mend else ""))
-    broken = sum(one.state == "broken" for one in found)
+    findings = examine(options.workdir, usual if options.data is None else options.data, whole=options.verify)
+    for finding in findings:
+        print(f"{finding.state:<8}{finding.name}: {finding.text}" + (f" -> {finding.fix}" if finding.fix else ""))
+    broken = sum(finding.state == "broken" for finding in findings)
     print(f"\n{broken} broken" if broken else "\nnothing is broken")
     sys.exit(1 if broken else 0)

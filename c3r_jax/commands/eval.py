@@ -2,7 +2,7 @@
 
 c3r eval --workdir=runs/emoji
 c3r eval --workdir=runs/emoji --split=validation
-c3r eval --workdir=runs/plain --route=instrument  # as if repaired: the instrument on a run trained without C3R
+c3r eval --workdir=runs/plain --route=instrument  # post hoc: the instrument on a run trained without C3R
 c3r eval --workdir=runs/emoji --protocol=qmf,missing --baseline=runs/plain
 """
 
@@ -11,19 +11,21 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags, logging
-from ml_collections import ConfigDict
 
-from c3r_jax.commands.flagged import run_flagged
-from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
+from c3r_jax.commands.flags import run_with_flags
 from c3r_jax.errors import C3RError, ConfigError
+from c3r_jax.evaluation.contrastive_scores import pretrained_table
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.evaluation.pretrained import pretrained_table
 from c3r_jax.evaluation.robustness import results_folder
-from c3r_jax.report.stats import ROUTES
+from c3r_jax.experiments.metric_writers import write_figures
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.settings import Settings, read_settings
+from c3r_jax.experiments.workdir import read_config
+from c3r_jax.files.atomic import write_text
+from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.report.tables import number, robustness_table
 from c3r_jax.report.write import write_report
-from c3r_jax.training.workdir import read_config, read_history, write_text
-from c3r_jax.training.writers import write_figures
+from c3r_jax.tasks.registry import named
 
 
 def define(values: flags.FlagValues) -> None:
@@ -35,17 +37,20 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "protocol",
         None,
-        "Evaluate exactly these (commas or repeated); written to DIR/protocols/NAME+NAME.",
+        "Evaluate only these protocols (comma-separated or repeated); written to DIR/protocols/NAME+NAME.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "baseline", None, "Workdir evaluated in the same way, for effective robustness.", flag_values=values
+        "baseline",
+        None,
+        "Workdir of a baseline, evaluated in the same way, for effective robustness.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "route",
         ROUTES[0],
         ROUTES,
-        "Prediction through z or through the instrument's z_c: which the report speaks of. Both are evaluated.",
+        "Prediction route of the report: through z, or through the instrument's z_c. Both are evaluated.",
         flag_values=values,
     )
     flags.mark_flags_as_required(["workdir"], flag_values=values)
@@ -53,29 +58,29 @@ def define(values: flags.FlagValues) -> None:
 
 def run(arguments: Sequence[str], program: str) -> None:
     """The command, e.g. as "c3r eval" or "eval.py"."""
-    run_flagged(main, define, about=__doc__, arguments=arguments, program=program)
+    run_with_flags(main, define, about=__doc__, arguments=arguments, program=program)
 
 
-def check_route(config: ConfigDict, route: str) -> None:
-    """Refuses the instrument's route where there is no instrument.
+def check_route(settings: Settings, route: str) -> None:
+    """Refuses the instrument's route for runs without an instrument.
 
     Raises:
-      ConfigError: naming the leaf.
+      ConfigError: the run has no instrument; the message names the leaf.
     """
-    if route == "instrument" and (config.c3r.instrument == "none" or config.task in CONTRASTIVE_KINDS):
-        without = f"config.c3r.instrument is {config.c3r.instrument!r} and config.task {config.task!r}"
-        raise ConfigError(f"--route is {route!r}, but in this run {without}: only --route={ROUTES[0]} is there.")
+    if route == "instrument" and (settings.c3r.instrument == "none" or named(settings.task).contrastive):
+        without = f"config.c3r.instrument is {settings.c3r.instrument!r} and config.task {settings.task!r}"
+        raise ConfigError(f"--route is {route!r}, but in this run {without}: only --route={ROUTES[0]} is available.")
 
 
 def main(program: str, command: str) -> None:
     """Evaluates the best checkpoint and writes the report, or says in one sentence why it cannot."""
     logging.set_verbosity(logging.WARNING)
-    given = flags.FLAGS
-    workdir, split = given.workdir, given.split
-    protocols = list(dict.fromkeys(name for names in given.protocol or () for name in names.split(","))) or None
+    options = flags.FLAGS
+    workdir, split = options.workdir, options.split
+    protocols = list(dict.fromkeys(name for names in options.protocol or () for name in names.split(","))) or None
     try:
-        check_route(read_config(workdir), given.route)
-        results = evaluate(workdir, command=command, split=split, protocols=protocols, baseline=given.baseline)
+        check_route(read_settings(read_config(workdir)), options.route)
+        results = evaluate(workdir, command=command, split=split, protocols=protocols, baseline=options.baseline)
         history = read_history(workdir)
     except C3RError as error:
         sys.exit(f"{program}: {error}")
@@ -86,13 +91,15 @@ def main(program: str, command: str) -> None:
         write_text(path, table)
         print(f"{table}\nwrote {path}")
         return
-    written = write_report([results], out, histories={results["method"]: [history]}, route=given.route, command=command)
-    of = ("figures", *out.relative_to(workdir).parts)
-    figures = {"/".join((*of, name)): path for name, path in written.items() if path.suffix == ".png"}
+    written = write_report(
+        [results], out, histories={results["method"]: [history]}, route=options.route, command=command
+    )
+    prefix = ("figures", *out.relative_to(workdir).parts)
+    figures = {"/".join((*prefix, name)): path for name, path in written.items() if path.suffix == ".png"}
     writers = results["config"]["train"]["writers"]
     write_figures(writers, pathlib.Path(workdir), figures, results["checkpoint"]["step"])
     metric = results["metric"]
-    for route, summary in sorted(results["summary"].items(), key=lambda one: one[0] != given.route):
+    for route, summary in sorted(results["summary"].items(), key=lambda item: item[0] != options.route):
         print(
             f"{route}: mean {metric} {number(summary[f'mean_{metric}'])}, worst {number(summary[f'worst_{metric}'])} "
             f"({summary['worst_condition']})"

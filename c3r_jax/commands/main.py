@@ -1,4 +1,4 @@
-"""The ``c3r`` command: finds the command that is meant, and leaves the rest to it."""
+"""The ``c3r`` command: finds a command and runs it."""
 
 import difflib
 import importlib
@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import c3r_jax
+from c3r_jax.version import __version__
 
 
 class Command(NamedTuple):
     """One command.
 
     Attributes:
-      module: where it lies; it has ``define`` (absl flags) or ``parser`` (argparse), which tell its options.
-      function: of the module, called with the words after the command and its name.
-      about: one line.
+      module: the command's module, whose ``define`` (absl flags) or ``parser`` (argparse) defines its options.
+      function: function of the module, called with the arguments after the command and the program's name.
+      about: description of one line.
     """
 
     module: str
@@ -24,20 +24,22 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("c3r_jax.commands.train", "run", "train a run, or go on with it"),
+    "train": Command("c3r_jax.commands.train", "run", "train a run, or continue it"),
     "eval": Command("c3r_jax.commands.eval", "run", "evaluate a run and write its report"),
-    "sweep": Command("c3r_jax.sweep.__main__", "run", "run an ablation study as one vmapped program"),
-    "prepare": Command("c3r_jax.data.prepare", "main", "prepare a benchmark that is on disk"),
-    "report": Command("c3r_jax.report.__main__", "main", "compare runs, or explain one prediction"),
-    "export": Command("c3r_jax.commands.export", "main", "write StableHLO, weights and a model card, free of c3r_jax"),
-    "doctor": Command("c3r_jax.commands.doctor", "main", "check this machine and say what to mend"),
-    "demo": Command("c3r_jax.demo", "run", "four methods, three seeds, one robustness table"),
+    "sweep": Command("c3r_jax.commands.sweep", "run", "run an ablation study as one vmapped program"),
+    "config": Command("c3r_jax.commands.config", "main", "print every setting with its value and meaning"),
+    "prepare": Command("c3r_jax.commands.prepare", "main", "prepare a benchmark from its files"),
+    "report": Command("c3r_jax.commands.report", "main", "compare runs, or explain one prediction"),
+    "export": Command("c3r_jax.commands.export", "main", "write StableHLO, weights and a model card"),
+    "doctor": Command("c3r_jax.commands.doctor", "main", "check this machine and say what to fix"),
+    "demo": Command("c3r_jax.commands.demo", "run", "four methods, three seeds, one robustness table"),
+    "launch": Command("c3r_jax.commands.launch", "main", "run a script as several local processes of one job"),
     "completion": Command("c3r_jax.commands.completion", "main", "print a completion script for bash, zsh or fish"),
 }
 
 
 def help_text() -> str:
-    """What ``c3r --help`` prints."""
+    """The text that ``c3r --help`` prints."""
     lines = [f"  {name:<12}{command.about}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
@@ -55,13 +57,13 @@ def help_text() -> str:
             "  c3r report explain --workdir runs/emoji --example 1405",
             "  c3r export --workdir runs/emoji --out exported",
             "",
-            "`c3r COMMAND --help` has the flags of a command, and examples.",
+            "`c3r COMMAND --help` prints the flags of a command, and examples.",
         ]
     )
 
 
 def find(command: str) -> Callable[[list[str], str], None]:
-    """The function behind a command; it is imported only now, so that no command waits for another's libraries."""
+    """The function of a command, imported on demand, so that no command waits for the libraries of another."""
     found = COMMANDS[command]
     return getattr(importlib.import_module(found.module), found.function)
 
@@ -70,14 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command.
 
     Args:
-      arguments: words after ``c3r``; None: those of the command line.
+      arguments: arguments after ``c3r``; None takes those of the command line.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
         sys.exit(0 if words else 2)
     if words[0] == "--version":
-        print(f"c3r_jax {c3r_jax.__version__}")
+        print(f"c3r_jax {__version__}")
         return
     name = words[0]
     if name not in COMMANDS:

@@ -9,24 +9,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core._batch import all_rows, check_where, first_row, global_mean, keep, promote
-from c3r_jax.core.instrument import Moments
-from c3r_jax.core.real_world import Features
-from c3r_jax.core.regularizer import C3RConfig, C3RTerms, Fitted, c3r_loss, real_world
+from c3r_jax.core.batch import all_rows, check_where, first_row, global_mean, keep, promote
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.instruments import Features
+from c3r_jax.core.moments import Moments
+from c3r_jax.core.objective import C3RTerms, Fitted, c3r_loss, real_world
 from c3r_jax.core.risk import sufficiency_loss
+from c3r_jax.tasks.contrastive import SOFTMAX
+from c3r_jax.tasks.registry import CONTRASTIVE
 
 DEFAULT = C3RConfig()
-CONTRASTIVE_KINDS = ("softmax", "sigmoid")
 Match = Callable[[Float[Array, "batch d"], Float[Array, "keys d"]], Float[Array, "batch keys"]]
 
 
 class ContrastiveTerms(NamedTuple):
-    """What :func:`contrastive_c3r_loss` measured (scalars of the global batch, means over the modalities).
+    """Terms of :func:`contrastive_c3r_loss` (scalars of the global batch, means over the modalities).
 
     Attributes:
       task: the contrastive loss, in nats.
-      accuracy: share of examples whose own key is the best match among the batch's.
-      c3r: {modality: :class:`C3RTerms`} of matching that modality; {} where C3R is off.
+      accuracy: share of examples whose own key is the best match in the batch.
+      c3r: {modality: :class:`C3RTerms`} for that modality's matching; {} where C3R is off.
       moments: :class:`Moments` of the batch's unit representations; None without an instrument.
     """
 
@@ -53,12 +55,12 @@ def unit(h: Float[Array, "batch d"]) -> Float[Array, "batch d"]:
 def others_mean(
     features: Features, present: Bool[Array, "batch modalities"], name: str
 ) -> tuple[Float[Array, "batch d"], Bool[Array, " batch"]]:
-    """The key of an example for matching one modality: the unit mean of its others that are present.
+    """The keys for matching one modality: the unit mean of each example's other present modalities.
 
     Args:
-      features: {name: (B, d)} unit representations, all of one width.
+      features: {name: (B, d)} unit representations, all of equal width.
       present: (B, M) bool, columns in sorted order of the names.
-      name: the modality that is matched.
+      name: the matched modality.
 
     Returns:
       (B, d) keys, and which rows have one (B,).
@@ -72,7 +74,7 @@ def contrastive_c3r_loss(
     match: Match,
     features: Features,
     *,
-    kind: str = "softmax",
+    kind: str = SOFTMAX.name,
     config: C3RConfig = DEFAULT,
     regularised: bool = True,
     present: Bool[Array, "batch modalities"] | None = None,
@@ -89,21 +91,21 @@ def contrastive_c3r_loss(
        softmax: -\log \frac{e^{\ell_{ii}}}{\sum_j e^{\ell_{ij}}}, \quad
        sigmoid: -\sum_j \log \sigma(\pm \ell_{ij}), \quad \ell_{ij} = \text{match}(h^m_i, k_j)
 
-    z = h^m, so the instrument for an image is its text: z_c is what of the image the text explains, and must find the
-    text; z_bar is the image without it, and must not. The softmax losses of C3R use the same logits. The mean over
-    modalities is returned.
+    z = h^m, so the instrument for an image is its text: z_c is the part of the image that the text explains, and
+    must match the text; z_bar is the image without that part, and must not. The softmax losses of C3R use the same
+    logits. The mean over modalities is returned.
 
     Args:
       match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``.
-      features: {name: (B, d)} representations of one width; they are scaled to length 1 here.
+      features: {name: (B, d)} representations of equal width; they are scaled to length 1 here.
       kind: "softmax" (CLIP) or "sigmoid" (SigLIP).
-      config: weights and modes; ``w_task`` weighs the contrastive loss.
+      config: weights and modes; ``w_task`` is the weight of the contrastive loss.
       regularised: False: the contrastive loss alone, at no further cost.
       present: (B, M) bool, columns in sorted order of the names.
-      where: (B,) bool, rows that count; the others are nobody's key (but necessity "hinge" and counterfactual "minimal"
+      where: (B,) bool, rows that count; other rows are not keys (but necessity "hinge" and counterfactual "minimal"
         take chance as one in all B rows of the global batch).
       axis_name: mapped axis over which the batch is split; keys are then gathered over it.
-      key: PRNG key of counterfactual "permute".
+      key: PRNG key for counterfactual "permute".
 
     Returns:
       The loss and :class:`ContrastiveTerms`.
@@ -123,11 +125,11 @@ def contrastive_c3r_loss(
       A. Radford et al., Learning transferable visual models from natural language supervision, 2021.
       X. Zhai et al., Sigmoid loss for language image pre-training, 2023.
     """
-    if kind not in CONTRASTIVE_KINDS:
-        raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE_KINDS)}.")
+    if kind not in CONTRASTIVE:
+        raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE)}.")
     widths = {name: h.shape[1] for name, h in features.items()}
     if len(widths) < 2 or len(set(widths.values())) != 1:
-        raise ValueError(f"features have widths {widths}, but at least two modalities of one width were expected.")
+        raise ValueError(f"features have widths {widths}, but at least two modalities of equal width were expected.")
     if config.necessity == "kl":
         raise ValueError("config.necessity is 'kl', which needs classes with a prior: use 'hinge' or 'log' here.")
     num_examples = next(iter(features.values())).shape[0]
@@ -138,14 +140,14 @@ def contrastive_c3r_loss(
     shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):
-        own, exists = others_mean(h, present, name)
+        partners, exists = others_mean(h, present, name)
         rows = where & exists & present[:, m]
-        keys, usable, labels = _all_keys(own, rows, axis_name)
+        keys, usable, labels = _all_keys(partners, rows, axis_name)
         predict = partial(key_logits, match, keys, usable)
         logits = predict(h[name])
-        right = (logits.argmax(-1) == labels).astype(logits.dtype)
-        both = jnp.stack([pair_loss(kind, logits, labels, usable), right], axis=1)
-        task, accuracy = global_mean(both, rows, axis_name)
+        correct = (logits.argmax(-1) == labels).astype(logits.dtype)
+        columns = jnp.stack([pair_loss(kind, logits, labels, usable), correct], axis=1)
+        task, accuracy = global_mean(columns, rows, axis_name)
         loss = config.w_task * task
         if regularised:
             regularisation, c3r[name] = c3r_loss(
@@ -174,9 +176,9 @@ def shared_first_stage(
     config: C3RConfig,
     axis_name: str | None = None,
 ) -> Fitted | None:
-    """The first stage of every modality on the others, fitted once for all that are matched; None but for "two_stage".
+    """The first stage of every modality on the others, fitted once for all matchings; None unless "two_stage".
 
-    It rests on the rows that have every modality, which are the same whichever is matched.
+    It uses the rows that have every modality, which are the same for each matched modality.
 
     Args:
       h: {name: (B, d)} unit representations, zero where absent.
@@ -192,7 +194,7 @@ def shared_first_stage(
 
 
 def of_modality(shared: Fitted | None, name: str) -> Fitted | None:
-    """What :func:`shared_first_stage` found, for matching one modality: z_c is what the others explain of it."""
+    """The result of :func:`shared_first_stage` for one matched modality: z_c is the part that the others explain."""
     if shared is None:
         return None
     real, relevance, moments = shared
@@ -200,20 +202,20 @@ def of_modality(shared: Fitted | None, name: str) -> Fitted | None:
     return real._replace(z_c=real.h_hat[name]), relevance, moments
 
 
-def _all_keys(own: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
-    """Keys of the global batch, which of them exist, and where this device's examples find their own."""
-    return *all_rows((own, rows), axis_name), first_row(len(own), axis_name) + jnp.arange(len(own))
+def _all_keys(keys: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
+    """Keys of the global batch, which of them exist, and the index of each of this device's examples among them."""
+    return *all_rows((keys, rows), axis_name), first_row(len(keys), axis_name) + jnp.arange(len(keys))
 
 
 def key_logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:
-    """Logits against every key; one that does not exist cannot be found."""
+    """Logits against every key; missing keys are never matched."""
     logits = promote(match(z, keys))
     return jnp.where(usable[None, :], logits, -1e9)
 
 
 def pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
     """The contrastive loss of each row (B,) among the keys that exist."""
-    if kind == "softmax":
+    if kind == SOFTMAX.name:
         return sufficiency_loss(logits, labels)
-    own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
-    return jnp.where(usable[None, :], jax.nn.softplus(jnp.where(own, -logits, logits)), 0).sum(1)
+    is_pair = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
+    return jnp.where(usable[None, :], jax.nn.softplus(jnp.where(is_pair, -logits, logits)), 0).sum(1)

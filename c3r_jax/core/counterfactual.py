@@ -8,26 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core._batch import (
-    all_rows,
+from c3r_jax.core.batch import (
     check_float,
     check_where,
     expand,
-    first_row,
     global_count,
     global_mean,
     global_sum,
     in_blocks,
     keep,
     promote,
-    valid_labels,
 )
-from c3r_jax.core.tasks import CLASSIFICATION, Task
-
-COUNTERFACTUAL_MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
+from c3r_jax.core.counterfactual_modes import MODES, Problem, rms
+from c3r_jax.core.tasks.base import Task, valid_labels
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 Predict = Callable[[Float[Array, "batch features"]], Float[Array, "batch classes"]]
-Direction = Callable[[Array], tuple[Array, Array]]  # at a point: each label's excess and its gradient
 
 
 def counterfactual(
@@ -63,18 +59,18 @@ def counterfactual(
     Args:
       predict: maps z (B, d) to logits (B, K), row by row; any differentiable function.
       z: (B, d) representations.
-      labels: (B,) class ids, or what else the task has.
+      labels: (B,) class ids, or the task's own shape.
       mode: one of "removal", "gradient", "minimal", "instrumented", "mean", "permute".
-      step_size: length of the whole "gradient" move in units of rms(z); unused by the other modes.
+      step_size: length of the "gradient" move, over all its steps, in units of rms(z); unused by the other modes.
       num_steps: repetitions with a fresh direction ("removal", "minimal", "gradient").
       z_c: (B, d) causal part; needed by "instrumented".
-      where: (B,) bool, rows that count; the others return z. None: all.
+      where: (B,) bool, rows that count; other rows return z. None: all.
       axis_name: mapped axis over which the batch is split.
       key: PRNG key, the same on every device; needed by "permute".
       ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
-      block_rows: rows whose K logits are held at a time, where those of all rows are too many; None: all.
-      task: what outputs and labels mean; log-odds and chance become its :meth:`Task.excess`, favouring the label its
-        :meth:`Task.removable`.
+      block_rows: rows whose K logits are in memory at a time; None: all.
+      task: the task's losses and correctness; its :meth:`Task.excess` replaces log-odds and chance, its
+        :meth:`Task.removable` the component that favours the label.
 
     Returns:
       (B, d) z_bar in the dtype of z.
@@ -85,7 +81,7 @@ def counterfactual(
     Examples:
       >>> import jax.numpy as jnp
       >>> z = jnp.array([[1.0, 2.0], [-1.0, 0.0]])
-      >>> predict = lambda z: z * jnp.array([[1.0, 0.0]])  # only the first feature tells class 0 from class 1
+      >>> predict = lambda z: z * jnp.array([[1.0, 0.0]])  # only the first feature matters
       >>> print(counterfactual(predict, z, jnp.array([0, 1])))
       [[0. 2.]
        [0. 0.]]
@@ -101,22 +97,8 @@ def counterfactual(
         excess = partial(_excess_and_gradient, predict, dtype=z.dtype, task=task)
         return in_blocks(excess, (at, labels), block_rows)
 
-    if mode in ("removal", "minimal"):
-        centre = global_mean(start, where, axis_name) if mode == "removal" else None
-        changed = start
-        for _ in range(num_steps):
-            changed = (
-                _remove(changed, centre, direction, task) if centre is not None else _to_chance(changed, direction)
-            )
-        moved = wide - start + changed
-    elif mode == "gradient":
-        moved = _ascend(wide, direction, step_size, num_steps, ball, rms(wide, where, axis_name))
-    elif mode == "instrumented":
-        moved = wide - start + global_mean(start, where, axis_name)[None, :]
-    elif mode == "mean":
-        moved = jnp.broadcast_to(global_mean(wide, where, axis_name)[None, :], wide.shape)
-    else:
-        moved = _permute(wide, labels, where, axis_name, key, task)
+    problem = Problem(wide, start, labels, where, direction, num_steps, step_size, ball, axis_name, key, task)
+    moved = MODES[mode](problem)
     return jnp.where(expand(where, z), moved.astype(z.dtype), z)
 
 
@@ -134,10 +116,10 @@ def drop_modality(
     Args:
       features: per-modality representations {name: (B, d_name)}.
       name: the modality to replace.
-      present: (B, M) bool, columns in the sorted order of the names; the mean is over the rows that have it. None: all.
+      present: (B, M) bool, columns in the sorted order of the names; the mean is over rows with it. None: all.
       where: (B,) bool, rows that count. None: all.
       axis_name: mapped axis over which the batch is split.
-      mean: (d_name,) to be used instead, such as the training set's: then no row depends on the others.
+      mean: (d_name,) replacement, such as the training set's mean; rows are then independent of each other.
 
     Returns:
       The features with ``features[name]`` constant over the batch.
@@ -167,11 +149,6 @@ def drop_modality(
     return {**features, name: jnp.broadcast_to(mean[None, :], values.shape)}
 
 
-def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_name: str | None) -> Float[Array, ""]:
-    """Root mean square length of the valid rows, uncentred, as a constant (no gradient)."""
-    return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
-
-
 def _check(
     z: Any,
     labels: Any,
@@ -183,11 +160,9 @@ def _check(
     key: Array | None,
     task: Task,
 ) -> tuple[Array, Array, Array | None, Array]:
-    if mode not in COUNTERFACTUAL_MODES:
+    if mode not in MODES:
         hint = " ('drop' acts on features: use drop_modality)" if mode == "drop" else ""
-        raise ValueError(
-            f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(COUNTERFACTUAL_MODES)}{hint}."
-        )
+        raise ValueError(f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(MODES)}{hint}.")
     z = check_float("z", z, 2)
     where = check_where(where, z.shape[0])
     labels = valid_labels(labels, where, task)
@@ -207,7 +182,7 @@ def _check(
 
 
 def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype: Any, task: Task) -> tuple[Array, Array]:
-    """How far each row's label is from being told (B,), relative to chance, and its own gradient (B, d), at ``at``."""
+    """How far each row's label is from being predicted (B,), relative to chance, and its gradient (B, d), at ``at``."""
 
     def total(point: Array) -> tuple[Array, Array]:
         excess = task.excess(*task.check(predict(point.astype(dtype)), labels))
@@ -215,74 +190,6 @@ def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype: Any,
 
     gradient, excess = jax.grad(total, has_aux=True)(at)
     return excess, gradient
-
-
-def _unit(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
-    """Unit vectors g / |g|, zero with zero gradient where g is; scaled first, so that tiny g do not underflow."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(g), axis=-1, keepdims=True))
-    g = g / jnp.where(largest > 0, largest, 1)
-    square = jnp.square(g).sum(-1, keepdims=True)
-    return jnp.where(square > 0, g * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
-
-
-def _remove(part: Array, centre: Array, direction: Direction, task: Task) -> Array:
-    """Takes away the component along -u (towards the label) that exceeds the mean's."""
-    excess, gradient = direction(part)
-    u = _unit(gradient)
-    along = ((part - centre[None, :]) * u).sum(-1, keepdims=True)
-    slope = (gradient * u).sum(-1, keepdims=True)
-    return part - task.removable(along, excess[:, None], slope) * u
-
-
-def _to_chance(part: Array, direction: Direction) -> Array:
-    """Takes the smallest linearised step after which the label is no likelier than 1/K."""
-    excess, gradient = direction(part)  # negative: the label is favoured
-    square = jnp.square(gradient).sum(-1)
-    step = jnp.where(square > 0, jax.nn.relu(-excess) / jnp.where(square > 0, square, 1), 0)
-    return part + step[:, None] * gradient
-
-
-def _ascend(z: Array, direction: Direction, step_size: float, num_steps: int, ball: float | None, unit: Array) -> Array:
-    """Climbs each row's own loss by step_size * rms(z) in all, within the ball around z."""
-    moved = z
-    for _ in range(num_steps):
-        _, gradient = direction(moved)
-        moved = moved + (step_size / num_steps) * unit * _unit(gradient)
-        if ball is not None:
-            offset = moved - z
-            square = jnp.square(offset).sum(-1, keepdims=True)
-            limit = ball * unit
-            outside = square > jnp.square(limit)
-            moved = z + offset * jnp.where(outside, limit * jax.lax.rsqrt(jnp.where(outside, square, 1)), 1)
-    return moved
-
-
-def _permute(z: Array, labels: Array, where: Array, axis_name: str | None, key: Array | None, task: Task) -> Array:
-    """Gives each row a uniformly drawn valid row of the global batch with another label; the mean if there is none.
-
-    Sorted by label, the rows of another label are all but one block: draw a position in the rest and step over the
-    block. O(B log B), and the same draw however the batch is split over devices.
-    """
-    assert key is not None
-    mean = global_mean(z, where, axis_name)
-    all_z, all_labels, all_where = all_rows((z, labels, where), axis_name)
-    first = first_row(len(z), axis_name)
-    all_labels = task.keys(all_labels)
-    labels = jax.lax.dynamic_slice_in_dim(all_labels, first, z.shape[0])
-    count = all_where.sum()
-    order = jnp.lexsort((all_labels, ~all_where))
-    last = jnp.inf if jnp.issubdtype(all_labels.dtype, jnp.floating) else jnp.iinfo(all_labels.dtype).max
-    ranked = jnp.where(jnp.arange(order.shape[0]) < count, all_labels[order], last)
-    same = labels.dtype.type(task.tolerance)
-    begin = jnp.searchsorted(ranked, labels - same, side="left")
-    end = jnp.minimum(jnp.searchsorted(ranked, labels + same, side="right"), count)
-    others = count - (end - begin)
-    draws = jax.random.uniform(key, (order.shape[0],))
-    draw = jnp.floor(jax.lax.dynamic_slice_in_dim(draws, first, z.shape[0]) * others).astype(begin.dtype)
-    draw = jnp.minimum(draw, others - 1)
-    position = jnp.where(draw < begin, draw, draw + end - begin)
-    chosen = all_z[order[jnp.clip(position, 0, order.shape[0] - 1)]]
-    return jnp.where((others > 0)[:, None], chosen, mean[None, :])
 
 
 def closeness(

@@ -1,4 +1,4 @@
-"""Is the instrument strong, is it refuted, does z carry a factor? Host-side, float64, on held-out rows."""
+"""Instrument strength, over-identification and dependence of z on factors; on the host, float64, held-out rows."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,20 +11,16 @@ from scipy.spatial.distance import pdist, squareform
 __all__ = [
     "OverIdentification",
     "Strength",
-    "collapse_advice",
-    "collapse_note",
     "distance_correlation",
     "f_statistics",
     "over_identification",
-    "relative_spread",
 ]
 
 WEAK_F = 10.0
-COLLAPSED = 1e-3  # relative spread of z at which it tells nothing
 
 
 class Strength(NamedTuple):
-    """Strength of one modality's first stage on given rows.
+    """Strength of one modality's first stage.
 
     Attributes:
       r2: (d,) explained share per feature.
@@ -54,7 +50,7 @@ class OverIdentification(NamedTuple):
 
 
 def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -> Strength:
-    r"""Strength of a first stage, from a regressor and its prediction, best on rows that did not fit it.
+    r"""Strength of a first stage, from a regressor and its prediction, preferably on held-out rows.
 
     .. math:: R^2_j = 1 - rss_j / tss_j, \quad F_j = \frac{R^2_j / p}{(1 - R^2_j) / (n - p - 1)}
 
@@ -79,7 +75,7 @@ def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -
     """
     h, h_hat = np.asarray(h, np.float64), np.asarray(h_hat, np.float64)
     if h.shape != h_hat.shape or h.ndim != 2:
-        raise ValueError(f"h has shape {h.shape} and h_hat {h_hat.shape}, but two equal (n, d) were expected.")
+        raise ValueError(f"h has shape {h.shape} and h_hat {h_hat.shape}, but equal shapes (n, d) were expected.")
     n, p = h.shape[0], num_instruments
     tss = np.square(h - h.mean(0)).sum(0) if n else np.zeros(h.shape[1])
     rss = np.square(h - h_hat).sum(0)
@@ -92,9 +88,9 @@ def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -
         f_stat = np.full(h.shape[1], np.nan)
     strength = Strength(r2, f_stat, float(np.median(f_stat)), n, p)
     if strength.weak:
-        what = f" of {names}" if names else ""
+        whose = f" of {names}" if names else ""
         warnings.warn(
-            f"the first stage{what} is weak: median F = {strength.f_median:.2f} on {n} rows, but at least {WEAK_F:g} "
+            f"the first stage{whose} is weak: median F = {strength.f_median:.2f} on {n} rows, but at least {WEAK_F:g} "
             "was expected; what the instrument explains is then mostly noise.",
             stacklevel=2,
         )
@@ -108,12 +104,12 @@ def over_identification(
 
     Two-step GMM of the linear model 1[y = c] = [1, h] beta + e with instruments [1, v], v the other modalities, in the
     heteroscedastic form and without ridge: J = n g' S^-1 g ~ chi^2(p - d) if they do. They do not whenever another
-    modality carries causes or confounders of its own: a diagnostic, not a proof. It needs p > d, hence with equal
-    widths at least three modalities.
+    modality has its own causes or confounders: a diagnostic, not a proof. It needs p > d, hence at least three
+    modalities of equal width.
 
     Args:
       features: {name: (n, d_name)} held-out representations.
-      labels: (n,) class ids, or (n, T) outcomes, each tested as it is.
+      labels: (n,) class ids, or (n, T) outcomes, each tested unchanged.
       name: the modality under test.
       num_classes: K; None: 1 + the largest label.
 
@@ -121,7 +117,7 @@ def over_identification(
       :class:`OverIdentification`.
 
     Raises:
-      ValueError: if ``name`` is unknown or the rows do not agree.
+      ValueError: if ``name`` is unknown or the numbers of rows differ.
 
     References:
       L. P. Hansen, Large sample properties of generalized method of moments estimators, 1982.
@@ -174,14 +170,14 @@ def distance_correlation(x: Any, y: Any, *, max_rows: int = 2000, seed: int = 0)
     Args:
       x: (n, p) or (n,).
       y: (n, q) or (n,).
-      max_rows: larger samples are subsampled (memory grows with its square).
-      seed: of the subsample.
+      max_rows: larger samples are subsampled (memory is quadratic in it).
+      seed: seed of the subsample.
 
     Returns:
       A number in [0, 1]; 0 if either is constant.
 
     Raises:
-      ValueError: if the rows do not agree.
+      ValueError: if the numbers of rows differ.
 
     Examples:
       >>> import numpy as np
@@ -205,28 +201,3 @@ def distance_correlation(x: Any, y: Any, *, max_rows: int = 2000, seed: int = 0)
 def _centred_distances(x: np.ndarray) -> np.ndarray:
     d = squareform(pdist(x))
     return d - d.mean(0)[None, :] - d.mean(1)[:, None] + d.mean()
-
-
-def relative_spread(z: np.ndarray) -> float:
-    """Standard deviation of z (n, d) over its size: 0 for one value in all rows.
-
-    Examples:
-      >>> round(relative_spread(np.array([[3.0, 4.0], [3.0, 4.5]])), 3)
-      0.048
-    """
-    z = np.asarray(z, np.float64)
-    size = np.sqrt(np.square(z).sum(1).mean())
-    return float(np.sqrt(np.square(z - z.mean(0)).sum(1).mean()) / size) if size else 0.0
-
-
-def collapse_note(spread: float, lambda_n: float) -> str:
-    """Says that z has collapsed and what may be done."""
-    return (
-        f"the representation has collapsed: z hardly varies (its sd is {spread:.2g} of its size); "
-        f"{collapse_advice(lambda_n)}"
-    )
-
-
-def collapse_advice(lambda_n: float) -> str:
-    """What may be done about a representation that tells nothing; lambda_n is 0 where necessity took no part."""
-    return f"lower lambda_n ({lambda_n:g}) or raise w_task" if lambda_n else "train longer or check the labels"

@@ -1,16 +1,17 @@
-"""Sufficiency and necessity: what is measured (0/1 risks, bounds) and what is trained (per-example surrogates)."""
+"""Sufficiency and necessity: measured 0/1 risks with bounds, and per-example surrogate losses for training."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core._batch import check_float, check_where, global_count, global_sum, keep, promote, valid_labels
-from c3r_jax.core.tasks import CLASSIFICATION, Task
+from c3r_jax.core.batch import check_float, check_where, global_count, global_sum, keep, promote
+from c3r_jax.core.tasks.base import Task, valid_labels
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 
 class C3Risk(NamedTuple):
-    """The C3 risk of a batch (scalars, shares of examples) and what it says about C3 itself.
+    """The C3 risk of a batch (scalars, shares of examples) and its bounds on C3.
 
     Attributes:
       sufficiency: R_S = P(argmax predict(z_c) != y).
@@ -18,7 +19,7 @@ class C3Risk(NamedTuple):
       total: R = R_S + R_N, in [0, 2].
       lower: max(0, 1 - R), the Frechet lower bound of C3.
       upper: min(1 - R_S, 1 - R_N), its upper bound.
-      joint: P(right at z_c and wrong at z_bar), the event observed for this predictor; inside [lower, upper].
+      joint: P(correct at z_c and wrong at z_bar), as observed for this predictor; within [lower, upper].
     """
 
     sufficiency: Float[Array, ""]
@@ -36,7 +37,7 @@ def sufficiency_loss(
     label_smoothing: float = 0.0,
     task: Task = CLASSIFICATION,
 ) -> Float[Array, " batch"]:
-    r"""Cross-entropy of the real-world branch: is the causal part enough to tell the label?
+    r"""Cross-entropy of the real-world branch: is the causal part enough to predict the label?
 
     .. math:: S_i = \log \sum_k e^{l_{ik}} - (1 - \epsilon) l_{i y_i} - \tfrac{\epsilon}{K} \sum_k l_{ik}
 
@@ -45,13 +46,13 @@ def sufficiency_loss(
       labels: (B,) class ids in [0, K).
       label_smoothing: share epsilon in [0, 1) of the label's probability that is spread over all K classes; the
         logits must then be finite.
-      task: what outputs and labels mean; with another task than the default, its loss.
+      task: the task; other tasks than classification have their own loss.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces. An out-of-range label gives NaN under ``jit``.
 
     Raises:
-      ValueError: on wrong ranks or dtypes, fewer than 2 classes, a known label outside [0, K), or such a smoothing.
+      ValueError: on wrong ranks or dtypes, fewer than 2 classes, a known label or a smoothing out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -73,23 +74,22 @@ def necessity_loss(
     prior: Float[Array, " classes"] | None = None,
     task: Task = CLASSIFICATION,
 ) -> Float[Array, " batch"]:
-    r"""Penalty of the hypothetical-world branch: can the label still be told once the causal part is gone?
+    r"""Penalty of the hypothetical-world branch: can the label still be predicted without the causal part?
 
     .. math::
        \text{hinge:}\ [\log p_{y}(\bar z) + \log K]_+ \qquad
        \text{log:}\ -\log(1 - p_y(\bar z)) \qquad
        \text{kl:}\ KL(\text{prior} \| p(\bar z))
 
-    ``hinge`` is zero once the label is no likelier than chance, so coding the label upside down satisfies it: watch the
-    accuracy and a probe on z_bar. ``kl`` asks z_bar to say nothing at all, and drifts to the majority class under
-    imbalance.
+    ``hinge`` is zero once the label's probability is at most chance, so inverted labels satisfy it: watch the accuracy
+    and a probe on z_bar. ``kl`` asks z_bar to carry no information, and drifts to the majority class under imbalance.
 
     Args:
       counterfactual_logits: (B, K) logits ``predict(z_bar)``.
       labels: (B,) class ids in [0, K).
       kind: "hinge", "log" or "kl".
       prior: (K,) training label shares, positive, summing to 1; needed by "kl".
-      task: what outputs and labels mean; with another task than the default, its penalties.
+      task: the task; other tasks than classification have their own penalties.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces.
@@ -115,7 +115,7 @@ def c3_risk(
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
 ) -> C3Risk:
-    r"""Measures the C3 risk with 0/1 losses, and the interval it leaves for C3.
+    r"""Measures the C3 risk with 0/1 losses, and the interval that it implies for C3.
 
     .. math::
        R_S = P(\arg\max l \neq y), \quad R_N = P(\arg\max \bar l = y), \quad
@@ -130,7 +130,7 @@ def c3_risk(
       labels: (B,) class ids.
       where: (B,) bool, rows that count; None: all.
       axis_name: mapped axis over which the batch is split (``pmap``, ``shard_map``); risks are then global.
-      task: what outputs and labels mean, and when a label is told.
+      task: the task, which defines when a prediction is correct.
 
     Returns:
       :class:`C3Risk` of scalars; NaN when no row counts. A row with a non-finite logit is wrong in that branch.
@@ -140,8 +140,8 @@ def c3_risk(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> right, wrong = jnp.array([[0.0, 1.0]] * 4), jnp.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
-      >>> risk = c3_risk(right, wrong, jnp.array([1, 1, 1, 1]))
+      >>> correct, wrong = jnp.array([[0.0, 1.0]] * 4), jnp.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
+      >>> risk = c3_risk(correct, wrong, jnp.array([1, 1, 1, 1]))
       >>> print(risk.sufficiency, risk.necessity, risk.lower, risk.upper, risk.joint)
       0.0 0.25 0.75 0.75 0.75
 
@@ -161,7 +161,7 @@ def risk_events(
     labels: Num[Array, "batch ..."],
     task: Task = CLASSIFICATION,
 ) -> Float[Array, "batch 3"]:
-    """What :func:`c3_risk` counts, row by row: wrong at z_c, right at z_bar, right at z_c and wrong at z_bar.
+    """The events of :func:`c3_risk` by row: wrong at z_c, correct at z_bar, correct at z_c and wrong at z_bar.
 
     Where a row has several labels these are shares of them.
     """
@@ -169,7 +169,7 @@ def risk_events(
     counterfactual_logits, labels = task.check(counterfactual_logits, labels)
     if logits.shape != counterfactual_logits.shape:
         raise ValueError(f"logits have shape {logits.shape}, but counterfactual_logits {counterfactual_logits.shape}.")
-    real, hypothetical = task.right(logits, labels), task.right(counterfactual_logits, labels)
+    real, hypothetical = task.correct(logits, labels), task.correct(counterfactual_logits, labels)
     events = jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
     return events.mean(-1) if events.ndim == 3 else events
 
@@ -181,7 +181,7 @@ def risk_of(
     weights: Float[Array, " batch"] | None = None,
     axis_name: str | None = None,
 ) -> C3Risk:
-    """The :class:`C3Risk` of events as :func:`risk_events` gives them, each row counted by its weight."""
+    """The :class:`C3Risk` of events from :func:`risk_events`, with weighted rows."""
     if weights is None:
         count = global_count(where, axis_name, events.dtype)
     else:

@@ -1,4 +1,4 @@
-"""Temperature, biases and floors make probabilities of what a model says."""
+"""Calibrated probabilities from a model's logits, by temperature, biases and floors."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ OVER_FITTED = 1.645  # standard errors: one-sided, 5 %
 class LogitCalibration(NamedTuple):
     """Calibrated probabilities (1 - F) softmax(logits / temperature + bias) + F softmax(slope logits + log floor).
 
-    F is the floors' sum. A cause may decide the label with probability .8 only: then the logits of a model of the cause
-    have nearly two values, and no temperature and bias make both right. The floors are what is left to each class
-    however sure the model is; with a slope, a little less of it where the model is surer.
+    F is the floors' sum. A cause may determine the label only with probability .8: then the logits of a model of the
+    cause have nearly two values, and no temperature and bias calibrate both. The floors are each class's probability
+    however confident the model is; with a slope, they are a little lower where the model is more confident.
 
     Attributes:
-      temperature: above 0; above 1 where the model is over-confident.
-      bias: (K,), of mean 0.
-      floor: (K,), at least 0, of sum below 1.
+      temperature: above 0; above 1 if the model is over-confident.
+      bias: (K,), mean 0.
+      floor: (K,), at least 0, sum below 1.
       slope: at least 0.
     """
 
@@ -37,7 +37,7 @@ class LogitCalibration(NamedTuple):
 
 
 def no_calibration(num_classes: int) -> LogitCalibration:
-    """Leaves the logits as they are."""
+    """A calibration that leaves the logits unchanged."""
     return LogitCalibration(1.0, np.zeros(num_classes), np.zeros(num_classes))
 
 
@@ -51,7 +51,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
               \quad F = \frac{\sum_k e^{\theta_k}}{1 + \sum_k e^{\theta_k}}
 
     The floors are :math:`F\,\mathrm{softmax}(\theta)`, the slope is beta, pi are the label shares. With few rows the
-    prior keeps the logits nearly as they are, with floors of 5 % in all.
+    prior keeps the logits nearly unchanged, with floors of 5 % in total.
 
     Args:
       logits: (n, K).
@@ -63,7 +63,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
 
     Examples:
       >>> import numpy as np
-      >>> logits = np.array([[9.0, 0.0]] * 40)  # sure of class 0, right three times of four
+      >>> logits = np.array([[9.0, 0.0]] * 40)  # confident in class 0, correct three times out of four
       >>> fitted = fit_calibration(logits, np.arange(40) % 4 // 3)
       >>> bool(abs(fitted(logits)[0, 0] - 0.75) < 0.05)
       True
@@ -74,22 +74,22 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     logits = np.asarray(logits, np.float64)
     n, k = logits.shape
     w = np.ones(n) if weights is None else np.asarray(weights, np.float64) / np.mean(weights)
-    shares = (w @ np.eye(k)[labels] + 1) / (w.sum() + k)  # one row more of each class: none has share 0
+    shares = (w @ np.eye(k)[labels] + 1) / (w.sum() + k)  # one extra row per class: none has share 0
     centre = np.concatenate([np.zeros(1 + k), np.log(shares) + FLOOR_LOGIT, np.zeros(1)])
     width = np.concatenate([np.ones(1), np.full(k, BIAS_SD), np.full(k, FLOOR_SD), np.full(1, SLOPE_SD)])
 
-    # Between e^-4 and e^4: beyond, rows that are all right (or all wrong) would send T to 0 or infinity for nothing.
+    # T is between e^-4 and e^4: rows that are all correct (or all wrong) would drive it to 0 or infinity.
     bounds = [(-4.0, 4.0), *[(None, None)] * (2 * k), (0.0, None)]
-    # The cost has several valleys where the model is sure and often wrong: a flat softmax, or a sharp one above floors
-    # that are flat or lean.
-    away = [np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5), [slope]]) for slope in (0.1, 0.5)]
-    starts = (centre, *(centre + one for one in away))
-    given = (logits, labels, w, centre, width)
-    searches = [minimize(_cost, x, given, jac=True, method="L-BFGS-B", bounds=bounds) for x in starts]
-    found = min(searches, key=lambda search: search.fun).x
-    bias, theta, (slope,) = np.split(found[1:], [k, 2 * k])
+    # The cost has several local minima where the model is confident and often wrong: a flat softmax, or a sharp one
+    # with flat or sloped floors.
+    offsets = [np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5), [slope]]) for slope in (0.1, 0.5)]
+    starts = (centre, *(centre + offset for offset in offsets))
+    arguments = (logits, labels, w, centre, width)
+    searches = [minimize(_cost, x, arguments, jac=True, method="L-BFGS-B", bounds=bounds) for x in starts]
+    best = min(searches, key=lambda search: search.fun).x
+    bias, theta, (slope,) = np.split(best[1:], [k, 2 * k])
     total, within = _floors(theta)
-    return LogitCalibration(float(np.exp(found[0])), bias - bias.mean(), total * within, float(slope))
+    return LogitCalibration(float(np.exp(best[0])), bias - bias.mean(), total * within, float(slope))
 
 
 def _cost(
@@ -100,7 +100,7 @@ def _cost(
     centre: np.ndarray,
     width: np.ndarray,
 ) -> tuple[float, np.ndarray]:
-    """What :func:`fit_calibration` minimises, and its gradient; the prior has these means and standard deviations."""
+    """The cost of :func:`fit_calibration` and its gradient; the prior has means ``centre`` and deviations ``width``."""
     n, k = logits.shape
     rows, target = np.arange(n), np.eye(k)[labels]
     inverse, bias, theta, slope = np.exp(-parameters[0]), *np.split(parameters[1:], [k, 2 * k])
@@ -108,35 +108,35 @@ def _cost(
     sharp = np.exp(log_softmax(logits * inverse + bias, axis=1))
     gentle = np.exp(log_softmax(logits * slope + theta, axis=1))
     by_sharp, by_gentle = (1 - total) * sharp[rows, labels], total * gentle[rows, labels]
-    p = np.maximum(by_sharp + by_gentle, np.finfo(float).tiny)  # a search may step far out
-    apart = (parameters - centre) / width
-    # Each row is told by the first part with probability ``by_sharp / p``, by the second with ``by_gentle / p``.
-    told_sharp, told_gentle = w * by_sharp / p, w * by_gentle / p
-    first, second = told_sharp[:, None] * (sharp - target), told_gentle[:, None] * (gentle - target)
+    p = np.maximum(by_sharp + by_gentle, np.finfo(float).tiny)  # a search may take large steps
+    deviation = (parameters - centre) / width
+    # Each row is predicted by the first part with probability ``by_sharp / p``, by the second with ``by_gentle / p``.
+    share_sharp, share_gentle = w * by_sharp / p, w * by_gentle / p
+    first, second = share_sharp[:, None] * (sharp - target), share_gentle[:, None] * (gentle - target)
     gradient = np.concatenate(
         [
             [-(first * logits).sum() * inverse],
             first.sum(0),
-            second.sum(0) + within * (total * told_sharp.sum() - (1 - total) * told_gentle.sum()),
+            second.sum(0) + within * (total * share_sharp.sum() - (1 - total) * share_gentle.sum()),
             [(second * logits).sum()],
         ]
     )
-    return float(-(w * np.log(p)).sum() + 0.5 * (apart**2).sum()), gradient + apart / width
+    return float(-(w * np.log(p)).sum() + 0.5 * (deviation**2).sum()), gradient + deviation / width
 
 
 def calibrate(
     logits: np.ndarray, labels: np.ndarray, held: np.ndarray, weights: np.ndarray | None = None
 ) -> LogitCalibration:
-    """Fits a calibration on all rows, or on the held-out ones alone where the model knows those it was trained on.
+    """Fits a calibration on all rows, or only on the held-out ones if the model is over-fitted to its training rows.
 
-    A model that is not over-fitted says of its training rows what it says of others, and many rows tell how right that
-    is better than few. It counts as over-fitted if, calibrated on all rows, its mean log loss on the held-out rows
+    A model that is not over-fitted is as confident on its training rows as on others, and many rows calibrate better
+    than few. It counts as over-fitted if, calibrated on all rows, its mean log loss on the held-out rows
     exceeds that on the training rows by more than 1.645 standard errors.
 
     Args:
       logits: (n, K).
       labels: (n,) class ids.
-      held: (n,) whether a row took no part in training.
+      held: (n,) whether a row was held out of training.
       weights: (n,) numbers >= 0; None: all 1.
 
     Returns:
@@ -146,8 +146,8 @@ def calibrate(
       >>> import numpy as np
       >>> held = np.arange(800) >= 600
       >>> labels = np.arange(800) % 2
-      >>> learnt_by_heart = np.where(held, np.arange(800) // 2 % 2, labels)  # of others it knows nothing
-      >>> fitted = calibrate(9.0 * np.eye(2)[learnt_by_heart], labels, held)
+      >>> memorised = np.where(held, np.arange(800) // 2 % 2, labels)  # held-out predictions are at chance
+      >>> fitted = calibrate(9.0 * np.eye(2)[memorised], labels, held)
       >>> bool(abs(fitted(np.array([[9.0, 0.0]]))[0, 0] - 0.5) < 0.1)
       True
     """
@@ -167,6 +167,6 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
 
 
 def _floors(theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """The floors' sum and their shares of it."""
+    """The floors' sum and each floor's share of it."""
     shares = softmax(np.append(theta, 0.0))
     return float(1 - shares[-1]), softmax(theta)

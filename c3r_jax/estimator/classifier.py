@@ -10,50 +10,50 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.risk import C3Risk
-from c3r_jax.data.hashing import check_seed, example_rng
+from c3r_jax.data.counter_rng import check_seed, example_rng
 from c3r_jax.errors import ConfigError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
-from c3r_jax.estimator.compiled import Structure, model_of, padded, run_of, structure_of, weights_of
 from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
-from c3r_jax.evaluation.branches import Branches, measured_risk
-from c3r_jax.evaluation.causal import collapse_notes, first_stage_report
-from c3r_jax.models.twin import ROUTES
-from c3r_jax.training.arrays import Rows, batch_plan
+from c3r_jax.evaluation.collapse import collapse_notes
+from c3r_jax.evaluation.risk_report import first_stage_report
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.models.branches import Branches, measured_risk
+from c3r_jax.step.in_memory import Rows, Structure, batch_plan, model_of, padded, run_of, structure_of, weights_of
 
 DEFAULT = C3RConfig()
 MIN_HELD_OUT = 20  # rows below which calibration and risk would be noise
 
 
 class C3RClassifier(ClassifierMixin, BaseEstimator):
-    """Multi-modal classifier trained with Causal Complete Cause Regularization, in the manner of scikit-learn.
+    """Multi-modal classifier trained with Causal Complete Cause Regularization, with scikit-learn's interface.
 
-    One multi-layer perceptron per modality, the mean of what is present, a linear head. Inputs are standardised. A
-    share of the training rows is held out of training: on it temperature, biases and floors are fitted, and the C3 risk
-    and the first-stage diagnostics measured.
+    One multi-layer perceptron per modality, the mean of the present modalities, a linear head. Inputs are standardised.
+    Some of the training rows are held out: temperature, biases and floors are fitted on them, and the C3 risk and the
+    first-stage diagnostics measured.
 
     Input X is ``{"name": (n, p) array or data frame}``; or a data frame with two levels of columns, the modality first;
-    or, with ``modalities``, one wide array or frame (which is what ``cross_val_score``, ``GridSearchCV`` and
-    ``Pipeline`` can cut into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
+    or, with ``modalities``, one wide array or frame (which ``cross_val_score``, ``GridSearchCV`` and ``Pipeline`` can
+    split into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
 
     Args:
       config: :class:`C3RConfig`; None: its defaults, with ``lambda_n`` 2 where ``modality_dropout`` is used.
       hidden: widths of each encoder's hidden layers.
       dim: width of the representations. The instrument has (M - 1) dim columns: keep the batch at four times that.
       steps: training steps.
-      batch_size: examples a step.
-      learning_rate: of AdamW.
-      weight_decay: of AdamW.
+      batch_size: examples per step.
+      learning_rate: learning rate of AdamW.
+      weight_decay: weight decay of AdamW.
       modality_dropout: share of training examples that lose some of their modalities.
       regularised: False trains plainly, with the same network; the instrument is then post hoc.
       class_weight: None, "balanced" or {class: weight}. It and ``sample_weight`` set how often an example is drawn.
-      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``. Where the
-        model is not over-fitted, the training rows calibrate it too.
+      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``. If the
+        model is not over-fitted, training rows are also used for calibration.
       modalities: {name: columns} of a wide X.
       route: default of ``predict``: "representation" (z) or "instrument" (z_c).
-      seed: of everything random.
-      verbose: print the loss curve's ends.
+      seed: seed of everything random.
+      verbose: print the first and the last training loss.
 
     Attributes:
       classes_: sorted class labels.
@@ -64,7 +64,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
       calibration_: {route: temperature, biases and floors}.
 
     Examples:
-      >>> from c3r_jax.data.structural import StructuralModel
+      >>> from c3r_jax.data.sets.structural import StructuralModel
       >>> train = StructuralModel("anticausal").sample(600, seed=0)
       >>> model = C3RClassifier(steps=60, hidden=(16,), dim=4).fit(train.inputs, train.labels)
       >>> model.predict({"m1": train.inputs["m1"][:2]}).shape  # m2 is absent
@@ -110,7 +110,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
-        """Tells scikit-learn that NaN is welcome."""
+        """Declares to scikit-learn that NaN is allowed."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -129,7 +129,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         Raises:
           DataError: on input that cannot be used, naming the modality, row and value.
           ConfigError: on a setting that cannot be used.
-          NonFiniteError: if the loss becomes NaN or infinite; an earlier fit is then kept as it was.
+          NonFiniteError: if the loss becomes NaN or infinite; an earlier fit then stays unchanged.
         """
         config = self._checked_config()
         matrices = split_modalities(X, self.modalities)
@@ -158,8 +158,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
         h = self._encode(rows)
-        of_training = {name: value[~held] for name, value in h.items()}
-        self._moments = self._runner.measure_moments(params, of_training, train.present)
+        train_h = {name: value[~held] for name, value in h.items()}
+        self._moments = self._runner.measure_moments(params, train_h, train.present)
         self._judge(rows, h, held, config, weights)
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
@@ -199,7 +199,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
         if self.config is not None:
             return self.config
-        # With dropout the hinge inverts labels earlier: the smaller weight is the robust one.
+        # With dropout the hinge inverts labels at smaller weights: 2 is robust.
         return C3RConfig(lambda_n=2.0) if self.modality_dropout else DEFAULT
 
     @staticmethod
@@ -225,7 +225,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     def _judge(
         self, rows: Rows, h: dict[str, np.ndarray], held: np.ndarray, config: C3RConfig, weights: np.ndarray | None
     ) -> None:
-        """Calibration; risk, diagnostics and warnings from the rows that took no part in training."""
+        """Calibration, and risk, diagnostics and warnings on the held-out rows."""
         num_classes = len(self.classes_)
         self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
         self.c3_risk_: C3Risk | None = None
@@ -238,25 +238,26 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
                     stacklevel=3,
                 )
             return
-        everywhere = self._runner(self._params, self._moments, h, rows.present, rows.labels)
+        all_branches = self._runner(self._params, self._moments, h, rows.present, rows.labels)
         if weights is None or (weights[held].any() and weights[~held].any()):
             self.calibration_ = {
-                route: calibrate(everywhere.logits[route], rows.labels, held, weights) for route in ROUTES
+                route: calibrate(all_branches.logits[route], rows.labels, held, weights) for route in ROUTES
             }
-        h, branches, kept = jax.tree.map(lambda value: value[held], (h, everywhere, rows))
-        self.c3_risk_ = measured_risk(branches, kept.labels)
+        h, branches, held_rows = jax.tree.map(lambda value: value[held], (h, all_branches, rows))
+        self.c3_risk_ = measured_risk(branches, held_rows.labels)
         self.first_stage_, notes = first_stage_report(
-            self._moments, h, kept.present, kept.labels, config=config, num_classes=num_classes
+            self._moments, h, held_rows.present, held_rows.labels, config=config, num_classes=num_classes
         )
         logits = branches.logits["representation"]
-        notes += collapse_notes(branches.z, logits, kept.labels, lambda_n=config.lambda_n if self.regularised else 0.0)
+        lambda_n = config.lambda_n if self.regularised else 0.0
+        notes += collapse_notes(branches.z, logits, held_rows.labels, lambda_n=lambda_n)
         for note in notes:
             warnings.warn(note, stacklevel=3)
 
     def _branches(self, X: Any) -> Branches:
         inputs, present = self._layout.arrays(split_modalities(X, self.modalities))
         num_rows = len(present)
-        # Labels are only needed by the hypothetical world; padding, which keeps the compiled shapes few, by nobody.
+        # Only the hypothetical world needs labels; padding keeps the number of compiled shapes small.
         rows = padded(Rows(inputs, present, np.zeros(num_rows, np.int32)))
         branches = self._runner(self._params, self._moments, self._encode(rows), rows.present, rows.labels)
         return jax.tree.map(lambda value: value[:num_rows], branches)

@@ -1,4 +1,4 @@
-"""What users hold in their hands (dicts of arrays, data frames, one wide array) as arrays per modality with a mask."""
+"""Converts user input (dicts of arrays, data frames, one wide array) to arrays per modality with a mask."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from c3r_jax.errors import DataError
 
 
 def split_modalities(x: Any, modalities: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-    """Takes multi-modal input apart.
+    """Splits multi-modal input into modalities.
 
     Args:
       x: {modality: (n, p) array or data frame}; or a data frame whose columns have two levels, the modality first; or,
@@ -20,7 +20,7 @@ def split_modalities(x: Any, modalities: Mapping[str, Any] | None = None) -> dic
       {modality: (n, p) float64}, sorted by name, NaN where values are missing.
 
     Raises:
-      DataError: on any other form, rows that do not agree, or values that are no numbers.
+      DataError: on any other form, different numbers of rows, or values that are not numbers.
 
     Examples:
       >>> parts = split_modalities([[1, 2, 3]], {"a": [0], "b": slice(1, 3)})
@@ -71,13 +71,13 @@ def _matrix(name: str, values: Any) -> np.ndarray:
 
 
 class Layout:
-    """The modalities an estimator was fitted on, and how their columns are scaled.
+    """The modalities an estimator was fitted on, with the scaling of their columns.
 
     Args:
-      matrices: of :func:`split_modalities`, of the training rows.
+      matrices: the training rows, from :func:`split_modalities`.
 
     Raises:
-      DataError: on fewer than two modalities, one without any row, or rows where nothing is present.
+      DataError: on fewer than two modalities, a modality without rows, or rows without any modality.
     """
 
     def __init__(self, matrices: Mapping[str, np.ndarray]):
@@ -105,7 +105,7 @@ class Layout:
         """Standardised inputs, zero where absent, and the mask.
 
         Args:
-          matrices: of :func:`split_modalities`; a modality that is not there is absent in every row.
+          matrices: output of :func:`split_modalities`; a missing modality is absent in every row.
 
         Returns:
           {modality: (n, p) float32} and present (n, M) bool.
@@ -117,15 +117,15 @@ class Layout:
         if unknown or not matrices:
             raise DataError(f"X has the modalities {list(matrices)}, but {list(self.widths)} or some were expected.")
         n = len(next(iter(matrices.values())))
-        whole = {name: matrices.get(name, np.full((n, width), np.nan)) for name, width in self.widths.items()}
-        for name, matrix in whole.items():
+        complete = {name: matrices.get(name, np.full((n, width), np.nan)) for name, width in self.widths.items()}
+        for name, matrix in complete.items():
             if matrix.shape[1] != self.widths[name]:
                 raise DataError(
                     f"X[{name!r}] has {matrix.shape[1]} columns, but {self.widths[name]} as in fit were expected."
                 )
-        present = presence(whole)
+        present = presence(complete)
         inputs = {
-            name: np.where(present[:, m, None], (whole[name] - self.mean[name]) / self.scale[name], 0.0).astype(
+            name: np.where(present[:, m, None], (complete[name] - self.mean[name]) / self.scale[name], 0.0).astype(
                 np.float32
             )
             for m, name in enumerate(self.widths)
@@ -150,7 +150,7 @@ def presence(matrices: Mapping[str, np.ndarray]) -> np.ndarray:
         if len(partly):
             raise DataError(
                 f"row {partly[0]} of X[{name!r}] is NaN in part ({len(partly)} such rows): impute the values, or make "
-                "the whole row NaN, which means that the modality is absent."
+                "the complete row NaN, which means that the modality is absent."
             )
         columns.append(~missing.all(1))
     return np.stack(columns, axis=1)
@@ -165,7 +165,7 @@ def check_labels(y: Any, num_rows: int) -> np.ndarray:
     labels = np.asarray(y)
     if labels.shape != (num_rows,):
         raise DataError(f"y has shape {labels.shape}, but {(num_rows,)} was expected: one label for each row of X.")
-    # NaN is the one value that is not equal to itself; None stands for a missing string.
+    # NaN is the only value that differs from itself; None marks a missing string.
     missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
     if len(missing):
         raise DataError(f"y is missing at row {missing[0]} ({len(missing)} such rows): leave these rows out.")
@@ -173,7 +173,7 @@ def check_labels(y: Any, num_rows: int) -> np.ndarray:
     if len(classes) < 2:
         raise DataError(f"y has the one class {classes[0]!r}, but at least 2 classes were expected.")
     if labels.dtype.kind == "f" and not (labels == np.round(labels)).all():
-        raise DataError("y has fractional numbers, but class labels were expected: this is no regressor.")
+        raise DataError("y has fractional numbers, but class labels were expected: this is not a regressor.")
     return labels
 
 
@@ -190,7 +190,7 @@ def check_weights(weights: Any, num_rows: int) -> np.ndarray | None:
 
 
 def stratified_holdout(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Marks the share ``fraction`` of every class's rows, rounded down, at random (n,) bool."""
+    """Marks a random share ``fraction`` of every class's rows, rounded down: (n,) bool."""
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))

@@ -1,4 +1,4 @@
-"""Audit and repair of a model that is already trained: the first stage on its frozen features."""
+"""Audit and repair of a trained model: the first stage on its frozen features."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c3r_jax.core.instrument import Moments
-from c3r_jax.core.real_world import causal_representation, instrument_moments
-from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.instruments import causal_representation, instrument_moments
+from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import c3_risk
 from c3r_jax.errors import DataError
-from c3r_jax.evaluation.branches import both_worlds
-from c3r_jax.evaluation.causal import first_stage_report
-from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.evaluation.risk_report import first_stage_report
+from c3r_jax.models.branches import both_worlds
+from c3r_jax.models.fusion.representations import MaskedMean
 
 MIN_ROWS_PER_COLUMN = 4
 
@@ -26,14 +27,14 @@ def _mean_of_present(features: Mapping[str, Any], present: Any) -> Any:
 class PostHocInstrument:
     """Predicts through z_c of *any* trained multi-modal model, without retraining it.
 
-    The first stage is fitted on the model's frozen per-modality features; its own head then reads only what the other
-    modalities explain. Where cues belong to one modality each this removes most of them; where they come from the label
-    (anticausal cues) the modalities' cues explain each other, and training with C3R does better.
+    The first stage is fitted on the model's frozen per-modality features; the model's head then reads only what the
+    other modalities explain. This removes most cues that are specific to one modality. Anticausal cues, which come from
+    the label, explain each other across modalities; there, training with C3R does better.
 
     Args:
       predict: the model's head, z (n, d) -> logits (n, K), written in JAX.
       fuse: ({modality: (n, d_m)}, present (n, M)) -> z (n, d); columns of ``present`` in the sorted order of the names.
-        None: the mean of what is present.
+        None: the mean of the present modalities.
       config: ridge, counterfactual and instrument; None: the defaults. Its weights are not used.
 
     Examples:
@@ -63,11 +64,11 @@ class PostHocInstrument:
         """Measures the features' moments on training rows; labels are not needed.
 
         Args:
-          features: {modality: (n, d_m)} of the trained encoders.
+          features: {modality: (n, d_m)} from the trained encoders.
           present: (n, M) bool; None: everything is present.
 
         Raises:
-          DataError: on fewer than two modalities, or too few rows that have them all.
+          DataError: on fewer than two modalities, or too few rows with all of them.
         """
         h, mask = _checked(features, present)
         if len(h) < 2:
@@ -85,7 +86,7 @@ class PostHocInstrument:
         return self
 
     def transform(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
-        """Returns z_c (n, d), each row on its own."""
+        """Returns z_c (n, d), each row independently."""
         h, mask = _checked(features, present)
         return np.asarray(causal_representation(self._fuse, h, mask, self._fitted(), config=self.config).z_c)
 
@@ -94,11 +95,11 @@ class PostHocInstrument:
         return np.asarray(self._predict(jnp.asarray(self.transform(features, present=present))))
 
     def predict(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
-        """Returns the class ids (n,) that the head gives z_c."""
+        """Returns the class ids (n,) predicted from z_c."""
         return self.predict_logits(features, present=present).argmax(1)
 
     def audit(self, features: Mapping[str, Any], labels: Any, *, present: Any = None) -> dict[str, Any]:
-        """How far the model leans on what one modality alone knows, on rows that did not fit the first stage.
+        """How much the model relies on what is specific to one modality, on held-out rows.
 
         Args:
           features: {modality: (n, d_m)} of held-out rows.
@@ -107,7 +108,7 @@ class PostHocInstrument:
 
         Returns:
           {"accuracy": of the model, "instrument_accuracy": through z_c, "risk": :class:`C3Risk` as a dict,
-          "first_stage": strength by modality, "notes": warnings in plain words}.
+          "first_stage": strength by modality, "notes": warnings as sentences}.
         """
         h, mask = _checked(features, present)
         labels = np.asarray(labels)
@@ -148,10 +149,7 @@ def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any],
     mask = jnp.ones((rows.pop(), len(h)), bool) if present is None else jnp.asarray(present)
     if mask.shape != (len(next(iter(h.values()))), len(h)) or mask.dtype != bool:
         raise DataError(f"present has shape {mask.shape} and dtype {mask.dtype}: expected bool (n, {len(h)}).")
-    h = {
-        name: jnp.where(mask[:, m, None], value, jnp.zeros((), value.dtype))
-        for m, (name, value) in enumerate(h.items())
-    }
+    h = zero_absent(h, mask)
     bad = [name for name, value in h.items() if not bool(jnp.isfinite(value).all())]
     if bad:
         raise DataError(f"features[{bad[0]!r}] holds a NaN or infinite number in a present row: expected finite ones.")

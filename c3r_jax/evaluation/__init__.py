@@ -1,0 +1,1 @@
+"""Trained runs, evaluated: every modality subset, noise, shift, and the causal diagnostics."""

@@ -8,19 +8,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core.counterfactual import Predict, drop_modality
-from c3r_jax.core.real_world import Fuse
+from c3r_jax.core.instruments import Fuse
 
 
 class Attribution(NamedTuple):
-    """What each modality does for the prediction of each row.
+    """What each modality contributes to the prediction of each row.
 
     Attributes:
       label: (B,) predicted class.
-      probabilities: (B, K) as things are.
-      without: (B, M, K) with one modality's representation at its mean.
-      alone: (B, M, K) with one modality present and no other.
-      necessary: (B, M) without it, another class is predicted; False where the row does not have it.
-      sufficient: (B, M) alone, it gives the same class; False where the row does not have it.
+      probabilities: (B, K) with all present modalities.
+      without: (B, M, K) with one modality's representation set to its mean.
+      alone: (B, M, K) with one modality present and all others absent.
+      necessary: (B, M) another class is predicted without it; False where the modality is absent.
+      sufficient: (B, M) the same class is predicted from it alone; False where the modality is absent.
     """
 
     label: Int[Array, " batch"]
@@ -64,8 +64,8 @@ def attribution(
       >>> fuse = lambda h, present: sum(jnp.where(present[:, [m]], h[n], 0) for m, n in enumerate(("image", "text")))
       >>> features = {"image": jnp.array([[0.1, 0.0]]), "text": jnp.array([[-0.5, 2.0]])}
       >>> means = {name: jnp.zeros(2) for name in features}
-      >>> found = attribution(lambda z: z, fuse, features, jnp.ones((1, 2), bool), means)
-      >>> int(found.label[0]), found.necessary[0].tolist(), found.sufficient[0].tolist()
+      >>> result = attribution(lambda z: z, fuse, features, jnp.ones((1, 2), bool), means)
+      >>> int(result.label[0]), result.necessary[0].tolist(), result.sufficient[0].tolist()
       (1, [False, True], [False, True])
 
     References:
@@ -74,19 +74,19 @@ def attribution(
     names, present = sorted(features), jnp.asarray(present)
     features = {name: jnp.asarray(features[name]) for name in names}
 
-    def told(h: Mapping[str, Array], kept: Array) -> Array:
-        return jax.nn.softmax(predict(fuse(dict(h), kept)).astype(jnp.float32))
+    def probabilities(h: Mapping[str, Array], visible: Array) -> Array:
+        return jax.nn.softmax(predict(fuse(dict(h), visible)).astype(jnp.float32))
 
-    now = told(features, present)
-    label = now.argmax(-1)
-    without = [told(drop_modality(features, name, mean=means[name]), present) for name in names]
-    alone = [told(features, present & (jnp.arange(len(names)) == m)[None, :]) for m in range(len(names))]
-    dropped, kept = jnp.stack(without, axis=1), jnp.stack(alone, axis=1)
+    full = probabilities(features, present)
+    label = full.argmax(-1)
+    dropped = [probabilities(drop_modality(features, name, mean=means[name]), present) for name in names]
+    single = [probabilities(features, present & (jnp.arange(len(names)) == m)[None, :]) for m in range(len(names))]
+    without, alone = jnp.stack(dropped, axis=1), jnp.stack(single, axis=1)
     return Attribution(
         label,
-        now,
-        dropped,
-        kept,
-        present & (dropped.argmax(-1) != label[:, None]),
-        present & (kept.argmax(-1) == label[:, None]),
+        full,
+        without,
+        alone,
+        present & (without.argmax(-1) != label[:, None]),
+        present & (alone.argmax(-1) == label[:, None]),
     )

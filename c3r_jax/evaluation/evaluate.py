@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from c3r_jax.data import Condition
+from c3r_jax.data.conditions.protocols import Condition
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.conditions import conditions_of
-from c3r_jax.evaluation.pretrained import pretrained_scores
+from c3r_jax.evaluation.contrastive_scores import pretrained_scores
 from c3r_jax.evaluation.robustness import read_baseline, results_folder, robustness_report
-from c3r_jax.evaluation.scores import score_of
-from c3r_jax.evaluation.scoring import scored_run
-from c3r_jax.evaluation.trained import open_run, restore_best
-from c3r_jax.training.experiment import Experiment
-from c3r_jax.training.workdir import RESULTS, write_text
+from c3r_jax.evaluation.run_scores import scored_run
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.experiments.open import open_run, restore_best
+from c3r_jax.experiments.workdir import RESULTS
+from c3r_jax.files.atomic import write_text
+from c3r_jax.metrics.scores import score_of
 
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
 
@@ -34,25 +35,23 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run and writes ``results.json``.
 
-    The instrument's moments are measured anew over the whole training split, so that no prediction depends on a
-    batch.
+    The instrument's moments are computed over the full training split, so that no prediction depends on a batch.
 
     Args:
       workdir: a directory made by training.
-      command: how this was asked for, for the record.
-      split: another split than ``config.eval.split``; results then go to the folder of its name in the workdir.
+      command: the command line, for the record.
+      split: a split in place of ``config.eval.split``; results then go to a folder of that name in the workdir.
       protocols: exactly these instead of modality subsets and ``config.eval.protocols``; see ``results_folder``.
-      baseline: workdir of a run that was evaluated in the same way, for effective robustness.
+      baseline: workdir of a run evaluated in the same way, for effective robustness.
 
     Returns:
-      The results, as written: None stands for what is not finite.
+      The results, as written: None stands for a value that is not finite.
 
     Raises:
-      WorkdirError, CheckpointError, DataError, ConfigError: if something needed is missing or damaged.
+      WorkdirError, CheckpointError, DataError, ConfigError: something needed is missing or corrupt.
     """
     path = pathlib.Path(workdir)
     experiment = open_run(path, split)
-    config = experiment.config
     conditions = conditions_of(experiment, protocols)
     other = None if baseline is None else _baseline(experiment, baseline, split, protocols, conditions)
     step, params = restore_best(experiment, path)
@@ -60,9 +59,9 @@ def evaluate(
     results = {
         "schema": 1,
         **score(experiment, params, conditions),
-        "checkpoint": {"step": step, "selected_by": f"validation {config.train.select_by}"},
+        "checkpoint": {"step": step, "selected_by": f"validation {experiment.settings.train.select_by}"},
         "versions": _versions(),
-        "config": json.loads(config.to_json()),
+        "config": json.loads(experiment.config.to_json()),
         "command": command,
     }
     if not experiment.method.contrastive:
@@ -83,22 +82,22 @@ def evaluate(
 
 
 def evaluated(workdir: str | os.PathLike[str], step: int, split: str | None = None) -> dict[str, Any]:
-    """What :func:`evaluate` wrote, if that is of this checkpoint and these versions of libraries; else evaluates.
+    """What :func:`evaluate` wrote for this checkpoint and these library versions; evaluates if there is none.
 
     Args:
       workdir: a directory made by training.
-      step: of its best checkpoint.
+      step: step of its best checkpoint.
       split: as for :func:`evaluate`.
 
     Raises:
-      WorkdirError, CheckpointError, DataError, ConfigError: of :func:`evaluate`.
+      WorkdirError, CheckpointError, DataError, ConfigError: as for :func:`evaluate`.
     """
     try:
-        found = json.loads((results_folder(workdir, split, None) / RESULTS).read_text(encoding="utf-8"))
-        if found["checkpoint"]["step"] == step and found["versions"] == _versions():
-            return found
+        results = json.loads((results_folder(workdir, split, None) / RESULTS).read_text(encoding="utf-8"))
+        if results["checkpoint"]["step"] == step and results["versions"] == _versions():
+            return results
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # there are none, or they are damaged: either way they are written anew
+        pass  # missing or corrupt results are written again
     return evaluate(workdir, split=split)
 
 
@@ -113,23 +112,23 @@ def _baseline(
     protocols: Sequence[str] | None,
     conditions: list[Condition],
 ) -> dict[str, Any]:
-    """The baseline's results, which must be of the same examples and conditions."""
+    """The baseline's results, which must cover the same examples and conditions."""
     if experiment.method.contrastive:
-        raise ConfigError(f"config.task is {experiment.config.task!r}: a baseline is for runs with classes alone.")
-    config = experiment.config.eval
-    source = experiment.sources[config.split]
+        raise ConfigError(f"config.task is {experiment.settings.task!r}: a baseline applies only to labelled tasks.")
+    settings = experiment.settings.eval
+    source = experiment.sources[settings.split]
     expected = {
         "dataset": source.info.name,
-        "split": config.split,
+        "split": settings.split,
         "num_examples": len(source),
-        "noise_seed": config.noise_seed,
+        "noise_seed": settings.noise_seed,
         "conditions": [condition.name for condition in conditions],
     }
     return read_baseline(workdir, split, protocols, expected)
 
 
 def _finite(tree: Any) -> Any:
-    """JSON has no NaN or infinity: null stands for both."""
+    """Replaces NaN and infinity, which JSON lacks, by None."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,4 +1,4 @@
-"""Single examples as a reader sees them: inputs, what both worlds predict, which modality the prediction rests on."""
+"""Single examples for a reader: inputs, predictions in both worlds, and the modalities the prediction depends on."""
 
 import base64
 import functools
@@ -16,11 +16,12 @@ from scipy.special import softmax
 from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.attribution import attribution
-from c3r_jax.evaluation.branches import Branches
 from c3r_jax.evaluation.conditions import Encoded
-from c3r_jax.evaluation.trained import open_run, restore_best
+from c3r_jax.experiments.encode import encode_split, without_encoders
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.experiments.open import open_run, restore_best
+from c3r_jax.models.branches import Branches
 from c3r_jax.models.twin import apply
-from c3r_jax.training.experiment import Experiment, encode_split, without_encoders
 
 SHOWN = 4  # examples per risk
 SIDE = 96  # pixels of a picture's longer side
@@ -31,22 +32,22 @@ def explain_example(workdir: str | os.PathLike[str], number: int, *, split: str 
 
     Args:
       workdir: a directory made by training.
-      number: of the example, as reports name it.
-      split: another split than ``config.eval.split``.
+      number: the example's index, as in reports.
+      split: a split in place of ``config.eval.split``.
 
     Raises:
-      ConfigError: of a run of another task.
+      ConfigError: the run has another task.
       DataError: the split has no such example.
-      WorkdirError, CheckpointError: something needed is missing or damaged.
+      WorkdirError, CheckpointError: something needed is missing or corrupt.
     """
     experiment = open_run(workdir, split)
-    if experiment.method.task != "classification":
+    if not experiment.method.spec.one_class_per_example:
         raise ConfigError(f"config.task is {experiment.method.task!r}: only predictions of classes can be explained.")
     _, params = restore_best(experiment, workdir)
-    after = experiment.devices.host(without_encoders(params))
+    head_params = experiment.devices.host(without_encoders(params))
     train_h, train_present, *_ = encode_split(experiment, params, "train")
-    moments = experiment.branches.measure_moments(after, train_h, train_present)
-    name = experiment.config.eval.split
+    moments = experiment.branches.measure_moments(head_params, train_h, train_present)
+    name = experiment.settings.eval.split
     encoded = encode_split(experiment, params, name)
     h, present, labels, index = encoded
     rows = np.flatnonzero(index == number).tolist()
@@ -55,10 +56,10 @@ def explain_example(workdir: str | os.PathLike[str], number: int, *, split: str 
             f"The {name} split has no example {number}: its {len(index)} numbers go from {index.min()} to "
             f"{index.max()}, such as {', '.join(map(str, index[:3]))}."
         )
-    branches = experiment.branches(after, moments, h, present, labels, seed=experiment.config.seed)
+    branches = experiment.branches(head_params, moments, h, present, labels, seed=experiment.settings.seed)
     return example_records(
         experiment,
-        after,
+        head_params,
         experiment.sources[name],
         rows=rows,
         encoded=encoded,
@@ -81,15 +82,15 @@ def modality_means(h: Mapping[str, np.ndarray], present: np.ndarray) -> dict[str
 
 
 def riskiest(branches: Branches, labels: np.ndarray, count: int = SHOWN) -> dict[str, list[int]]:
-    """Rows with the largest risk of their own, the largest first.
+    """Rows with the largest risks, the largest first.
 
-    Sufficiency: 1 - p_y(z_c), the causal part alone does not tell the label. Necessity: p_y(z_bar), the label is told
-    although the causal part is gone.
+    Sufficiency: 1 - p_y(z_c), the causal part alone does not predict the label. Necessity: p_y(z_bar), the label is
+    predicted although the causal part has been removed.
 
     Args:
-      branches: of n rows.
+      branches: branches of n rows.
       labels: (n,) class ids.
-      count: rows of each.
+      count: rows for each risk.
     """
     sufficiency, necessity = row_risks(branches, labels)
     return {
@@ -99,11 +100,11 @@ def riskiest(branches: Branches, labels: np.ndarray, count: int = SHOWN) -> dict
 
 
 def row_risks(branches: Branches, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 - p_y(z_c) and p_y(z_bar), each (n,); NaN counts as the whole risk."""
+    """1 - p_y(z_c) and p_y(z_bar), each (n,); NaN counts as risk 1."""
     rows = np.arange(len(labels))
-    kept = softmax(branches.logits["instrument"], axis=1)[rows, labels]
-    left = softmax(branches.counterfactual_logits, axis=1)[rows, labels]
-    return np.nan_to_num(1 - kept, nan=1.0), np.nan_to_num(left, nan=1.0)
+    causal = softmax(branches.logits["instrument"], axis=1)[rows, labels]
+    counterfactual = softmax(branches.counterfactual_logits, axis=1)[rows, labels]
+    return np.nan_to_num(1 - causal, nan=1.0), np.nan_to_num(counterfactual, nan=1.0)
 
 
 def example_records(
@@ -116,16 +117,16 @@ def example_records(
     branches: Branches,
     means: Mapping[str, np.ndarray],
 ) -> list[dict[str, Any]]:
-    """What a report shows of some examples of a classification run, ready for JSON.
+    """Records of some examples of a classification run for a report, ready for JSON.
 
     Args:
       experiment: the run.
-      params: of everything after the encoders.
-      source: where the examples' inputs are; ``source[row]`` is the example of a row.
-      rows: which examples.
-      encoded: of all examples of the source, see ``encode_split``.
-      branches: of all of them.
-      means: of :func:`modality_means`, on the training split.
+      params: parameters after the encoders.
+      source: the examples' inputs; ``source[row]`` is the example of a row.
+      rows: the examples' rows.
+      encoded: all examples of the source, see ``encode_split``.
+      branches: branches of all examples.
+      means: :func:`modality_means` of the training split.
     """
     if not rows:
         return []
@@ -133,10 +134,10 @@ def example_records(
     h, present, labels, index = encoded
     variables = {"params": params}
     predict, fuse = (functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse))
-    own = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
+    features = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
     branches, labels = jax.tree.map(lambda value: value[chosen], (branches, labels))
-    centre = {name: jnp.asarray(value) for name, value in means.items()}
-    found = jax.device_get(attribution(predict, fuse, own, jnp.asarray(present[chosen]), centre))
+    centres = {name: jnp.asarray(value) for name, value in means.items()}
+    effects = jax.device_get(attribution(predict, fuse, features, jnp.asarray(present[chosen]), centres))
     names = source.info.class_names
     sufficiency, necessity = row_risks(branches, labels)
     outputs = {**branches.logits, "counterfactual": branches.counterfactual_logits}
@@ -154,10 +155,10 @@ def example_records(
                 "modalities": {
                     name: {
                         "present": bool(present[row, m]),
-                        "necessary": bool(found.necessary[i, m]),
-                        "sufficient": bool(found.sufficient[i, m]),
-                        "without": _prediction(found.without[i, m], labels[i], names),
-                        "alone": _prediction(found.alone[i, m], labels[i], names),
+                        "necessary": bool(effects.necessary[i, m]),
+                        "sufficient": bool(effects.sufficient[i, m]),
+                        "without": _prediction(effects.without[i, m], labels[i], names),
+                        "alone": _prediction(effects.alone[i, m], labels[i], names),
                     }
                     for m, name in enumerate(model.modalities)
                 },
@@ -170,14 +171,14 @@ def shown_inputs(example: Mapping[str, Any], modalities: Sequence[str], present:
     """The modalities of an example for a reader: pictures as PNG in base64, texts, else kind and shape.
 
     Args:
-      example: of a source.
+      example: an example of a source.
       modalities: names in the order of ``present``.
       present: (M,) bool.
     """
     shown: dict[str, Any] = {}
-    for name, there in zip(modalities, present, strict=True):
+    for name, has in zip(modalities, present, strict=True):
         value = example.get(name)
-        if not there or value is None:
+        if not has or value is None:
             shown[name] = {"kind": "absent"}
             continue
         kind = kind_of(name, value)
@@ -201,7 +202,7 @@ def _png(pixels: np.ndarray) -> str:
 
 
 def _prediction(probabilities: np.ndarray, label: int, names: Sequence[str]) -> dict[str, Any]:
-    """The likeliest class, and the probability of it and of a label."""
+    """The most likely class, its probability and the label's."""
     best = int(np.argmax(probabilities))
     return {
         "class": names[best],

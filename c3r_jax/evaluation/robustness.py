@@ -10,19 +10,19 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from c3r_jax.errors import WorkdirError
-from c3r_jax.training.workdir import RESULTS
+from c3r_jax.experiments.workdir import RESULTS
 
 Row = Mapping[str, Any]
 
 
 def relative_robustness(levels: Sequence[float], values: Sequence[float]) -> float:
-    """Area under the curve of performance against imperfection, by trapezoids.
+    """Area under the curve of performance against imperfection, by the trapezoidal rule.
 
-    Imperfection is the level over the largest one, from 0 (clean) to 1, so that the area is the mean height.
+    Imperfection is the level over the largest level, from 0 (clean) to 1, so that the area is the mean performance.
 
     Args:
-      levels: increasing, the first is 0.
-      values: performance at each.
+      levels: increasing, starting at 0.
+      values: performance at each level.
 
     Examples:
       >>> relative_robustness([0, 5, 10], [0.9, 0.7, 0.1])
@@ -38,11 +38,11 @@ def relative_robustness(levels: Sequence[float], values: Sequence[float]) -> flo
 def effective_robustness(values: Sequence[float], baseline: Sequence[float]) -> float:
     """Performance beyond that of a baseline with the same clean performance, summed over the levels.
 
-    sum_i v_i - (b_i + v_0 - b_0): how much less is lost than the baseline loses.
+    sum_i v_i - (b_i + v_0 - b_0): the loss of performance that the baseline has and the run avoids.
 
     Args:
       values: performance at each level, the clean one first.
-      baseline: that of the baseline, at the same levels.
+      baseline: the baseline's performance at the same levels.
 
     Examples:
       >>> round(effective_robustness([0.9, 0.7, 0.1], [0.8, 0.5, 0.2]), 6)
@@ -66,8 +66,8 @@ def robustness_report(
 
     Args:
       rows: the conditions of a run, clean first; see ``results.json``.
-      baseline: those of another run; at least the same conditions.
-      metric: key of the values.
+      baseline: the conditions of another run, at least the same ones.
+      metric: the score's key.
       lower_is_better: whether the worst value is the largest; "effective" changes its sign, so that more is better.
 
     Returns:
@@ -103,7 +103,7 @@ def robustness_report(
 
 
 def results_folder(workdir: str | os.PathLike[str], split: str | None, protocols: Sequence[str] | None) -> pathlib.Path:
-    """Where results go: the workdir, ``SPLIT/`` of another split, and ``protocols/NAME+NAME/`` of named protocols.
+    """Where results go: the workdir, ``SPLIT/`` in it for another split, ``protocols/NAME+NAME/`` for named protocols.
 
     Examples:
       >>> results_folder("run", "shift", ["official", "missing"]).as_posix()
@@ -119,29 +119,29 @@ def read_baseline(
     """Reads the results of a baseline, evaluated in the same way.
 
     Args:
-      workdir: the baseline's.
+      workdir: the baseline's workdir.
       split: as for ``evaluate``.
       protocols: as for ``evaluate``.
       expected: "dataset", "split", "num_examples", "noise_seed" and the "conditions" it must have.
 
     Raises:
-      WorkdirError: it was not evaluated yet, or otherwise.
+      WorkdirError: it was not evaluated, or not in the same way.
     """
     path = results_folder(workdir, split, protocols) / RESULTS
     more = (f" --split={split}" if split else "") + (f" --protocol={','.join(protocols)}" if protocols else "")
-    mend = f"evaluate it first, by python -m c3r_jax eval --workdir={workdir}{more}"
+    remedy = f"evaluate it first, by python -m c3r_jax eval --workdir={workdir}{more}"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: results[name] for name in ("dataset", "split", "num_examples")}
-        found["noise_seed"] = results["config"]["eval"]["noise_seed"]
+        actual = {name: results[name] for name in ("dataset", "split", "num_examples")}
+        actual["noise_seed"] = results["config"]["eval"]["noise_seed"]
         names = {row["name"] for row in results["conditions"]}
     except FileNotFoundError:
-        raise WorkdirError(f"The baseline has no {path}: {mend}.") from None
+        raise WorkdirError(f"The baseline has no {path}: {remedy}.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(f"{path} cannot be read ({type(error).__name__}: {error}): {mend}.") from error
-    wrong = {name: (value, expected[name]) for name, value in found.items() if value != expected[name]}
+        raise WorkdirError(f"{path} cannot be read ({type(error).__name__}: {error}): {remedy}.") from error
+    wrong = {name: (value, expected[name]) for name, value in actual.items() if value != expected[name]}
     absent = [name for name in expected["conditions"] if name not in names]
     if wrong or absent:
-        what = f"differs in (baseline, here) {wrong}" if wrong else f"lacks the conditions {', '.join(absent[:3])}"
-        raise WorkdirError(f"The baseline {path} {what}: {mend}, on the same data and noise seed.")
+        problem = f"differs in (baseline, here) {wrong}" if wrong else f"lacks the conditions {', '.join(absent[:3])}"
+        raise WorkdirError(f"The baseline {path} {problem}: {remedy}, on the same data and noise seed.")
     return results

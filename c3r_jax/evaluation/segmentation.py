@@ -1,50 +1,50 @@
 """Segmentation, one volume at a time: overlap of regions for every subset of modalities, and risks of voxels.
 
 No volume's scores depend on another: z_bar of a voxel uses the mean over its own volume (training: over the batch).
-What is kept of a volume are a few sums, so that a split of any size is scored in the memory of one batch.
+A volume is reduced to a few sums, so that a split of any size is scored in the memory of one batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from c3r_jax.core.instrument import Moments
+from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, risk_events, risk_of
-from c3r_jax.evaluation.branches import BranchRunner, both_worlds
-from c3r_jax.models.twin import ROUTES, apply, rows_of, with_moments
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.evaluation.risk_report import Voxels
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.models.branches import BranchRunner, both_worlds
+from c3r_jax.models.twin import apply, rows_of, with_moments
 
-if TYPE_CHECKING:
-    from c3r_jax.training.experiment import Experiment
-
-TUMOUR = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # BraTS, its label 4 mapped to 3
 SAMPLED = 2000  # voxels of a volume that first-stage diagnostics and the probe of z_bar see
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def regions_of(class_names: tuple[str, ...]) -> Regions:
-    """Named sets of class ids whose overlap is scored: BraTS's three, or every class but the first (background).
+def regions_of(info: DatasetInfo) -> Regions:
+    """Named sets of class ids whose overlap is scored: the data set's, or every class but the first (background).
 
     Examples:
-      >>> regions_of(("background", "organ"))
+      >>> regions_of(DatasetInfo("demo", ("t1",), ("background", "organ")))
       (('organ', (1,)),)
     """
-    if "enhancing tumour" in class_names:
-        return tuple(TUMOUR.items())
-    return tuple((name, (k,)) for k, name in enumerate(class_names) if k)
+    regions = info.regions or {name: (k,) for k, name in enumerate(info.class_names) if k}
+    return tuple((name, tuple(ids)) for name, ids in regions.items())
 
 
 class Overlap(NamedTuple):
-    """What Dice needs of some volumes; those of more volumes are added by :meth:`merge`.
+    """The sums behind Dice for some volumes; :meth:`merge` joins those of several batches.
 
     Attributes:
       both, predicted, true: (volumes, regions) voxels.
       events: (volumes, 3) weighted sums of :func:`risk_events`.
-      right: (volumes,) weighted sum of voxels told right.
+      correct: (volumes,) weighted sum of correct voxels.
       weight: (volumes,) sum of the voxels' weights.
     """
 
@@ -52,55 +52,35 @@ class Overlap(NamedTuple):
     predicted: Any
     true: Any
     events: Any
-    right: Any
+    correct: Any
     weight: Any
 
     @classmethod
     def merge(cls, parts: list["Overlap"]) -> "Overlap":
-        """All volumes, one after the other."""
+        """All volumes, concatenated."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def dice(self) -> np.ndarray:
-        """2 |A and B| / (|A| + |B|) of each volume and region; 1 where both are empty, as in BraTS."""
+        """2 |A and B| / (|A| + |B|) for each volume and region; 1 where both are empty, as in BraTS."""
         size = np.asarray(self.predicted, np.float64) + np.asarray(self.true, np.float64)
         return np.where(size > 0, 2 * np.asarray(self.both, np.float64) / np.maximum(size, 1), 1.0)
 
     def scores(self, regions: Regions) -> dict[str, float]:
-        """Mean Dice over volumes of each region, their mean, and the weighted share of voxels told right."""
+        """Mean Dice of each region over volumes, the mean over regions, and the weighted share of correct voxels."""
         by_region = self.dice().mean(0)
-        accuracy = np.asarray(self.right, np.float64).sum() / np.asarray(self.weight, np.float64).sum()
+        accuracy = np.asarray(self.correct, np.float64).sum() / np.asarray(self.weight, np.float64).sum()
         named = {f"dice_{name}": float(value) for (name, _), value in zip(regions, by_region, strict=True)}
         return {"dice": float(by_region.mean()), **named, "accuracy": float(accuracy)}
 
     def risk(self) -> C3Risk:
-        """The 0/1 risk of all voxels, each by its weight."""
+        """The 0/1 risk of all voxels, weighted."""
         events = np.asarray(self.events, np.float64) / np.asarray(self.weight, np.float64)[:, None]
         where = jnp.ones(len(events), bool)
         return risk_of(jnp.asarray(events), where=where, weights=jnp.asarray(self.weight, jnp.float32))
 
 
-class Voxels(NamedTuple):
-    """Some voxels, for diagnostics: their representations, and the hypothetical world's.
-
-    Attributes:
-      h: {modality: (n, d)}, zeros where it is not present.
-      present: (n, M) bool.
-      labels: (n,) class ids.
-      z_bar: (n, d), of the whole volume that a voxel is of.
-      told: (n,) probability of the label, p_y(z_bar).
-      weights: (n,) of the voxels, by class.
-    """
-
-    h: Any
-    present: Any
-    labels: Any
-    z_bar: Any
-    told: Any
-    weights: Any
-
-
 def overlap(logits: Array, labels: Array, regions: Regions) -> tuple[Array, Array, Array]:
-    """|A and B|, |A|, |B| of each region (R,), of voxels predicted by arg max; a non-finite row predicts class 0.
+    """|A and B|, |A|, |B| for each region (R,), with arg max predictions; a non-finite row predicts class 0.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -108,14 +88,14 @@ def overlap(logits: Array, labels: Array, regions: Regions) -> tuple[Array, Arra
       >>> print(*overlap(logits, jnp.array([1, 0, 0]), (("organ", (1,)),)))
       [1] [2] [1]
     """
-    said = jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), 0)
-    found = []
+    predicted_ids = jnp.where(jnp.isfinite(logits).all(-1), logits.argmax(-1), 0)
+    counts = []
     for _, ids in regions:
         members = jnp.asarray(ids)
-        inside = (said[:, None] == members[None, :]).any(-1)
+        inside = (predicted_ids[:, None] == members[None, :]).any(-1)
         truth = (labels[:, None] == members[None, :]).any(-1)
-        found.append(((inside & truth).sum(), inside.sum(), truth.sum()))
-    both, predicted, true = (jnp.stack(column) for column in zip(*found, strict=True))
+        counts.append(((inside & truth).sum(), inside.sum(), truth.sum()))
+    both, predicted, true = (jnp.stack(column) for column in zip(*counts, strict=True))
     return both, predicted, true
 
 
@@ -124,15 +104,15 @@ class VolumeScorer:
 
     Args:
       experiment: the run.
-      params: of fusion and head, on the host.
-      moments: of the training set, or running ones; None without an instrument.
+      params: parameters of fusion and head, on the host.
+      moments: moments of the training set, or running ones; None without an instrument.
     """
 
-    def __init__(self, experiment: "Experiment", params: Any, moments: Moments | None):
+    def __init__(self, experiment: Experiment, params: Any, moments: Moments | None):
         variables = {"params": params}
         self._variables = variables if moments is None else with_moments(variables, moments)
-        self._key = jax.random.key(experiment.config.seed)
-        self.regions = regions_of(experiment.sources["train"].info.class_names)
+        self._key = jax.random.key(experiment.settings.seed)
+        self.regions = regions_of(experiment.sources["train"].info)
         self._run, self._sample = _compiled(experiment.branches, self.regions)
 
     def __call__(
@@ -144,10 +124,10 @@ class VolumeScorer:
           h: {modality: (n, ..., d)} maps.
           present: (n, M) bool.
           labels: (n, ...) class ids.
-          kept: (M,) bool, modalities that are looked at; None: all.
+          kept: (M,) bool, modalities to use; None: all.
 
         Returns:
-          {route: :class:`Overlap`}; the events are the same on both.
+          {route: :class:`Overlap`}; the events are the same for both routes.
         """
         present = present if kept is None else present & kept
         parts = []
@@ -162,16 +142,16 @@ class VolumeScorer:
         for h, present, labels, _ in encoded:
             for i in range(len(labels)):
                 maps = {name: value[i : i + 1] for name, value in h.items()}
-                found = self._sample(self._variables, maps, present[i : i + 1], labels[i], self._key)
-                parts.append(jax.device_get(found))
+                voxels = self._sample(self._variables, maps, present[i : i + 1], labels[i], self._key)
+                parts.append(jax.device_get(voxels))
         return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
 
 
 @lru_cache(maxsize=16)
 def _compiled(branches: BranchRunner, regions: Regions) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Once per model, whatever the parameters."""
-    known = (branches.model, branches.task)
-    return jax.jit(partial(score_volume, *known, regions)), jax.jit(partial(sample_volume, *known))
+    """Compiled once per model, for any parameters."""
+    static = (branches.model, branches.task)
+    return jax.jit(partial(score_volume, *static, regions)), jax.jit(partial(sample_volume, *static))
 
 
 def score_volume(
@@ -181,25 +161,25 @@ def score_volume(
 
     Args:
       model: the twin network.
-      task: with the classes' weights.
-      regions: to score.
-      variables: the model's, with moments.
+      task: the task, with class weights.
+      regions: regions to score.
+      variables: the model's variables, with moments.
       maps: {modality: (1, ..., d)}.
       present: (1, M) bool.
       labels: (...) class ids.
-      key: of counterfactual "permute".
+      key: PRNG key for counterfactual "permute".
     """
     labels = labels.reshape(-1)
     predict, _, (z, z_c, z_bar) = _worlds(model, task, variables, maps, present, labels, key)
     logits = {"representation": predict(z), "instrument": predict(z_c)}
     weights = task.weights(labels)
     events = (risk_events(logits["instrument"], predict(z_bar), labels, task) * weights[:, None]).sum(0)
-    found = {}
-    for route, own in logits.items():
-        right = (task.right(own, labels) * weights).sum()
-        sums = (*overlap(own, labels, regions), events, right, weights.sum())
-        found[route] = Overlap(*(x[None] for x in sums))
-    return found
+    overlaps = {}
+    for route, outputs in logits.items():
+        correct = (task.correct(outputs, labels) * weights).sum()
+        sums = (*overlap(outputs, labels, regions), events, correct, weights.sum())
+        overlaps[route] = Overlap(*(x[None] for x in sums))
+    return overlaps
 
 
 def _worlds(
@@ -208,10 +188,7 @@ def _worlds(
     """The head; representations and presence of one volume's voxels; their z, z_c and z_bar (n, d)."""
     predict, fuse = (partial(apply, model, variables, part) for part in (model.predict, model.fuse))
     h, (rows,) = rows_of(maps, present)
-    h = {
-        name: jnp.where(rows[:, m, None], h[name], jnp.zeros((), h[name].dtype))
-        for m, name in enumerate(model.modalities)
-    }
+    h = zero_absent({name: h[name] for name in model.modalities}, rows)
     moments = Moments(**variables["instrument"]) if model.c3r.instrument != "none" else None
     worlds = both_worlds(predict, fuse, h, rows, labels, moments, config=model.c3r, key=key, task=task)
     return predict, (h, rows), worlds
@@ -234,8 +211,8 @@ def volume_scores(
     """Scores encoded batches once for each subset of modalities.
 
     Args:
-      encoded: of ``encoded_batches``.
-      scorer: of the run.
+      encoded: encoded batches, see ``encode_each``.
+      scorer: the run's scorer.
       kept: (M,) masks of modalities, or None for all.
 
     Returns:
@@ -243,6 +220,6 @@ def volume_scores(
     """
     parts: list[list[dict[str, Overlap]]] = [[] for _ in kept]
     for h, present, labels, _ in encoded:
-        for own, mask in zip(parts, kept, strict=True):
-            own.append(scorer(h, present, labels, mask))
-    return [{route: Overlap.merge([part[route] for part in own]) for route in ROUTES} for own in parts]
+        for subset, mask in zip(parts, kept, strict=True):
+            subset.append(scorer(h, present, labels, mask))
+    return [{route: Overlap.merge([part[route] for part in subset]) for route in ROUTES} for subset in parts]

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.core.diagnostics import distance_correlation
-from c3r_jax.data.hashing import example_rng
-from c3r_jax.data.structural import REGIMES, StructuralModel, StructuralSample
-from c3r_jax.evaluation.metrics import classification_metrics
+from c3r_jax.data.counter_rng import example_rng
+from c3r_jax.data.sets.structural import REGIMES, StructuralModel, StructuralSample
+from c3r_jax.metrics.classification import classification_metrics
 
 Inputs = dict[str, np.ndarray]
 NOISE_SD = 0.3  # added to every input, in the inputs' own units
@@ -29,15 +29,15 @@ def causal_report(
       predict_proba: {modality: (n, 24)} -> probabilities (n, 2); a missing key is an absent modality.
       transform: {modality: (n, 24)} -> representations (n, d), for the distance correlations; None: none.
       num_examples: n of each test.
-      seed: of the draws; must differ from training's.
+      seed: seed of the draws; must differ from that of training.
 
     Returns:
       Shares: ``same``, ``shift`` (accuracies), ``balanced_shift`` (mean recall of the classes), ``missing_shift`` (mean
-      over which one modality is left), ``noise_shift``, ``worst_group`` (lowest accuracy over the values of s and one
-      cue, in the same regime), ``oracle_shift`` (of s itself), ``ece`` (calibration error, same regime), ``do_s``
-      (how often do(s = 1) predicts another label than do(s = 0): 1 is ideal), ``do_cue`` (the same for a cue, the mean
-      over cues: 0 is ideal), ``interventional`` (accuracy where all cues are set by a fair coin). With ``transform``,
-      ``dcor``: {factor: distance correlation with the representation}, same regime.
+      accuracy with only one modality present), ``noise_shift``, ``worst_group`` (lowest accuracy over the values of s
+      and one cue, in-distribution), ``oracle_shift`` (accuracy of s itself), ``ece`` (calibration error,
+      in-distribution), ``do_s`` (how often do(s = 1) predicts another label than do(s = 0): 1 is ideal), ``do_cue``
+      (the same for a cue, the mean over cues: 0 is ideal), ``interventional`` (accuracy where all cues are set by a
+      fair coin). With ``transform``, ``dcor``: {factor: distance correlation with the representation}, in-distribution.
     """
     draws = {regime: model.sample(num_examples, seed=seed, regime=regime) for regime in REGIMES}
     same, shift = draws["same"], draws["shift"]
@@ -81,26 +81,26 @@ def _balanced(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _worst_group(predicted: np.ndarray, sample: StructuralSample, cues: tuple[str, ...]) -> float:
-    right, s = predicted == sample.labels, sample.factors["s"]
+    correct, s = predicted == sample.labels, sample.factors["s"]
     groups = [(s == i) & (sample.factors[cue] == j) for cue in cues for i in (0, 1) for j in (0, 1)]
     groups = groups or [s == i for i in (0, 1)]
-    return float(min(right[group].mean() for group in groups if group.any()))
+    return float(min(correct[group].mean() for group in groups if group.any()))
 
 
 def _flips(model: StructuralModel, predict_proba: Callable, factor: str, num_examples: int, seed: int) -> float:
     """How often the prediction changes between do(factor = 0) and do(factor = 1) on the same examples.
 
-    All other cues stay as they were: what counts is the factor itself, not the cues that follow its effects.
+    All other cues are held fixed: only the factor itself counts, not the cues that it causes.
     """
     before = model.sample(num_examples, seed=seed)
     held = {cue: before.factors[cue] for cue in model.cues if cue != factor}
     worlds = [model.sample(num_examples, seed=seed, do={**held, factor: value}) for value in (0, 1)]
-    zero, one = (predict_proba(world.inputs).argmax(1) for world in worlds)
-    return float((zero != one).mean())
+    predicted_0, predicted_1 = (predict_proba(world.inputs).argmax(1) for world in worlds)
+    return float((predicted_0 != predicted_1).mean())
 
 
 def _interventional(model: StructuralModel, predict_proba: Callable, num_examples: int, seed: int) -> float:
-    """Accuracy where fair coins set the cues, whatever the label."""
+    """Accuracy where fair coins set the cues, independently of the label."""
     coins = {cue: example_rng(seed, 2, cue).integers(0, 2, num_examples) for cue in model.cues}
     world = model.sample(num_examples, seed=seed, do=coins)
     return _accuracy(predict_proba(world.inputs), world.labels)

@@ -4,31 +4,29 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from c3r_jax.core.diagnostics import relative_spread
-from c3r_jax.core.instrument import Moments
-from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.evaluation.branches import BranchRunner, measured_risk
-from c3r_jax.evaluation.measures import branch_scores
-from c3r_jax.evaluation.pairs import pair_metrics
-from c3r_jax.evaluation.scores import headline
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.moments import Moments
+from c3r_jax.evaluation.collapse import relative_spread
+from c3r_jax.evaluation.contrastive_metrics import pair_metrics
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
-from c3r_jax.models.contrastive import match
-from c3r_jax.models.twin import ROUTES, rows_of
-from c3r_jax.training.experiment import encode_batches, encode_each, encoded_batches, without_encoders
-
-if TYPE_CHECKING:
-    from c3r_jax.training.experiment import Experiment
-    from c3r_jax.training.step import TrainState
+from c3r_jax.evaluation.task_scores import branch_scores
+from c3r_jax.experiments.encode import encode_batches, encode_each, encoded_batches, without_encoders
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.models.branches import BranchRunner, measured_risk
+from c3r_jax.models.pair_head import match
+from c3r_jax.models.twin import rows_of
+from c3r_jax.step.state import TrainState
 
 
 def subsets(num_modalities: int) -> list[np.ndarray]:
-    """Masks (M,) of every non-empty subset of the modalities, the whole first.
+    """Masks (M,) of every non-empty subset of the modalities, the full set first.
 
     Examples:
       >>> [mask.tolist() for mask in subsets(2)]
@@ -36,13 +34,13 @@ def subsets(num_modalities: int) -> list[np.ndarray]:
     """
     masks = []
     for size in range(num_modalities, 0, -1):
-        for kept in itertools.combinations(range(num_modalities), size):
-            masks.append(np.isin(np.arange(num_modalities), kept))
+        for chosen in itertools.combinations(range(num_modalities), size):
+            masks.append(np.isin(np.arange(num_modalities), chosen))
     return masks
 
 
 def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
-    """The modalities that a mask (M,) keeps, in words.
+    """The names of the modalities in a mask (M,).
 
     Examples:
       >>> subset_name(("audio", "image", "text"), np.array([True, False, True]))
@@ -51,20 +49,18 @@ def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
     return "+".join(name for name, on in zip(modalities, mask, strict=True) if on)
 
 
-def validate(
-    experiment: "Experiment", state: "TrainState", look: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """Scores the running model on the validation split, with moments of the parameters that are scored.
+def validate(experiment: Experiment, state: TrainState, look: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Scores the current model on the validation split, with moments of the evaluated parameters.
 
     Args:
       experiment: the run.
-      state: on the devices.
+      state: training state, on the devices.
       look: called before every batch.
 
     Returns:
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
-      ("mean_accuracy"); risks; but for masks, the spread of z over its size ("z_spread"). For a contrastive task: the
-      share of examples whose own key is the best match in the whole split, loss terms and risks.
+      ("mean_accuracy"); risks; except for segmentation, the relative spread of z ("z_spread"). For a contrastive task:
+      the share of examples whose own key is the best match in the full split, loss terms and risks.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state, look)
@@ -73,76 +69,76 @@ def validate(
     modalities = experiment.model.modalities
     masks = subsets(len(modalities))
     spread = {}
-    if experiment.method.task == "segmentation":
+    if experiment.method.spec.dense:
         scorer = VolumeScorer(experiment, params, moments)
         encoded = encode_each(experiment, state.evaluated, _batches(experiment, state, look))
-        found = volume_scores(encoded, scorer, [None, *masks[1:]])
-        scored = [{route: own[route].scores(scorer.regions) for route in ROUTES} for own in found]
-        risk = found[0]["instrument"].risk()
+        overlaps = volume_scores(encoded, scorer, [None, *masks[1:]])
+        scored = [{route: subset[route].scores(scorer.regions) for route in ROUTES} for subset in overlaps]
+        risk = overlaps[0]["instrument"].risk()
     else:
         h, present, labels, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
-        run = functools.partial(experiment.branches, params, moments, h, seed=experiment.config.seed)
+        run = functools.partial(experiment.branches, params, moments, h, seed=experiment.settings.seed)
         branches = [run(present & mask, labels) for mask in masks]
-        scored = [branch_scores(experiment, own, labels) for own in branches]
+        scored = [branch_scores(experiment, subset, labels) for subset in branches]
         risk = measured_risk(branches[0], labels, experiment.method.target)
         spread["z_spread"] = relative_spread(branches[0].z)
     values = dict(scored[0]["representation"])
     values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]
     values |= spread | {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
-    shown = dict.fromkeys(("accuracy", headline(experiment.method.task)))
-    for mask, own in zip(masks[1:], scored[1:], strict=True):
-        values |= {f"{name}/{subset_name(modalities, mask)}": own["representation"][name] for name in shown}
+    per_subset = dict.fromkeys(("accuracy", experiment.method.spec.headline))
+    for mask, scores in zip(masks[1:], scored[1:], strict=True):
+        values |= {f"{name}/{subset_name(modalities, mask)}": scores["representation"][name] for name in per_subset}
     for name in scored[0]["representation"]:
-        values[f"mean_{name}"] = float(np.mean([own["representation"][name] for own in scored]))
+        values[f"mean_{name}"] = float(np.mean([scores["representation"][name] for scores in scored]))
     return values
 
 
-def _batches(experiment: "Experiment", state: "TrainState", look: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """The validation split; ``look`` comes before every batch."""
+def _batches(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """Batches of the validation split; ``look`` is called before each."""
     for batch in encoded_batches(experiment, state.evaluated, "validation"):
         look()
         yield batch
 
 
-def current_moments(experiment: "Experiment", state: "TrainState", params: Any) -> Moments | None:
+def current_moments(experiment: Experiment, state: TrainState, params: Any) -> Moments | None:
     """The instrument's moments of the parameters that are evaluated; None without an instrument.
 
-    Running moments are those of the parameters that are trained. Where averaged ones are evaluated, as many training
-    examples as the running moments weigh (an epoch at most) are encoded with those.
+    Running moments belong to the trained parameters. Where averaged parameters are evaluated, they encode as many
+    training examples as the running moments effectively average (at most an epoch).
 
     Args:
       experiment: the run.
-      state: on the devices.
-      params: of ``state.evaluated``, on the host, without the encoders.
+      state: training state, on the devices.
+      params: ``state.evaluated`` on the host, without the encoders.
     """
     if not state.instrument:
         return None
     if not state.ema:
         return Moments(**experiment.devices.host(state.instrument))
-    train = experiment.config.train
+    train = experiment.settings.train
     num_rows = min(train.batch_size / (1 - train.moments_decay), len(experiment.sources["train"]))
     batches = experiment.train_iterator(plain=True)
-    some = itertools.islice(batches, math.ceil(num_rows / experiment.config.eval.batch_size))
-    h, present, _, _ = encode_batches(experiment, state.ema, some)
+    sample = itertools.islice(batches, math.ceil(num_rows / experiment.settings.eval.batch_size))
+    h, present, _, _ = encode_batches(experiment, state.ema, sample)
     batches.close()
     h, (rows,) = rows_of(h, present)
     return experiment.branches.measure_moments(params, h, np.asarray(rows))
 
 
-def _validate_pairs(experiment: "Experiment", state: "TrainState", look: Callable[[], None]) -> dict[str, float]:
+def _validate_pairs(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> dict[str, float]:
     """The contrastive loss of the split as one batch."""
     h, present, _, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
     params = experiment.devices.host(without_encoders(state.evaluated))
     method = experiment.method
     run = _pairs(experiment.branches, method.task, method.c3r, method.regularised)
-    found = jax.device_get(run(params, h, present, jax.random.key(experiment.config.seed)))
-    values = {name: float(value) for name, value in found.items()}
+    scores = jax.device_get(run(params, h, present, jax.random.key(experiment.settings.seed)))
+    values = {name: float(value) for name, value in scores.items()}
     return {**values, "mean_accuracy": values["accuracy"]}
 
 
 @functools.lru_cache(maxsize=16)
 def _pairs(branches: BranchRunner, kind: str, config: C3RConfig, regularised: bool) -> Callable[..., Any]:
-    """Compiled once per model, split and method, whatever the parameters."""
+    """Compiled once per model, split and method, for any parameters."""
 
     @jax.jit
     def run(params: Any, h: dict[str, Array], present: Array, key: Array) -> dict[str, Array]:

@@ -1,0 +1,1 @@
+"""Flax modules: encoders, fusions, heads and the twin network."""

@@ -1,159 +1,212 @@
-"""From a configuration and a data set to a twin network."""
+"""Builds twin networks from settings and a data set, or from values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from c3r_jax.core.contrastive import CONTRASTIVE_KINDS
-from c3r_jax.core.regularizer import C3RConfig
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.errors import ConfigError
-from c3r_jax.models.blocks import Intervener
-from c3r_jax.models.contrastive import PairHead
-from c3r_jax.models.decision import Confidence, Decision, DecisionFusion, Evidential, Late
-from c3r_jax.models.encoders import FeatureEncoder, ImageEncoder, TextEncoder
-from c3r_jax.models.fusion import Bottleneck, ConcatAbsent, CrossAttention, Gated, MaskedMean
-from c3r_jax.models.pretrained import PretrainedEncoder
-from c3r_jax.models.spacetime import SequenceEncoder, VideoEncoder, VolumeEncoder
+from c3r_jax.models.encoders.features import FeatureEncoder
+from c3r_jax.models.encoders.image import ImageEncoder
+from c3r_jax.models.encoders.sequence import SequenceEncoder
+from c3r_jax.models.encoders.text import TextEncoder
+from c3r_jax.models.encoders.unet import UNetEncoder
+from c3r_jax.models.encoders.video import VideoEncoder
+from c3r_jax.models.encoders.volume import VolumeEncoder
+from c3r_jax.models.fusion.decisions import Confidence, Decision, DecisionFusion, Evidential, Late
+from c3r_jax.models.fusion.representations import (
+    Bottleneck,
+    ConcatAbsent,
+    CrossAttention,
+    Gated,
+    MaskedMean,
+    OfficialFusion,
+)
+from c3r_jax.models.pair_head import PairHead
 from c3r_jax.models.twin import TwinNetwork
-from c3r_jax.models.unet import UNetEncoder
+from c3r_jax.settings.fields import Part, values_of
+from c3r_jax.settings.model import ModelSettings, VolumeSettings
+from c3r_jax.tasks.base import TaskSpec
+from c3r_jax.tasks.classification import CLASSIFICATION
+from c3r_jax.tasks.contrastive import ContrastiveSpec
 
-PUBLISHED = ("image", "text", "sequence")  # parts of a configuration that can name a published encoder
+PUBLISHED = ("image", "text", "sequence")  # configuration parts that can name a published encoder
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_model(
-    config: ConfigDict,
+    settings: ModelSettings,
     kinds: Mapping[str, str],
     num_classes: int,
     vocab_size: int,
     c3r: C3RConfig,
-    task: str = "classification",
+    task: TaskSpec = CLASSIFICATION,
     *,
-    intervener: bool = False,
+    intervener: nn.Module | None = None,
 ) -> TwinNetwork:
     """Builds the twin network of ``config.model`` for any modalities, each encoded by its kind.
 
     Args:
-      config: the ``model`` part of a configuration.
+      settings: the network's settings.
       kinds: {modality: one of the kinds of ``kind_of``}, in the order of ``present``.
       num_classes: K.
-      vocab_size: token ids of the text modalities.
+      vocab_size: number of token ids of the text modalities.
       c3r: the instrument's settings.
-      task: of the labels: a regression's head gives one number, encoders of a segmentation give maps; or a contrastive
-        one, whose head compares.
-      intervener: whether the rival "casn" is trained, which needs one.
+      task: determines the head's outputs and whether encoders return maps; contrastive tasks get a pair head.
+      intervener: a module that the method trains along with the network, see :class:`TwinNetwork`.
 
     Returns:
       An unbound :class:`TwinNetwork`.
 
     Raises:
-      ConfigError: on an unknown kind, network, dtype or fusion, or a fusion that is not for the task.
+      ConfigError: on an unknown kind, network, dtype or fusion, or a fusion that does not fit the task.
     """
-    if config.dtype not in DTYPES:
-        raise ConfigError(f"config.model.dtype is {config.dtype!r}: expected one of {', '.join(DTYPES)}.")
-    dtype = DTYPES[config.dtype]
-    encoders = {
-        name: _encoder(config, name, kind, vocab_size, task == "segmentation", dtype) for name, kind in kinds.items()
-    }
-    if config.fusion in ("evidential", "confidence") and task != "classification":
+    if settings.dtype not in DTYPES:
+        raise ConfigError(f"config.model.dtype is {settings.dtype!r}: expected one of {', '.join(DTYPES)}.")
+    dtype = DTYPES[settings.dtype]
+    encoders = {name: _encoder(settings, name, kind, vocab_size, task.dense, dtype) for name, kind in kinds.items()}
+    if settings.fusion in ("evidential", "confidence") and not task.one_class_per_example:
         raise ConfigError(
-            f"config.model.fusion is {config.fusion!r}, which needs classes, but config.task is {task!r}: use 'late'."
+            f"config.model.fusion is {settings.fusion!r}, which needs classes, but config.task is {task.name!r}: "
+            "use 'late'."
         )
-    if config.fusion == "late" and task in CONTRASTIVE_KINDS:
-        raise ConfigError(f"config.model.fusion is 'late', but config.task is {task!r}, where nothing is decided.")
-    num_outputs = 1 if task == "regression" else num_classes
+    if settings.fusion == "late" and task.contrastive:
+        raise ConfigError(f"config.model.fusion is 'late', but config.task is {task.name!r}, which makes no decisions.")
+    num_outputs = task.num_outputs(num_classes)
     fusion = build_fusion(
-        config.fusion,
-        config.dim,
+        settings.fusion,
+        settings.dim,
         num_outputs,
-        heads=config.fusion_heads,
-        tokens=config.fusion_tokens,
-        depth=config.fusion_depth,
+        heads=settings.fusion_heads,
+        tokens=settings.fusion_tokens,
+        depth=settings.fusion_depth,
         dtype=dtype,
     )
-    return TwinNetwork(
-        encoders=encoders,
-        fusion=fusion,
-        head=_head(task, fusion, num_outputs, dtype),
-        c3r=c3r,
-        feature_dim=config.dim,
-        intervener=Intervener() if intervener else None,
-    )
+    head = _head(task, fusion, num_outputs, dtype)
+    return make_network(encoders, fusion, head, c3r, dim=settings.dim, intervener=intervener)
 
 
-def _head(task: str, fusion: nn.Module, num_outputs: int, dtype: Any) -> nn.Module:
-    if task in CONTRASTIVE_KINDS:
-        return PairHead(offset=-10.0 if task == "sigmoid" else 0.0)
+def build_feature_model(
+    modalities: Sequence[str],
+    num_classes: int,
+    c3r: C3RConfig,
+    *,
+    dim: int,
+    hidden: Sequence[int],
+    fusion: str = "mean",
+    official: bool = False,
+    intervener: nn.Module | None = None,
+) -> TwinNetwork:
+    """Builds the twin network for classification of feature vectors in memory.
+
+    Args:
+      modalities: their names.
+      num_classes: K.
+      c3r: the instrument's settings.
+      dim: width of the representations.
+      hidden: widths of the encoders' hidden layers.
+      fusion: a value of ``config.model.fusion``.
+      official: fuse as the public PyTorch code does instead.
+      intervener: as for :func:`build_model`.
+
+    Raises:
+      ConfigError: on an unknown fusion.
+    """
+    encoders = {name: FeatureEncoder(dim, tuple(hidden)) for name in modalities}
+    fused = OfficialFusion(dim) if official else build_fusion(fusion, dim, num_classes)
+    return make_network(encoders, fused, head_of(fused, num_classes), c3r, dim=dim, intervener=intervener)
+
+
+def make_network(
+    encoders: Mapping[str, nn.Module],
+    fusion: nn.Module,
+    head: nn.Module,
+    c3r: C3RConfig,
+    *,
+    dim: int,
+    intervener: nn.Module | None = None,
+) -> TwinNetwork:
+    """Joins the parts of a twin network, see :class:`TwinNetwork`; ``dim`` is the width of the representations."""
+    return TwinNetwork(encoders, fusion, head, c3r, dim, intervener)
+
+
+def _head(task: TaskSpec, fusion: nn.Module, num_outputs: int, dtype: Any) -> nn.Module:
+    if isinstance(task, ContrastiveSpec):
+        return PairHead(offset=task.first_offset)
     return head_of(fusion, num_outputs, dtype)
 
 
 def head_of(fusion: nn.Module, num_outputs: int, dtype: Any = jnp.float32) -> nn.Module:
-    """A linear head; none where the fusion decides."""
+    """A linear head; the identity for fusions of decisions."""
     return Decision() if isinstance(fusion, DecisionFusion) else nn.Dense(num_outputs, dtype=dtype)
 
 
-def _encoder(config: ConfigDict, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
-    shared = {"dim": config.dim, "dtype": dtype}
-    blocks = shared | {"remat": config.remat}
-    part = "image" if kind == "video" else kind
-    if part in PUBLISHED and config[part].pretrained:
-        own = config[part]
-        sizes = {name: own[name] for name in ("width", "frozen", "dropout")} | {"scratch": not own.weights}
-        return PretrainedEncoder(architecture=own.pretrained, vocab_size=vocab_size, **sizes, **blocks)
-    if kind == "image":
-        return ImageEncoder(**_leaves(config.image), **blocks)
-    if kind == "video":
-        return VideoEncoder(ImageEncoder(**_leaves(config.image), **blocks))
-    if kind == "text":
-        return TextEncoder(vocab_size=vocab_size, **_leaves(config.text), **blocks)
-    if kind == "sequence":
-        return SequenceEncoder(**_leaves(config.sequence), **blocks)
-    if kind == "volume":
-        return _volume_encoder(config.volume, dense, blocks)
-    if kind == "features":
-        return FeatureEncoder(**_leaves(config.features), **shared)
-    raise ConfigError(
-        f"modality {name!r} is of kind {kind!r}: expected 'image', 'video', 'text', 'sequence', 'volume' or 'features'."
-    )
+def _encoder(settings: ModelSettings, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
+    """The encoder of a modality, chosen by its kind."""
+    shared: dict[str, Any] = {"dim": settings.dim, "dtype": dtype}
+    blocks: dict[str, Any] = shared | {"remat": settings.remat}
+    part: Any = getattr(settings, "image" if kind == "video" else kind, None)
+    if getattr(part, "pretrained", ""):
+        from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder  # many modules, seldom needed
+
+        sizes = {"width": part.width, "frozen": part.frozen, "dropout": part.dropout, "scratch": not part.weights}
+        return PretrainedEncoder(architecture=part.pretrained, vocab_size=vocab_size, **sizes, **blocks)
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "image": lambda: ImageEncoder(**_leaves(settings.image), **blocks),
+        "video": lambda: VideoEncoder(ImageEncoder(**_leaves(settings.image), **blocks)),
+        "text": lambda: TextEncoder(vocab_size=vocab_size, **_leaves(settings.text), **blocks),
+        "sequence": lambda: SequenceEncoder(**_leaves(settings.sequence), **blocks),
+        "volume": lambda: _volume_encoder(settings.volume, dense, blocks),
+        "features": lambda: FeatureEncoder(**_leaves(settings.features), **shared),
+    }
+    if kind not in builders:
+        *others, last = map(repr, builders)
+        raise ConfigError(f"modality {name!r} is of kind {kind!r}: expected {', '.join(others)} or {last}.")
+    return builders[kind]()
 
 
-def _volume_encoder(config: ConfigDict, dense: bool, shared: dict[str, Any]) -> nn.Module:
-    leaves = _leaves(config)
+def _volume_encoder(settings: VolumeSettings, dense: bool, shared: dict[str, Any]) -> nn.Module:
+    leaves = _leaves(settings)
     network, stride = leaves.pop("network"), leaves.pop("stride")
     if network == "dilated":
         return VolumeEncoder(dense=dense, stride=stride, **leaves, **shared)
-    if network == "unet":
-        return UNetEncoder(dense=dense, **leaves, **shared)
-    raise ConfigError(f"config.model.volume.network is {network!r}: expected 'dilated' or 'unet'.")
+    return UNetEncoder(dense=dense, **leaves, **shared)
 
 
-def _leaves(config: ConfigDict) -> dict[str, Any]:
-    """The leaves of an encoder's part, which are called as the encoder's attributes; lists hashable."""
-    values = {name: config[name] for name in config if name not in ("pretrained", "weights", "frozen")}
-    return {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in values.items()}
+def _leaves(settings: Part) -> dict[str, Any]:
+    """The leaves of an encoder's part, which are named like the encoder's attributes."""
+    return {name: x for name, x in values_of(settings).items() if name not in ("pretrained", "weights", "frozen")}
 
 
 def build_fusion(
     name: str, dim: int, num_outputs: int, *, heads: int = 4, tokens: int = 4, depth: int = 2, dtype: Any = jnp.float32
 ) -> nn.Module:
-    """The fusion of a name that ``config.model.fusion`` may have.
+    """The fusion with a name, as in ``config.model.fusion``.
 
     Args:
-      name: which.
+      name: the fusion's name.
       dim: width of the representations, and of z unless decisions are fused.
-      num_outputs: of the head, K.
-      heads: of attention.
-      tokens: of the bottleneck.
+      num_outputs: K, outputs of the head.
+      heads: attention heads.
+      tokens: tokens of the bottleneck.
       depth: layers of the bottleneck.
-      dtype: of the computation.
+      dtype: dtype of the computation.
 
     Raises:
       ConfigError: on an unknown name.
     """
-    made: dict[str, Callable[[], nn.Module]] = {
+    builders = _fusions(dim, num_outputs, heads, tokens, depth, dtype)
+    if name not in builders:
+        raise ConfigError(f"config.model.fusion is {name!r}: expected one of {', '.join(builders)}.")
+    return builders[name]()
+
+
+def _fusions(
+    dim: int, num_outputs: int, heads: int, tokens: int, depth: int, dtype: Any
+) -> dict[str, Callable[[], nn.Module]]:
+    return {
         "mean": MaskedMean,
         "concat": lambda: ConcatAbsent(dim, dtype),
         "gated": lambda: Gated(dim, dtype),
@@ -163,6 +216,6 @@ def build_fusion(
         "evidential": lambda: Evidential(num_outputs, dtype),
         "confidence": lambda: Confidence(num_outputs, dtype),
     }
-    if name not in made:
-        raise ConfigError(f"config.model.fusion is {name!r}: expected one of {', '.join(made)}.")
-    return made[name]()
+
+
+FUSIONS = tuple(_fusions(1, 1, 1, 1, 1, jnp.float32))  # their names

@@ -10,25 +10,24 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from c3r_jax.core._batch import expand
-from c3r_jax.core.instrument import Moments
-from c3r_jax.core.real_world import causal_representation, instrument_moments, moments_width
-from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.models.decision import DecisionFusion
-
-ROUTES = ("representation", "instrument")
+from c3r_jax.core.batch import keep
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.instruments import causal_representation, instrument_moments, moments_width
+from c3r_jax.core.moments import Moments
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.models.fusion.decisions import DecisionFusion
 
 
 def frozen_encoders(encoders: Mapping[str, Any]) -> list[str]:
-    """The modalities whose published encoders keep their weights."""
+    """The modalities whose published encoders are frozen."""
     return [name for name, encoder in encoders.items() if getattr(encoder, "frozen", False)]
 
 
 class TwinNetwork(nn.Module):
-    """Encodes each modality, fuses what is present, and predicts through z or through its causal part z_c.
+    """Encodes each modality, fuses the present ones, and predicts through z or through its causal part z_c.
 
-    The instrument's moments live in the variable collection "instrument": running ones while training, the training
-    set's exact ones afterwards. Both branches share every parameter, and a counterfactual moves z, so no encoder runs
+    The instrument's moments are in the variable collection "instrument": running moments during training, the training
+    set's exact ones afterwards. Both branches share all parameters, and counterfactuals change z, so no encoder runs
     twice.
 
     Attributes:
@@ -38,7 +37,7 @@ class TwinNetwork(nn.Module):
       head: maps z (B, d) to logits (B, K).
       c3r: which instrument, and its settings.
       feature_dim: width d of every modality's representation.
-      intervener: maps z (B, d) to a direction (B, d), for the rival "casn" alone.
+      intervener: maps z (B, d) to a direction (B, d) in which a method changes z; None for most methods.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -49,7 +48,7 @@ class TwinNetwork(nn.Module):
     intervener: nn.Module | None = None
 
     def setup(self) -> None:
-        """Declares the moments where they are asked for: encoding alone needs none."""
+        """Declares the moments only where they are needed: encoding alone needs none."""
         if len(self.encoders) < 2:
             raise ValueError(f"encoders are {list(self.encoders)}, but at least two modalities were expected.")
         width = moments_width(self.c3r, dict.fromkeys(self.encoders, self.feature_dim))
@@ -71,7 +70,7 @@ class TwinNetwork(nn.Module):
         Args:
           inputs: {modality: (B, ...)} raw inputs.
           present: (B, M) bool.
-          keys: (B,) one PRNG key per example, which switch dropout on; None for evaluation.
+          keys: (B,) one PRNG key per example, which turn dropout on; None for evaluation.
 
         Returns:
           {modality: (B, d)}, or maps (B, ..., d) in segmentation, see :func:`rows_of`.
@@ -83,17 +82,17 @@ class TwinNetwork(nn.Module):
             )
         h = {}
         for m, name in enumerate(self.modalities):
-            own = None if keys is None else jax.vmap(lambda key, m=m: jax.random.fold_in(key, m))(keys)
-            value = self.encoders[name](inputs[name], own)
-            h[name] = jnp.where(expand(present[:, m], value), value, jnp.zeros((), value.dtype))
+            modality_keys = None if keys is None else jax.vmap(lambda key, m=m: jax.random.fold_in(key, m))(keys)
+            value = self.encoders[name](inputs[name], modality_keys)
+            h[name] = keep(present[:, m], value)
         return h
 
     def vectors(self, inputs: Mapping[str, Array]) -> dict[str, Float[Array, "batch width"]]:
-        """What frozen published encoders make of their inputs, to be given to :meth:`encode` in their place."""
+        """The vectors of frozen published encoders, inputs of :meth:`encode` in place of the raw ones."""
         return {name: self.encoders[name].features(inputs[name]) for name in frozen_encoders(self.encoders)}
 
     def fuse(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
-        """Representation z (B, d) of what is present."""
+        """Representation z (B, d) of the present modalities."""
         return self.fusion(h, present)
 
     def predict(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch classes"]:
@@ -103,7 +102,7 @@ class TwinNetwork(nn.Module):
     def alone(
         self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]
     ) -> Float[Array, "modalities batch classes"]:
-        """Logits by each modality alone: of its own head if decisions are fused, else as if no other were present."""
+        """Logits from each modality alone: its own head if decisions are fused, else as if no other were present."""
         if isinstance(self.fusion, DecisionFusion):
             return self.fusion.opinions(h)
         count = len(self.modalities)
@@ -111,16 +110,16 @@ class TwinNetwork(nn.Module):
         return jnp.stack([self.predict(self.fuse(h, mask)) for mask in only])
 
     def intervene(self, z: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
-        """Direction (B, d) in which the rival "casn" changes z."""
+        """Direction (B, d) in which the method changes z."""
         assert self.intervener is not None
         return self.intervener(z)
 
     def moments(self) -> Moments:
-        """The instrument's moments as they stand."""
+        """The instrument's current moments."""
         return Moments(self.count.value, self.mean.value, self.cov.value)
 
     def causal(self, h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
-        """z_c (B, d) of each row on its own, by the stored moments (z itself without an instrument)."""
+        """z_c (B, d) of each row independently, from the stored moments (z itself without an instrument)."""
         if self.c3r.instrument == "none":
             return self.fuse(h, present)
         return causal_representation(self.fuse, h, present, self.moments(), config=self.c3r).z_c
@@ -128,7 +127,7 @@ class TwinNetwork(nn.Module):
     def measure(
         self, inputs: Mapping[str, Array], present: Bool[Array, "batch modalities"], where: Bool[Array, " batch"]
     ) -> Moments:
-        """Moments of this batch as the instrument needs them, to be merged over a training set."""
+        """The instrument's moments of this batch, to be merged over a training set."""
         h, (present, where) = rows_of(self.encode(inputs, present), present, where)
         return instrument_moments(h, self.fuse(h, present), present, config=self.c3r, where=where)
 
@@ -162,10 +161,10 @@ class TwinNetwork(nn.Module):
 
 
 def rows_of(h: Mapping[str, Any], *columns: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """The rows of losses, risks and moments: the examples, or every voxel of their maps.
+    """The rows of losses, risks and moments: examples, or all voxels of their maps.
 
     Args:
-      h: {modality: (B, d)}, or maps {modality: (B, ..., d)}, all of one shape.
+      h: {modality: (B, d)}, or maps {modality: (B, ..., d)}, all of equal size.
       columns: arrays with examples first (``present``, ``where``), which all rows of an example share.
 
     Returns:
@@ -182,8 +181,8 @@ def rows_of(h: Mapping[str, Any], *columns: Any) -> tuple[dict[str, Any], tuple[
         return dict(h), columns
     if len(shapes) != 1:
         raise ValueError(
-            f"representations have shapes {[v.shape for v in h.values()]}, but maps of one size and vectors "
-            "of one kind were expected: segmentation takes volumes of one size."
+            f"representations have shapes {[v.shape for v in h.values()]}, but either maps of one "
+            "size or vectors were expected: segmentation takes volumes of one size."
         )
     count = math.prod(next(iter(shapes)))
     flat = {name: value.reshape(-1, value.shape[-1]) for name, value in h.items()}

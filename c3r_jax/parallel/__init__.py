@@ -1,0 +1,1 @@
+"""Devices and processes: how batches and training states are distributed over them."""

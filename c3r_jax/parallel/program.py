@@ -1,4 +1,4 @@
-"""What a compiled step will do, read from its program: operations, memory, and what devices send each other."""
+"""The cost of a compiled step: operations, memory and communication between devices."""
 
 import re
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ class Collectives(NamedTuple):
     """Collectives of one kind.
 
     Attributes:
-      count: instructions; one may carry many arrays.
+      count: number of instructions; one may carry many arrays.
       bytes: size of their results on one device.
     """
 
@@ -25,27 +25,27 @@ def collectives(program: str) -> dict[str, Collectives]:
     """Counts the collectives of a compiled program by kind.
 
     Args:
-      program: HLO text, of ``compiled.as_text()``.
+      program: HLO text from ``compiled.as_text()``.
 
     Returns:
-      {kind: :class:`Collectives`} of the kinds that occur.
+      {kind: :class:`Collectives`} for the kinds that occur.
 
     Examples:
       >>> line = "  %sum.1 = (f32[16,4]{1,0}, f32[]) all-reduce(%a, %b), replica_groups={{0,1}}"
       >>> collectives(line)
       {'all-reduce': Collectives(count=1, bytes=260)}
     """
-    found: dict[str, Collectives] = {}
+    totals: dict[str, Collectives] = {}
     for match in _INSTRUCTION.finditer(program):
         if match["phase"] == "-done":  # its start has been counted
             continue
         shapes = [_size(shape["dtype"], shape["sizes"]) for shape in _SHAPE.finditer(match["shapes"])]
         size = sum(shapes)
         if match["phase"] == "-start" and match["kind"] != "all-reduce" and len(shapes) > 1:
-            size = shapes[1]  # the start of all but sums returns its operand, its result and perhaps more
-        before = found.get(match["kind"], Collectives(0, 0))
-        found[match["kind"]] = Collectives(before.count + 1, before.bytes + size)
-    return dict(sorted(found.items()))
+            size = shapes[1]  # except for sums, the start returns its operand, its result and perhaps more
+        before = totals.get(match["kind"], Collectives(0, 0))
+        totals[match["kind"]] = Collectives(before.count + 1, before.bytes + size)
+    return dict(sorted(totals.items()))
 
 
 def _size(dtype: str, sizes: str) -> int:
@@ -61,8 +61,8 @@ class Program(NamedTuple):
 
     Attributes:
       flops: floating-point operations.
-      argument_bytes: state and batch.
-      temporary_bytes: activations and what else lives during the call, at its peak.
+      argument_bytes: size of state and batch.
+      temporary_bytes: peak size of activations and other temporaries during the call.
       collectives: {kind: :class:`Collectives`}.
     """
 

@@ -16,11 +16,11 @@ class Replicated:
     On the devices, every leaf has a leading axis over this process's devices.
 
     Args:
-      devices: of all processes; None: all there are.
+      devices: devices of all processes; None uses every device.
 
     Attributes:
       axis_name: the mapped axis, for sums over the global batch.
-      num_devices: over which a batch is split.
+      num_devices: number of devices over which a batch is split.
     """
 
     axis_name: str | None = AXIS
@@ -28,13 +28,13 @@ class Replicated:
     def __init__(self, devices: Sequence[Any] | None = None):
         self._devices = list(devices or jax.devices())
         self.num_devices = len(self._devices)
-        own = [device for device in self._devices if device.process_index == jax.process_index()]
-        self._count = len(own)
-        mesh = jax.sharding.Mesh(np.array(own), (AXIS,))
+        local = [device for device in self._devices if device.process_index == jax.process_index()]
+        self._count = len(local)
+        mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
         self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
     def init(self, function: Callable[[], Any]) -> Any:
-        """The state that a pure function makes, one copy per device; the function compiles what it likes to."""
+        """The state that a pure function returns, one copy per device; the function may compile its own parts."""
         return self.put(jax.device_get(function()))
 
     def put(self, tree: Any) -> Any:
@@ -49,22 +49,22 @@ class Replicated:
         return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
 
     def saved(self, tree: Any) -> Any:
-        """The state as a checkpoint holds it: without the copies."""
+        """The state as a checkpoint stores it: without the copies."""
         return self.host(tree)
 
     def template(self, function: Callable[[], Any]) -> Any:
-        """What a checkpoint is read into, from the function that makes a fresh state."""
+        """Empty arrays for restoring a checkpoint, from the function that returns a new state."""
         return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(function))
 
     def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
-        """Shapes of a state and of a (global) batch on the devices, enough to compile a step for them."""
+        """Shapes of a state and a global batch on the devices, enough to compile a step."""
         count = self._count
 
-        def own(x: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        def per_device(x: Any, *shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((count, *shape), x.dtype, sharding=self._sharding)
 
-        state = jax.tree.map(lambda x: own(x, *x.shape), jax.eval_shape(function))
-        return state, jax.tree.map(lambda x: own(x, x.shape[0] // self.num_devices, *x.shape[1:]), batch)
+        state = jax.tree.map(lambda x: per_device(x, *x.shape), jax.eval_shape(function))
+        return state, jax.tree.map(lambda x: per_device(x, x.shape[0] // self.num_devices, *x.shape[1:]), batch)
 
     def split(self, batch: Any) -> Any:
         """Splits the rows of every leaf (this process's share of the batch) over its devices."""
@@ -74,12 +74,12 @@ class Replicated:
         )
 
     def gather(self, tree: Any) -> Any:
-        """Fetches per-row outputs of all processes, rows in their order in the global batch."""
-        own = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
-        return own if jax.process_count() == 1 else multihost_utils.process_allgather(own, tiled=True)
+        """Fetches per-row outputs of all processes, in the order of the global batch."""
+        local = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+        return local if jax.process_count() == 1 else multihost_utils.process_allgather(local, tiled=True)
 
     def compile_step(self, step: Callable) -> Callable:
-        """Maps ``step(state, batch) -> (state, metrics)``, giving the state's memory back to its successor."""
+        """Maps ``step(state, batch) -> (state, metrics)``, reusing the memory of the old state."""
         return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
 
     def compile_rows(self, function: Callable) -> Callable:

@@ -1,8 +1,8 @@
-"""Data, fully sharded and tensor parallelism by ``jax.jit`` over a mesh: no leaf is copied that can be split.
+"""Data, fully sharded and tensor parallelism by ``jax.jit`` over a mesh: every leaf that can be split is split.
 
 The batch is split over the axes "data" and "fsdp" together; a large parameter over "fsdp", and the big matrices of
-transformer and mixer blocks over "tensor" too. Optimiser state and averaged parameters follow their parameters. What
-the program sums over the batch is a sum over the global batch by the meaning of ``jit``: no axis name is needed.
+transformer and mixer blocks also over "tensor". Optimiser state and averaged parameters follow their parameters. Under
+``jit`` a sum over the batch is a sum over the global batch, so no axis name is needed.
 """
 
 import math
@@ -17,8 +17,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))
-# Which dimension of a block's matrix is split over "tensor": what goes into heads or hidden units by its output, what
-# comes out of them by its input, so that a block needs one sum over "tensor" after attention and one after its MLP.
+# Which dimension of a block's matrix is split over "tensor": the output of matrices that lead into heads or hidden
+# units, the input of those that lead out of them. A block then needs one sum over "tensor" after attention and one
+# after its MLP.
 TENSOR_RULES = (
     (re.compile(r"Block_\d+/.*/(query|key|value)/kernel$"), 1),
     (re.compile(r"Block_\d+/.*/out/kernel$"), 0),
@@ -30,13 +31,13 @@ TENSOR_RULES = (
 
 
 def partition(path: str, shape: Sequence[int], sizes: Mapping[Any, int], min_size: int) -> PartitionSpec:
-    """How one leaf is laid out: its tensor dimension by rule, its largest remaining dimension over "fsdp".
+    """How one leaf is split: its tensor dimension by rule, its largest remaining dimension over "fsdp".
 
     Args:
-      path: names on the way to the leaf, joined by "/"; an optimiser's moments end in their parameter's path.
-      shape: of the leaf.
-      sizes: {axis: devices}.
-      min_size: leaves of fewer elements are copied, which costs less than gathering them.
+      path: names on the way to the leaf, joined by "/"; the path of an optimiser's moment ends in its parameter's path.
+      shape: shape of the leaf.
+      sizes: {axis: number of devices}.
+      min_size: leaves with fewer elements are copied, which costs less than gathering them.
 
     Returns:
       A partition spec with one entry per dimension.
@@ -52,9 +53,8 @@ def partition(path: str, shape: Sequence[int], sizes: Mapping[Any, int], min_siz
     if math.prod(shape) < min_size or re.search(r"(^|/)instrument/", path):
         return PartitionSpec(*spec)
     for pattern, dimension in TENSOR_RULES:
-        fits = (
-            dimension < len(shape) and shape[dimension] % sizes["tensor"] == 0
-        )  # Adafactor keeps vectors by this name
+        # Adafactor stores vectors under these names, which do not fit.
+        fits = dimension < len(shape) and shape[dimension] % sizes["tensor"] == 0
         if sizes["tensor"] > 1 and pattern.search(path) and fits:
             spec[dimension] = "tensor"
             break
@@ -69,15 +69,15 @@ class Sharded:
     """Runs a step as one program over a mesh of devices.
 
     Args:
-      fsdp: devices that share a parameter.
-      tensor: devices that share a block's matrices.
-      min_size: leaves of fewer elements are copied.
-      devices: of all processes; None: all there are.
+      fsdp: number of devices that share a parameter.
+      tensor: number of devices that share a block's matrices.
+      min_size: leaves with fewer elements are copied.
+      devices: devices of all processes; None uses every device.
 
     Attributes:
-      axis_name: None: sums are over the global batch as they stand.
-      num_devices: over which a batch is split.
-      mesh: of data x fsdp x tensor.
+      axis_name: None, since sums are over the global batch anyway.
+      num_devices: number of devices over which a batch is split.
+      mesh: the mesh of data x fsdp x tensor.
     """
 
     axis_name: str | None = None
@@ -94,35 +94,35 @@ class Sharded:
         self._whole = jax.jit(lambda tree: tree, out_shardings=self._copied)
 
     def shardings(self, tree: Any) -> Any:
-        """The layout of every leaf of a state."""
+        """The sharding of every leaf of a state."""
 
-        def one(path: Any, leaf: Any) -> NamedSharding:
+        def sharding_of(path: Any, leaf: Any) -> NamedSharding:
             name = "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
             return NamedSharding(self.mesh, partition(name, leaf.shape, self._sizes, self._min_size))
 
-        return jax.tree_util.tree_map_with_path(one, tree)
+        return jax.tree_util.tree_map_with_path(sharding_of, tree)
 
     def init(self, function: Callable[[], Any]) -> Any:
-        """The state that a pure function makes, never whole on any device."""
+        """The state that a pure function returns, never whole on any device."""
         return jax.jit(function, out_shardings=self.shardings(jax.eval_shape(function)))()
 
     def put(self, tree: Any) -> Any:
-        """Lays a state out over the devices: one from the host, or a restored one, which is so already."""
+        """Distributes a state from the host over the devices; a restored state is distributed already."""
         return jax.tree.map(jax.device_put, tree, self.shardings(tree))
 
     def host(self, tree: Any) -> Any:
-        """Fetches every leaf whole."""
+        """Fetches every leaf as a whole array."""
         whole = tree
         if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
             whole = self._whole(tree)
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
 
     def saved(self, tree: Any) -> Any:
-        """The state as a checkpoint holds it: each process writes what it has."""
+        """The state as a checkpoint stores it: each process writes its part."""
         return tree
 
     def template(self, function: Callable[[], Any]) -> Any:
-        """What a checkpoint is read into, from the function that makes a fresh state: each device its part."""
+        """Shapes for restoring a checkpoint, from the function that returns a new state: each device reads its part."""
         shapes = jax.eval_shape(function)
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
@@ -131,7 +131,7 @@ class Sharded:
         )
 
     def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
-        """Shapes of a state and of a (global) batch on the devices, enough to compile a step for them."""
+        """Shapes of a state and a global batch on the devices, enough to compile a step."""
         rows = self._rows
         return self.template(function), jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch
@@ -144,20 +144,20 @@ class Sharded:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._rows, x), batch)
 
     def gather(self, tree: Any) -> Any:
-        """Fetches per-row outputs of all processes, rows in their order in the global batch."""
+        """Fetches per-row outputs of all processes, in the order of the global batch."""
         if jax.process_count() == 1:
             return jax.tree.map(np.asarray, tree)
         return multihost_utils.process_allgather(tree, tiled=True)
 
     def compile_step(self, step: Callable) -> Callable:
-        """Compiles ``step(state, batch) -> (state, metrics)``, giving the state's memory back to its successor."""
+        """Compiles ``step(state, batch) -> (state, metrics)``, reusing the memory of the old state."""
 
-        def laid_out(state: Any, batch: Any) -> Any:
+        def sharded_step(state: Any, batch: Any) -> Any:
             state, metrics = step(state, batch)
             metrics = jax.lax.with_sharding_constraint(metrics, self._copied)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), metrics
 
-        return jax.jit(laid_out, donate_argnums=0)
+        return jax.jit(sharded_step, donate_argnums=0)
 
     def compile_rows(self, function: Callable) -> Callable:
         """Compiles ``function(params, batch) -> per-row outputs``."""

@@ -1,11 +1,12 @@
-"""From ``results.json`` to Markdown, figures and one HTML page. Needs neither JAX nor a trained model."""
+"""Reports: from ``results.json`` to Markdown, figures and one HTML page, without JAX or a trained model."""
 
-from c3r_jax.report.facts import Report, assemble
+from c3r_jax.metrics.intervals import Difference, Stat
+from c3r_jax.report.aggregate import Aggregate, aggregate, compare
+from c3r_jax.report.document import Report, assemble
 from c3r_jax.report.html import FigureFile, html_table, report_html
+from c3r_jax.report.interpretation import what_it_means
 from c3r_jax.report.plots import modality_bars, reliability_diagram, risk_curves, robustness_curves, training_curves
-from c3r_jax.report.stats import Aggregate, Difference, Stat, aggregate, compare
 from c3r_jax.report.tables import Table, results_table, routes_table
-from c3r_jax.report.words import what_it_means
 from c3r_jax.report.write import results_markdown, run_markdown, write_report
 
 __all__ = [

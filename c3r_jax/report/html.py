@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables as HTML, figures embedded, no script and nothing fetched from a network."""
+"""One self-contained HTML page: tables and embedded figures, without scripts and network access."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from c3r_jax.report.explained import READING, examples_html
-from c3r_jax.report.facts import Report, detail_tables, heading, settings
+from c3r_jax.report.document import Report, detail_tables, heading, settings
+from c3r_jax.report.examples import READING, examples_html
+from c3r_jax.report.interpretation import ASSUMPTION
 from c3r_jax.report.tables import Table
-from c3r_jax.report.words import ASSUMPTION
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7;
@@ -62,12 +62,12 @@ summary { cursor: pointer; } .warning { border-left: 4px solid #d55e00; padding-
 }
 """.strip()
 
-MANY = 10  # columns of a table that is printed smaller
-WIDE = 1000  # pixels of a figure with panels side by side: a phone scrolls it, for shrunk it could not be read
+MANY = 10  # columns; wider tables are printed smaller
+WIDE = 1000  # pixels; phones scroll wider figures, which would be unreadable if shrunk
 
 
 class FigureFile(NamedTuple):
-    """A PNG with the sentence below it and the text for readers who cannot see it."""
+    """A PNG with its caption and its alternative text."""
 
     path: Path
     caption: str
@@ -75,7 +75,7 @@ class FigureFile(NamedTuple):
 
 
 def html_table(table: Table, label: str) -> str:
-    """The table as HTML in a box that scrolls sideways by itself, with its notes below."""
+    """The table as HTML, in a box that scrolls sideways, with its notes below."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in table.header)
     body = []
     for i, row in enumerate(table.rows):
@@ -91,17 +91,17 @@ def html_table(table: Table, label: str) -> str:
 
 
 def report_html(report: Report, *, figures: Sequence[FigureFile] = ()) -> str:
-    """The page.
+    """The report as an HTML page.
 
     Args:
-      report: of :func:`assemble`.
-      figures: embedded in this order.
+      report: result of :func:`assemble`.
+      figures: figures to embed, in this order.
 
     Returns:
       HTML that needs no other file. All text is escaped.
     """
     sections = [
-        ("What was run", (f"<pre>{escape(report.command)}</pre>" if report.command else "") + _fields(report.facts)),
+        ("What was run", (f"<pre>{escape(report.command)}</pre>" if report.command else "") + _fields(report.overview)),
         ("Results", _table(report, "results", "Results by method and condition")),
         ("What it means", _paragraphs(report.meaning)),
         ("Figures", "".join(_figure(f) for f in figures)),
@@ -118,7 +118,7 @@ def report_html(report: Report, *, figures: Sequence[FigureFile] = ()) -> str:
 
 
 def html_page(title: str, body: str) -> str:
-    """A page that needs no other file; ``body`` is HTML, the title is escaped."""
+    """A complete page; ``body`` is HTML, the title is escaped."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -153,20 +153,22 @@ def _table(report: Report, name: str, label: str) -> str:
 
 
 def _risks(report: Report) -> str:
-    words = f"<h3>Read for {escape(report.of)}</h3>{_paragraphs(report.risks)}" if report.risks else ""
-    return _table(report, "risks", "Risks by method") + words
+    interpretation = (
+        f"<h3>Interpretation for {escape(report.run_name)}</h3>{_paragraphs(report.risks)}" if report.risks else ""
+    )
+    return _table(report, "risks", "Risks by method") + interpretation
 
 
 def _first_stage(report: Report) -> str:
     if "first stage" not in report.tables:
         return ""
-    words = _paragraphs([ASSUMPTION, *report.first_stage])
-    return f"<h3>{escape(report.of)}</h3>{_table(report, 'first stage', 'First stage')}{words}"
+    interpretation = _paragraphs([ASSUMPTION, *report.first_stage])
+    return f"<h3>{escape(report.run_name)}</h3>{_table(report, 'first stage', 'First stage')}{interpretation}"
 
 
 def _examples(report: Report) -> str:
     shown = examples_html(report.examples)
-    return f'<p class="note">{escape(report.of)}. {escape(READING)}</p>{shown}' if shown else ""
+    return f'<p class="note">{escape(report.run_name)}. {escape(READING)}</p>{shown}' if shown else ""
 
 
 def _detail(report: Report) -> str:
@@ -174,21 +176,22 @@ def _detail(report: Report) -> str:
     at = f", checkpoint of step {step}" if step is not None else ""
     shown = []
     for name in detail_tables(report.detail):
-        if name != "first stage":  # it has a section of its own
-            of = f": {report.of}{at}" if name == "conditions" else ""
+        if name != "first stage":  # it has a separate section
+            run_name = f": {report.run_name}{at}" if name == "conditions" else ""
             label = f"{heading(name)} of one run" if name in ("conditions", "robustness") else heading(name)
-            shown.append(f"<h3>{escape(heading(name) + of)}</h3>{_table(report, name, label)}")
+            shown.append(f"<h3>{escape(heading(name) + run_name)}</h3>{_table(report, name, label)}")
     return "".join(shown)
 
 
-def _warnings(found: Mapping[str, Sequence[str]]) -> str:
-    if not found:
+def _warnings(warnings: Mapping[str, Sequence[str]]) -> str:
+    if not warnings:
         return "<p>None.</p>"
-    items = (f'<li>{escape(t)} <span class="note">({escape("; ".join(of))})</span></li>' for t, of in found.items())
+    notes = {text: escape("; ".join(runs)) for text, runs in warnings.items()}
+    items = (f'<li>{escape(text)} <span class="note">({note})</span></li>' for text, note in notes.items())
     return f'<ul class="warning">{"".join(items)}</ul>'
 
 
 def _config(report: Report) -> str:
     rows = settings(report.detail)
-    told = f"{escape(report.of)}: {len(rows)} values"
-    return f"<details><summary>{told}</summary>{_fields(rows)}</details>" if rows else ""
+    summary = f"{escape(report.run_name)}: {len(rows)} values"
+    return f"<details><summary>{summary}</summary>{_fields(rows)}</details>" if rows else ""

@@ -1,6 +1,6 @@
-"""Figures of a report as PNG files: the same input gives the same picture. Every function returns the written path.
+"""Figures of a report as deterministic PNG files. Every function returns the path of its file.
 
-A figure that would have nothing to show is not written, and the function returns None.
+A figure without data is not written, and its function returns None.
 """
 
 import math
@@ -12,14 +12,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from c3r_jax.evaluation.scores import score_of
-from c3r_jax.report.stats import ROUTES, Aggregate, Run, Stat, describe
+from c3r_jax.metrics.intervals import Stat, describe
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.metrics.scores import score_of
+from c3r_jax.report.aggregate import Aggregate, Run
 from c3r_jax.report.tables import ROUTE_NAMES, metric_name
 
 History = Sequence[Mapping[str, Any]]
 
-# Okabe and Ito's palette, which stays apart under the common forms of colour blindness; yellow is left out (too pale on
-# white). Marker and dash differ as well, so that no line is told by colour alone.
+# Okabe and Ito's palette, which is distinguishable under common forms of colour blindness, without yellow (too pale on
+# white). Markers and dashes differ as well, so that no line is identified by colour only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
@@ -41,7 +43,7 @@ _DPI = 120
 
 
 def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:
-    """Metric against noise level, one panel per noise protocol (clean is level 0), one line per method; bars are sd."""
+    """Metric against noise level: a panel per noise protocol (clean is level 0), a line per method; bars are the sd."""
     clean = [c for c in aggregated.columns if c.group == "clean"]
     noises = [c for c in aggregated.columns if c.group not in ("clean", "modality_subset", "summary") and c.level > 0]
     panels = {group: [c for c in noises if c.group == group] for group in dict.fromkeys(c.group for c in noises)}
@@ -74,7 +76,7 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
 
 
 def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:
-    """Metric with all modalities and with each subset, grouped bars from 0; error bars are sd over seeds."""
+    """Metric with all modalities and with each subset, as grouped bars; error bars are the sd over seeds."""
     columns = [c for c in aggregated.columns if c.group in ("clean", "modality_subset")]
     methods = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
     if not any(c.group == "modality_subset" for c in columns) or not methods:
@@ -117,7 +119,7 @@ def training_curves(
     Args:
       histories: method -> one history per seed.
       path: the PNG file to write.
-      metric: a score beside the accuracy.
+      metric: a score to show beside the accuracy.
     """
     panels = [
         (key, split)
@@ -149,8 +151,8 @@ def risk_curves(
 ) -> Path | None:
     """Sufficiency and necessity risk and the interval of C3 over training, one panel per method with risks.
 
-    Lines are means over seeds; the band runs from the mean lower to the mean upper bound of C3. Where no history has
-    risks for ``split``, the other split is drawn, and the axis says so.
+    Lines are means over seeds; the band runs from the mean lower to the mean upper bound of C3. If no history has risks
+    for ``split``, the other split is drawn, and the axis label says so.
     """
     found = {m: hs for m, hs in histories.items() if _series(hs, "risk_sufficiency", split)}
     if not found:
@@ -193,13 +195,15 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
         axes = figure.subplots(2, len(found), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
         for j, (route, v) in enumerate(found.items()):
             bins = len(v["count"])
-            kept = [(c, a, n) for c, a, n in zip(v["confidence"], v["accuracy"], v["count"], strict=True) if n]
+            filled = [(c, a, n) for c, a, n in zip(v["confidence"], v["accuracy"], v["count"], strict=True) if n]
             upper, lower = axes[0][j], axes[1][j]
             upper.plot([0, 1], [0, 1], color="#555555", linestyle=":", linewidth=1.4, label="perfectly calibrated")
-            upper.plot([c for c, _, _ in kept], [a for _, a, _ in kept], color=colour(0), marker="o", label="observed")
+            upper.plot(
+                [c for c, _, _ in filled], [a for _, a, _ in filled], color=colour(0), marker="o", label="observed"
+            )
             upper.set_title(ROUTE_NAMES[route])
             upper.set(xlim=(0, 1), ylim=(0, 1.02))
-            lower.bar([c for c, _, _ in kept], [n for _, _, n in kept], 0.7 / max(bins, 1), color=colour(0))
+            lower.bar([c for c, _, _ in filled], [n for _, _, n in filled], 0.7 / max(bins, 1), color=colour(0))
             lower.set_xlabel("confidence")
         axes[0][0].set_ylabel("accuracy")
         axes[1][0].set_ylabel("examples")
@@ -208,7 +212,7 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
 
 
 def scale_of(metric: str) -> int:
-    """What a metric is multiplied with to be shown: 100 for shares."""
+    """The factor by which a metric is multiplied for display: 100 for shares."""
     return 100 if score_of(metric).percent else 1
 
 
@@ -218,7 +222,7 @@ def colour(i: int) -> str:
 
 
 def _errorbar(ax: Axes, cells: Sequence[tuple[float, Stat]], metric: str, i: int, label: str, *, shift: float) -> None:
-    """One method's line; neighbouring methods are moved apart by a little, so that error bars stay readable."""
+    """One method's line; methods are shifted slightly, so that error bars stay readable."""
     if not cells:
         return
     scale, span = scale_of(metric), max(x for x, _ in cells) or 1.0
@@ -274,7 +278,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a PNG, the same for the same figure, and makes its folder."""
+    """Writes a figure as a deterministic PNG file, and creates its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})

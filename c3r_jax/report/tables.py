@@ -1,12 +1,16 @@
-"""Tables as data, and their Markdown. The HTML of the same tables is made in ``html.py``."""
+"""The tables of a report as data and as Markdown; ``html.py`` writes them as HTML."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from c3r_jax.evaluation.scores import score_of
-from c3r_jax.report.stats import ROUTES, Aggregate, Column, Run, Stat, compare, describe, ranking
+from c3r_jax.metrics.intervals import Stat, describe
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.metrics.scores import METRIC_NOTES, score_of
+from c3r_jax.report.aggregate import Aggregate, Column, Run, compare, ranking
+from c3r_jax.tasks.classification import CLASSIFICATION
+from c3r_jax.tasks.registry import TASKS
 
 MISSING = "n/a"
 ROUTE_NAMES = {"representation": "representation (z)", "instrument": "instrument (z_c)"}
@@ -21,21 +25,9 @@ RISK_NAMES = {
     "probe_accuracy": "accuracy of a fresh probe on z_bar",
     "chance": "chance",
 }
-METRIC_NOTES = {
-    "nll": "NLL: mean negative log-likelihood in nats.",
-    "ece": "ECE: expected calibration error, 0 to 1.",
-    "map": "mAP: mean over labels of the average precision.",
-    "acc7": "Acc7 after clipping to [-3, 3] and rounding; acc2 and weighted F1 with zero (>= 0) and without (> 0).",
-    "dice": "Dice: mean over volumes, 1 where a region is neither there nor predicted.",
-}
-TOLD = {  # what counts as right, where it is not the example's class
-    "multilabel": "the share of labels that are right",
-    "regression": "the share of examples whose error is within the tolerance",
-    "segmentation": "the share of voxels that are right, each by the weight of its class",
-}
 BOLD_RULE = (
     "Bold: the best mean of the column, where at least three seeds are shared with the second best and the 95 % t "
-    "interval of the paired gain over it leaves out 0. No correction for the number of columns."
+    "interval of the paired gain over it excludes 0. No correction for the number of columns."
 )
 
 
@@ -74,7 +66,7 @@ class Table:
 
 
 def number(value: Any, *, digits: int = 3) -> str:
-    """A number in fixed digits; what is missing or not finite is "n/a".
+    """A number with fixed digits; a missing or non-finite number is "n/a".
 
     Examples:
       >>> number(0.12345), number(float("nan")), number(None)
@@ -86,7 +78,7 @@ def number(value: Any, *, digits: int = 3) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """A metric's name, with its unit.
+    """A metric's name with its unit.
 
     Examples:
       >>> metric_name("macro_f1"), metric_name("mae")
@@ -97,27 +89,31 @@ def metric_name(metric: str) -> str:
 
 
 def metric_value(value: Any, metric: str) -> str:
-    """A metric as a reader expects it: shares in percent with one digit, others with three digits."""
+    """A metric for display: shares in percent with one digit, others with three digits."""
     if value is None or not math.isfinite(float(value)):
         return MISSING
     return number(100 * float(value), digits=1) if score_of(metric).percent else number(value)
 
 
 def metric_stat(stat: Stat | None, metric: str) -> str:
-    """Mean and, from two seeds on, the standard deviation: "81.3 ± 0.6"."""
+    """Mean and, with at least two seeds, standard deviation: "81.3 ± 0.6"."""
     if stat is None:
         return MISSING
     return metric_value(stat.mean, metric) + (f" ± {metric_value(stat.sd, metric)}" if stat.n > 1 else "")
 
 
 def shown_columns(aggregated: Aggregate) -> list[Column]:
-    """The columns of a table: of a protocol of more than five levels the middle and the last one alone."""
-    levels = {c.group: [d.level for d in aggregated.columns if d.group == c.group] for c in aggregated.columns}
-    return [
-        c
-        for c in aggregated.columns
-        if c.level == 0 or len(of := sorted(levels[c.group])) <= 5 or c.level in (of[(len(of) - 1) // 2], of[-1])
-    ]
+    """The columns of a table: only the middle and the last level if a protocol has more than five."""
+    levels: dict[str, list[float]] = {}
+    for column in aggregated.columns:
+        levels.setdefault(column.group, []).append(column.level)
+
+    def is_shown(column: Column) -> bool:
+        ordered = sorted(levels[column.group])
+        few = len(ordered) <= 5
+        return column.level == 0 or few or column.level in (ordered[(len(ordered) - 1) // 2], ordered[-1])
+
+    return [column for column in aggregated.columns if is_shown(column)]
 
 
 def results_table(aggregated: Aggregate, *, route: str = "representation") -> Table:
@@ -165,8 +161,9 @@ def conditions_table(run: Run) -> Table:
                 cells = (metric_value(measured.get(m), m) for m in metrics)
                 rows.append((str(condition["name"]), ROUTE_NAMES[route], *cells))
     notes = [text for name, text in METRIC_NOTES.items() if name in metrics]
-    if run.get("task") in TOLD:
-        notes.append(f"Accuracy: {TOLD[run['task']]}.")
+    task = TASKS.get(str(run.get("task")), CLASSIFICATION)  # results of before there were tasks are of classes
+    if task.accuracy_is:
+        notes.append(f"Accuracy: {task.accuracy_is}.")
     return Table(
         ("condition", "route", *map(metric_name, metrics)), tuple(rows), notes=(" ".join(notes),) if notes else ()
     )
@@ -214,7 +211,7 @@ def per_class_table(run: Run, *, route: str = "representation") -> Table:
 
 
 def risks_table(runs: Sequence[Run]) -> Table:
-    """Risks by method, mean and sd over seeds; a single run of a method shows its own intervals instead."""
+    """Risks by method, mean and sd over seeds; a single run of a method shows its intervals instead."""
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
         if run.get("risk"):
@@ -231,7 +228,7 @@ def risks_table(runs: Sequence[Run]) -> Table:
 
 
 def first_stage_table(run: Run) -> Table:
-    """One run: how well the other modalities explain each modality, on held-out rows."""
+    """One run: how well the other modalities predict each modality, on held-out rows."""
     rows = []
     for name, v in (run.get("first_stage") or {}).items():
         over = v.get("over_identification") or {}
@@ -282,12 +279,12 @@ def _notes(aggregated: Aggregate, route: str) -> tuple[str, ...]:
         "and worst are taken over the conditions of each run first, then averaged over seeds."
     )
     if len(shown_columns(aggregated)) < len(aggregated.columns):
-        return what, "Of protocols with more than five levels the middle and the last one are shown.", BOLD_RULE
+        return what, "For protocols with more than five levels, the middle and the last level are shown.", BOLD_RULE
     return what, BOLD_RULE
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
+    """Text that Markdown shows literally, also inside a table."""
     text = text.replace("\\", "\\\\").replace("\n", " ")
     for character in "|*`<[":
         text = text.replace(character, f"\\{character}")

@@ -1,4 +1,4 @@
-"""Writes a whole report: figures, report.html, results.md and report.json."""
+"""Writes a report: figures, report.html, results.md and report.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from c3r_jax.evaluation.scores import score_of
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.metrics.scores import score_of
 from c3r_jax.report import plots
-from c3r_jax.report.explained import READING, example_html, example_title, examples_markdown, explain
-from c3r_jax.report.facts import Report, assemble, detail_tables, heading, report_json, settings
+from c3r_jax.report.aggregate import Aggregate, Run, aggregate
+from c3r_jax.report.document import Report, assemble, detail_tables, heading, report_json, settings
+from c3r_jax.report.examples import READING, example_html, example_title, examples_markdown, explain
 from c3r_jax.report.html import FigureFile, html_page, report_html
-from c3r_jax.report.pictures import example_figure, modality_heat_map
-from c3r_jax.report.stats import ROUTES, Aggregate, Run, aggregate
+from c3r_jax.report.image_figures import example_figure, modality_heat_map
+from c3r_jax.report.interpretation import ASSUMPTION, read_first_stage, read_risks
 from c3r_jax.report.tables import ROUTE_NAMES, escape_markdown, risks_table
-from c3r_jax.report.words import ASSUMPTION, read_first_stage, read_risks
 
 FILES = {"html": "report.html", "markdown": "results.md", "json": "report.json"}
 
@@ -30,27 +31,27 @@ def write_report(
     command: str | None = None,
     title: str | None = None,
 ) -> dict[str, Path]:
-    """Writes report.html, results.md, report.json (the same content each) and figures/*.png below a directory.
+    """Writes report.html, results.md, report.json (with the same content) and figures/*.png to a directory.
 
     Args:
       runs: results of single runs on one data set (the schema of ``results.json``).
-      directory: made if it does not exist; files of the same names are replaced.
+      directory: created if it does not exist; files of the same names are replaced.
       histories: method -> one training history per seed, for the curves.
       detail: the run to show in detail; by default the first whose method starts with "c3r", else the first.
-      baseline: method that gains and costs are measured against; the first by default.
-      route: prediction route of the results, of what they mean and of the figures that show one route.
-      command: what was typed to get here.
-      title: heading of the report.
+      baseline: method that gains and costs are computed against; the first by default.
+      route: prediction route of the results, their interpretation and the figures that show one route.
+      command: the command line, for the record.
+      title: title of the report.
 
     Returns:
-      {"html": path, "markdown": path, "json": path, figure name: path}; figures without anything to show are absent.
+      {"html": path, "markdown": path, "json": path, figure name: path}, without figures that have no data.
     """
     directory = Path(directory)
     aggregated = aggregate(runs)
     if detail is None:
         detail = next((run for run in runs if str(run["method"]).lower().startswith("c3r")), runs[0])
-    said = {"baseline": baseline, "route": route, "command": command, "title": title}
-    report = assemble(runs, aggregated=aggregated, detail=detail, **said)
+    options = {"baseline": baseline, "route": route, "command": command, "title": title}
+    report = assemble(runs, aggregated=aggregated, detail=detail, **options)
     figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories, route=route)
     captions = {name: figure.caption for name, figure in figures.items()}
     written = {name: directory / file for name, file in FILES.items()}
@@ -69,24 +70,24 @@ def write_figures(
     histories: Mapping[str, Sequence[plots.History]] | None = None,
     route: str = ROUTES[0],
 ) -> dict[str, FigureFile]:
-    """Writes every figure that has something to show, with its caption and alternative text."""
+    """Writes every figure that has data, with its caption and alternative text."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     histories = histories or {}
-    methods, of = ", ".join(aggregated.methods), f"{detail['method']}, seed {detail['seed']}"
-    over = "Error bars: standard deviation over seeds (none for a single seed)."
+    methods, run_name = ", ".join(aggregated.methods), f"{detail['method']}, seed {detail['seed']}"
+    bars = "Error bars: standard deviation over seeds (none for a single seed)."
     score = score_of(aggregated.metric)
     name = score.name[0].upper() + score.name[1:]
-    made = {
+    drawn = {
         "robustness": (
             plots.robustness_curves(aggregated, directory / "robustness.png", route=route),
-            f"{name} against the level of each protocol, predicted through the {ROUTE_NAMES[route]}. {over} Points "
-            "move sideways by a little so that bars do not cover each other; the vertical axis does not start at 0.",
+            f"{name} against the level of each protocol, predicted through the {ROUTE_NAMES[route]}. {bars} Points "
+            "are shifted slightly so that bars do not overlap; the vertical axis does not start at 0.",
             f"Line chart of {score.name} against protocol level for {methods}; the numbers are in the results table.",
         ),
         "modalities": (
             plots.modality_bars(aggregated, directory / "modalities.png", route=route),
-            f"{name} with all modalities and with a part of them, through the {ROUTE_NAMES[route]}. {over}",
+            f"{name} with all modalities and with subsets of them, through the {ROUTE_NAMES[route]}. {bars}",
             f"Bar chart of {score.name} by available modalities for {methods}; the numbers are in the results table.",
         ),
         "subsets": (
@@ -103,18 +104,18 @@ def write_figures(
         ),
         "reliability": (
             plots.reliability_diagram(detail, directory / "reliability.png"),
-            f"Reliability of {of}: accuracy against confidence, and below it how many examples each bin "
-            "holds. Points of bins with few examples are uncertain.",
-            f"Reliability diagram of {of}: accuracy against confidence by route, with counts below.",
+            f"Reliability of {run_name}: accuracy against confidence, and below it the number of examples in each bin. "
+            "Points of bins with few examples are uncertain.",
+            f"Reliability diagram of {run_name}: accuracy against confidence by route, with counts below.",
         ),
         "training": (
             plots.training_curves(histories, directory / "training.png", metric=aggregated.metric),
-            "Training: mean over seeds, band: standard deviation. Losses of different methods hold different terms and "
+            "Training: mean over seeds, band: standard deviation. Losses of different methods have different terms and "
             "are not comparable with each other.",
             f"Line charts of loss and scores against training step for {methods}.",
         ),
     }
-    return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in made.items() if path is not None}
+    return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in drawn.items() if path is not None}
 
 
 def results_markdown(report: Report) -> str:
@@ -122,7 +123,7 @@ def results_markdown(report: Report) -> str:
     parts = [f"# {escape_markdown(report.title)}"]
     if report.command:
         parts.append("\n".join(f"    {line}" for line in report.command.splitlines()))
-    parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in report.facts))
+    parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in report.overview))
     parts += [report.tables["results"].to_markdown(), "## What it means", *map(escape_markdown, report.meaning)]
     if "routes" in report.tables:
         parts += ["## Both prediction routes", report.tables["routes"].to_markdown()]
@@ -133,7 +134,7 @@ def results_markdown(report: Report) -> str:
 
 
 def run_markdown(run: Run, *, level: str = "#") -> str:
-    """One run: conditions, classes, risks with intervals, first stage with its reading, warnings."""
+    """One run: conditions, classes, risks with intervals, first stage with its interpretation, warnings."""
     parts = [
         f"{level} One run: {escape_markdown(str(run['method']))}, seed {run['seed']}",
         escape_markdown(f"{run['num_examples']} {run['split']} examples of {run['dataset']}."),
@@ -145,8 +146,8 @@ def run_markdown(run: Run, *, level: str = "#") -> str:
     if run.get("risk"):
         parts += [f"{level}# Risks", risks_table([run]).to_markdown(), *map(escape_markdown, read_risks(run))]
     if first_stage is not None:
-        words = [ASSUMPTION, *read_first_stage(run)]
-        parts += [f"{level}# First stage", first_stage.to_markdown(), *map(escape_markdown, words)]
+        sentences = [ASSUMPTION, *read_first_stage(run)]
+        parts += [f"{level}# First stage", first_stage.to_markdown(), *map(escape_markdown, sentences)]
     examples = examples_markdown(run.get("examples") or {}, f"{level}##")
     parts += [f"{level}# Single examples", *examples] if examples else []
     if run.get("warnings"):
@@ -157,15 +158,15 @@ def run_markdown(run: Run, *, level: str = "#") -> str:
 
 
 def write_example(record: Mapping[str, Any], directory: str | Path, *, command: str = "") -> list[Path]:
-    """Writes one explained example as a page, a picture and data.
+    """Writes the explanation of one example as HTML, figure and JSON.
 
     Args:
-      record: of ``c3r_jax.evaluation.examples``.
-      directory: made if it does not exist.
-      command: what was typed.
+      record: result of ``c3r_jax.evaluation.examples``.
+      directory: created if it does not exist.
+      command: the command line, for the record.
 
     Returns:
-      example_N.html, example_N.png and example_N.json in it.
+      Paths of example_N.html, example_N.png and example_N.json in the directory.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Functional ablation studies: many small runs as one compiled program."""
+"""Ablation studies: many small runs as one compiled program."""

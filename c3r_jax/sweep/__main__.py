@@ -1,79 +1,8 @@
-"""Runs a study: cells, weights and seeds that share a structure as one program.
+"""``python -m c3r_jax.sweep``: the same command as ``c3r sweep``."""
 
-  c3r sweep --config=sweeps/ablation --workdir=runs/ablation
-
-The same command goes on where an earlier one stopped. Writes results.json, results.md and sweep.png.
-"""
-
-import json
-import pathlib
 import sys
-import time
-from collections.abc import Sequence
 
-from absl import flags, logging
-
-from c3r_jax.commands.flagged import define_run, run_flagged
-from c3r_jax.errors import C3RError
-from c3r_jax.sweep.engine import run_sweep
-from c3r_jax.sweep.grid import check_sweep, read_cells
-from c3r_jax.sweep.pairs import has_pairs, pairs_table
-from c3r_jax.sweep.report import sweep_figure, sweep_table
-from c3r_jax.sweep.trained import experiment_runs, run_experiments, trained_cells
-from c3r_jax.training.progress import TrainingProgress
-from c3r_jax.training.workdir import RESULTS, open_workdir, write_text
-
-
-def define(values: flags.FlagValues) -> None:
-    """Adds the flags."""
-    define_run(values, "Directory of the study: finished chunks, results.")
-
-
-def run(arguments: Sequence[str], program: str) -> None:
-    """The command, as "c3r sweep" or "python -m c3r_jax.sweep"."""
-    run_flagged(main, define, about=__doc__, arguments=arguments, program=program)
-
-
-def main(program: str, command: str) -> None:
-    """Runs every cell, or says in one sentence why it cannot."""
-    logging.set_verbosity(logging.WARNING)
-    config, began = flags.FLAGS.config, time.monotonic()
-    try:
-        check_sweep(config)
-        cells = read_cells(config)
-        if config.baseline not in {cell.name for cell in cells}:
-            sys.exit(f"{program}: config.baseline is {config.baseline!r}: expected one of the cells' names.")
-        workdir = open_workdir(flags.FLAGS.workdir, config)
-        total, done = sum(len(cell.runs("", config.seeds)) for cell in cells) * len(config.data.worlds), 0
-        each = sum(len(experiment_runs(config, cell, "")) for cell in trained_cells(cells))
-        total += each * len(config.experiments.names)
-        with TrainingProgress(total, 0, 1, "sweep", unit="runs") as progress:
-
-            def on_done(count: int) -> None:
-                nonlocal done
-                done += count
-                progress.update(done)
-                progress.note(done, "")
-
-            records = run_sweep(config, cells, workdir, on_done)
-            records += run_experiments(config, cells, workdir, on_done)
-    except C3RError as error:
-        sys.exit(f"{program}: {error}")
-    tables = {
-        world: sweep_table(records, world, baseline=config.baseline, select_by=config.select_by)
-        for world in config.data.worlds
-    }
-    if has_pairs(records):
-        for world in (*config.data.worlds, *config.experiments.names):
-            tables[f"{world}: alone and with C3R"] = pairs_table(records, world, select_by=config.select_by)
-    text = "\n\n".join(f"## {title}\n\n{table.to_markdown()}" for title, table in tables.items())
-    content = {"schema": 1, "config": json.loads(config.to_json()), "runs": records}
-    write_text(workdir / RESULTS, json.dumps(content, indent=1))
-    write_text(workdir / "results.md", text + "\n")
-    if config.data.worlds:
-        sweep_figure(records, config.data.worlds, pathlib.Path(workdir) / "sweep.png", select_by=config.select_by)
-    print(f"\n{text}\n\n{len(records)} runs; wrote {workdir / 'results.md'} in {time.monotonic() - began:.0f} s")
-
+from c3r_jax.commands.main import main
 
 if __name__ == "__main__":
-    run(sys.argv[1:], "python -m c3r_jax.sweep")
+    main(["sweep", *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""The training loop of a run: health checks, stopping and resuming."""

@@ -1,4 +1,4 @@
-"""A run on paper: its step compiled ahead of time for any number of (fake) devices, nothing initialised or trained."""
+"""A dry run: the train step is compiled for any number of (fake) devices; nothing is initialised or trained."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.parallel.program import Program, inspect
-from c3r_jax.training.experiment import Experiment, build_experiment
-from c3r_jax.training.step import step_columns
+from c3r_jax.step.train_step import step_columns
 
 
 class Chip(NamedTuple):
-    """What a chip's maker publishes.
+    """Published figures of a chip.
 
     Attributes:
       flops: bfloat16 operations per second.
       memory: bytes.
-      bandwidth: of memory, bytes per second.
-      links: bytes per second that a chip can send to its neighbours, all links together.
+      bandwidth: memory bandwidth, bytes per second.
+      links: bytes per second that a chip can send to its neighbours over all links.
     """
 
     flops: float
@@ -27,7 +27,7 @@ class Chip(NamedTuple):
     links: float
 
 
-# From the makers' data sheets; dense bfloat16.
+# From the manufacturers' data sheets; dense bfloat16.
 CHIPS = {
     "TPU v4": Chip(275e12, 32e9, 1.2e12, 300e9),
     "TPU v5e": Chip(197e12, 16e9, 0.82e12, 200e9),
@@ -35,17 +35,17 @@ CHIPS = {
     "A100 80GB": Chip(312e12, 80e9, 2.0e12, 300e9),
     "H100 SXM": Chip(989e12, 80e9, 3.35e12, 450e9),
 }
-UTILISATION = 0.4  # of the peak, which well-kept large models reach; an assumption, not a measurement
+UTILISATION = 0.4  # share of the peak that well-tuned large models reach; an assumption, not a measurement
 
 
 def dry_run(config: ConfigDict) -> str:
-    """Compiles the train step of a configuration without making its state, and describes it.
+    """Compiles the train step of a configuration without creating its state, and describes its cost.
 
     Args:
       config: the whole configuration.
 
     Returns:
-      Parameters, operations and memory per device, collectives, and the step time to expect on named chips.
+      Text with parameters, operations and memory per device, collectives, and the expected step time on several chips.
 
     Raises:
       ConfigError, DataError: as training would.
@@ -53,18 +53,18 @@ def dry_run(config: ConfigDict) -> str:
     experiment = build_experiment(config)
     shapes = jax.eval_shape(experiment.state_maker())
     program = compile_step(experiment)
-    if config.train.accumulation > 1:
-        # A program's operations in a loop are counted once, so they are taken from the step without one.
-        whole = config.copy_and_resolve_references()
-        whole.train.accumulation = 1
-        program = program._replace(flops=compile_step(build_experiment(whole)).flops)
+    if experiment.settings.train.accumulation > 1:
+        # Operations inside a loop are counted once, so they are taken from the step without a loop.
+        unrolled = config.copy_and_resolve_references()
+        unrolled.train.accumulation = 1
+        program = program._replace(flops=compile_step(build_experiment(unrolled)).flops)
     return describe(experiment, shapes.params, program)
 
 
 def compile_step(experiment: Experiment) -> Program:
-    """The compiled step's figures; the state exists only as shapes and layouts."""
+    """The cost of the compiled step; the state exists only as shapes and shardings."""
     devices = experiment.devices
-    size = experiment.config.train.batch_size
+    size = experiment.settings.train.batch_size
     columns = step_columns(experiment.example_batch())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), columns)
     state, split = devices.abstract(experiment.state_maker(), shapes)
@@ -76,18 +76,18 @@ def _size(params: Any) -> int:
 
 
 def describe(experiment: Experiment, params: Any, program: Program) -> str:
-    """The figures in words; times assume :data:`UTILISATION` and are the larger of computing and memory, plus links."""
+    """The cost as text; a step takes the longer of computing (at :data:`UTILISATION`) and memory access, plus links."""
     method = experiment.method
-    each = ", ".join(f"{name} {_size(part) / 1e6:.2f} M" for name, part in params.items())
-    examples = experiment.config.train.batch_size
+    by_part = ", ".join(f"{name} {_size(part) / 1e6:.2f} M" for name, part in params.items())
+    examples = experiment.settings.train.batch_size
     flops, sent = program.flops, program.sent.bytes
     lines = [
         f"method {method.name}, task {method.task}, batch {examples}, {jax.device_count()} devices",
-        f"parameters: {_size(params) / 1e6:.2f} M ({each})",
+        f"parameters: {_size(params) / 1e6:.2f} M ({by_part})",
         f"a step, per device: {flops / 1e9:.2f} GFLOP, {program.argument_bytes / 1e6:.1f} MB of state and batch, "
         f"{program.temporary_bytes / 1e6:.1f} MB of activations and other temporaries",
         f"collectives, per device: {sent / 1e6:.2f} MB",
-        *(f"  {kind}: {own.count}, {own.bytes / 1e6:.2f} MB" for kind, own in program.collectives.items()),
+        *(f"  {kind}: {total.count}, {total.bytes / 1e6:.2f} MB" for kind, total in program.collectives.items()),
         f"step time to expect (an estimate: {UTILISATION:.0%} of peak, collectives not overlapped, loop bodies once):",
     ]
     for name, chip in CHIPS.items():

@@ -1,4 +1,4 @@
-"""The one training loop: every method, every data set, resumable at any step."""
+"""The training loop of every method and every data set, resumable at any step."""
 
 import contextlib
 import dataclasses
@@ -14,32 +14,38 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
-from c3r_jax.evaluation.scores import score_of
 from c3r_jax.evaluation.validate import validate
-from c3r_jax.locking import alone
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.encode import encoded_batches
+from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.experiments.metric_writers import check_writers
+from c3r_jax.experiments.metrics_log import MetricsLog, NoLog
+from c3r_jax.experiments.settings import read_settings
+from c3r_jax.experiments.vector_cache import VectorTable
+from c3r_jax.experiments.weights import read_weights, with_weights
+from c3r_jax.experiments.workdir import open_workdir
+from c3r_jax.files.atomic import write_text
+from c3r_jax.files.lock import exclusive_lock
+from c3r_jax.metrics.scores import score_of
 from c3r_jax.parallel.hosts import is_primary
-from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import Experiment, build_experiment, encoded_batches
-from c3r_jax.training.frozen import VectorTable, read_weights, with_weights
-from c3r_jax.training.optimizer import build_schedule
-from c3r_jax.training.progress import TrainingProgress
-from c3r_jax.training.step import TrainState, step_columns
-from c3r_jax.training.stopping import StopRequest
-from c3r_jax.training.watching import Health, StepWatch
-from c3r_jax.training.workdir import MetricsLog, NoLog, open_workdir, write_text
-from c3r_jax.training.writers import check_writers
+from c3r_jax.progress import TrainingProgress
+from c3r_jax.step.optimizer import build_schedule
+from c3r_jax.step.state import TrainState
+from c3r_jax.step.train_step import step_columns
+from c3r_jax.training.health import Health, StepWatch
+from c3r_jax.training.preemption import StopRequest
 
 
 @dataclasses.dataclass
 class Selection:
-    """Where the run stands with model selection (on validation data alone); more is better."""
+    """State of model selection, on validation data only; a higher value is better."""
 
     best: float = float("-inf")
     best_step: int = 0
-    worse: int = 0  # validations since the best
+    worse: int = 0  # number of validations since the best one
 
     def update(self, value: float, step: int) -> None:
-        """Takes in one validation."""
+        """Records the value of one validation."""
         if value > self.best:
             self.best, self.best_step, self.worse = value, step, 0
         else:
@@ -47,12 +53,12 @@ class Selection:
 
 
 @dataclasses.dataclass
-class Standing:
-    """Where a run stands, besides its state: what a checkpoint keeps as JSON, with the data iterator's place.
+class LoopState:
+    """State of the loop beside the training state: checkpoints store it as JSON, with the data iterator's position.
 
     Attributes:
       selection: model selection so far.
-      health: what is remembered of the steps' numbers.
+      health: history for the health checks.
       validated: step of the last validation.
     """
 
@@ -61,8 +67,8 @@ class Standing:
     validated: int = 0
 
     @classmethod
-    def read(cls, progress: dict[str, Any], step: int) -> "Standing":
-        """From a checkpoint; one of an earlier version has no more than the selection, and was always validated."""
+    def read(cls, progress: dict[str, Any], step: int) -> "LoopState":
+        """Reads it from a checkpoint; an old checkpoint has only the selection, and was always validated."""
         health = Health(**progress.get("health", {}))
         return cls(Selection(**progress["selection"]), health, progress.get("validated", step))
 
@@ -72,11 +78,12 @@ class FitResult:
     """How a run ended.
 
     Attributes:
-      workdir: where everything is.
-      steps: steps done.
-      best_step: step of the best checkpoint. best: its selection value.
+      workdir: the run's directory.
+      steps: number of finished steps.
+      best_step: step of the best checkpoint.
+      best: selection value of the best checkpoint.
       stopped_early: whether patience ended the run.
-      interrupted: whether it was asked to stop (SIGTERM) before its end; everything is saved.
+      interrupted: whether SIGTERM stopped it before its end; everything is saved.
     """
 
     workdir: pathlib.Path
@@ -88,9 +95,9 @@ class FitResult:
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
-    """Trains a run to its end, or goes on where an earlier call stopped.
+    """Trains a run to its end, or continues where an earlier call stopped.
 
-    SIGTERM makes it save and return; meanwhile nobody else can train in the same directory.
+    On SIGTERM it saves and returns. While it runs, no other process can train in the same directory.
 
     Args:
       config: the whole configuration.
@@ -100,23 +107,24 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
       :class:`FitResult`.
 
     Raises:
-      ConfigError, DataError, WorkdirError: before any long work.
-      NonFiniteError: as soon as a loss term, the gradient or the state is not finite, unless
-        ``config.train.skip_non_finite`` lets such steps be left out; the last good checkpoint is kept.
-      CheckpointError: if the directory has checkpoints and none can be read.
+      ConfigError, DataError, WorkdirError: a problem that is found before any long work.
+      NonFiniteError: a loss term, the gradient or the state is not finite, and ``config.train.skip_non_finite`` does
+        not allow skipping the step; the last good checkpoint is still there.
+      CheckpointError: the directory has checkpoints, but none can be read.
     """
-    check_writers(config.train.writers)
+    train = read_settings(config).train
+    check_writers(train.writers)
     with StopRequest() as stop:
         experiment = build_experiment(config)
         make_state = experiment.state_maker()
         jax.eval_shape(make_state)  # a model that cannot be built leaves no directory behind
         path = open_workdir(workdir, config)
-        other = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
-        with alone(path, other) if is_primary() else contextlib.nullcontext():
+        in_use = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
+        with exclusive_lock(path, in_use) if is_primary() else contextlib.nullcontext():
             if is_primary():
                 write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
                 write_text(path / "standardisation.json", experiment.standardisation.to_json())
-            checkpoints = Checkpoints(path, config.train.keep_last, asynchronous=config.train.async_checkpoints)
+            checkpoints = Checkpoints(path, train.keep_last, asynchronous=train.async_checkpoints)
             try:
                 return _fit(experiment, make_state, path, checkpoints, stop)
             except OSError as error:
@@ -124,7 +132,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
                     raise
                 raise WorkdirError(
                     f"workdir {path} cannot be written ({error.strerror}): free space or choose another place, then "
-                    f"run the same command again; it goes on from checkpoint {max(checkpoints.steps(), default=0)}."
+                    f"run the same command again; it continues from checkpoint {max(checkpoints.steps(), default=0)}."
                 ) from error
 
 
@@ -135,59 +143,60 @@ def _fit(
     checkpoints: Checkpoints,
     stop: StopRequest,
 ) -> FitResult:
-    config, train = experiment.config, experiment.config.train
+    settings, train, method = experiment.settings, experiment.settings.train, experiment.method
     iterator = experiment.train_iterator()
-    state, start, standing = _resume(experiment, make_state, checkpoints, iterator)
-    prepared = _preparation(experiment, state)
-    log = MetricsLog(path, start, standing.validated, train.writers) if is_primary() else NoLog()
-    schedule = build_schedule(config.optimizer, train.steps)
-    watch = StepWatch(experiment.devices.host, log, schedule, checkpoints, config, standing.health)
+    state, start, loop_state = _resume(experiment, make_state, checkpoints, iterator)
+    prepare = _batch_preparation(experiment, state)
+    log = MetricsLog(path, start, loop_state.validated, train.writers) if is_primary() else NoLog()
+    schedule = build_schedule(settings.optimizer, train.steps)
+    lambda_n = method.c3r.lambda_n if method.regularised else 0.0
+    watch = StepWatch(experiment.devices.host, log, schedule, checkpoints, train, loop_state.health, lambda_n=lambda_n)
 
     def save(step: int, selection: float) -> None:
-        progress = {"iterator": iterator.get_state(), **dataclasses.asdict(standing)}
+        progress = {"iterator": iterator.get_state(), **dataclasses.asdict(loop_state)}
         checkpoints.save(step, experiment.devices.saved(state), progress, selection)
 
     step = saved = start
     stopped_early = False
     try:
-        title = f"{experiment.method.name} seed {config.seed}"
+        title = f"{method.name} seed {settings.seed}"
         with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
             while True:
-                if step > standing.validated and (step % train.eval_every == 0 or step == train.steps):
-                    watch.look()
-                    values = stop.unless_asked(functools.partial(validate, experiment, state))
+                if step > loop_state.validated and (step % train.eval_every == 0 or step == train.steps):
+                    watch.check()
+                    values = stop.run_unless_stopped(functools.partial(validate, experiment, state))
                     if values is None:
-                        break  # it is made up for when the run goes on
+                        break  # the validation is done when the run continues
                     value = _selected(values, train.select_by)
-                    standing.selection.update(value, step)
-                    standing.validated = saved = step
+                    loop_state.selection.update(value, step)
+                    loop_state.validated = saved = step
                     log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
-                    watch.look_for_collapse(step, values)
+                    watch.check_collapse(step, values)
                     save(step, value)
                     progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
-                stopped_early = _is_over(standing.selection, train.patience)
-                if step == train.steps or stopped_early or stop.now():
+                stopped_early = _is_over(loop_state.selection, train.patience)
+                if step == train.steps or stopped_early or stop.requested():
                     break
-                batch = prepared(next(iterator))
+                batch = prepare(next(iterator))
                 state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
                 step += 1
-                watch.take(step, metrics, batch)
+                watch.add(step, metrics, batch)
                 progress.update(step)
             if step > saved:
-                watch.look()
-                save(step, float("-inf"))  # no validation, no claim to be the best
+                watch.check()
+                save(step, float("-inf"))  # without validation it cannot be the best
     finally:
         iterator.close()
         log.close()
     checkpoints.close()
-    selection = standing.selection
-    interrupted = not (stopped_early or standing.validated == step == train.steps)
+    selection = loop_state.selection
+    interrupted = not (stopped_early or loop_state.validated == step == train.steps)
     best = selection.best if score_of(train.select_by.removeprefix("mean_")).higher else -selection.best
     return FitResult(path, step, selection.best_step, best, stopped_early, interrupted)
 
 
 def _selected(values: dict[str, float], name: str) -> float:
-    """The value that selection maximises: a score of which less is better counts negative."""
+    """The value that selection maximises: negated where a lower score is better."""
     value = values[name]
     if not np.isfinite(value):
         raise DataError(
@@ -197,8 +206,8 @@ def _selected(values: dict[str, float], name: str) -> float:
     return value if score_of(name.removeprefix("mean_")).higher else -value
 
 
-def _preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What is done to a training batch: nothing, or frozen encoders' vectors take the place of their inputs."""
+def _batch_preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function on training batches: the identity, or frozen encoders' vectors replace their inputs."""
     cached = experiment.cached()
     return VectorTable(encoded_batches(experiment, state.params, "train"), cached) if cached else lambda batch: batch
 
@@ -209,13 +218,13 @@ def _is_over(selection: Selection, patience: int) -> bool:
 
 def _resume(
     experiment: Experiment, make_state: Callable[[], TrainState], checkpoints: Checkpoints, iterator: Any
-) -> tuple[TrainState, int, Standing]:
-    """The newest whole checkpoint's state or a fresh one, on the devices; the data iterator goes to the same place."""
+) -> tuple[TrainState, int, LoopState]:
+    """The state of the newest intact checkpoint, or a new one; the data iterator moves to the same step."""
     devices = experiment.devices
     if not checkpoints.exist():
-        weights = read_weights(experiment.config, experiment.model, jax.eval_shape(make_state).params)
+        weights = read_weights(experiment.settings.model, experiment.model, jax.eval_shape(make_state).params)
         state = devices.init(make_state)
-        return (with_weights(state, weights, devices.put) if weights else state), 0, Standing()
+        return (with_weights(state, weights, devices.put) if weights else state), 0, LoopState()
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))
     try:
         iterator.set_state(progress["iterator"])
@@ -223,4 +232,4 @@ def _resume(
         raise CheckpointError(f"checkpoint {step} in {checkpoints.directory} cannot be resumed: {error}") from error
     checkpoints.set_aside_after(step)
     logging.info("Going on from checkpoint %d in %s.", step, checkpoints.directory)
-    return devices.put(restored), step, Standing.read(progress, step)
+    return devices.put(restored), step, LoopState.read(progress, step)

@@ -1,4 +1,4 @@
-"""Every term, instrument and counterfactual of C3R alone, where the truth is known.
+"""Every term, instrument and counterfactual of C3R on its own, where the true cause is known.
 
 python -m c3r_jax.sweep --config=configs/sweeps/ablation.py --workdir=runs/ablation
 

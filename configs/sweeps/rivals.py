@@ -1,10 +1,10 @@
-"""Published fusions and ways of training, each alone and with C3R, by one budget and one rule of selection.
+"""Published fusion and training methods, each alone and with C3R, with one budget and one selection rule.
 
 python -m c3r_jax.sweep --config=configs/sweeps/rivals.py --workdir=runs/rivals
 
-Every rival with a number of its own gets three values of it, with and without C3R, and validation chooses; C3R's own
-weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md says what the cells are, docs/results.md
-what came out.
+Every method with a strength is trained with three values of it, with and without C3R, and validation selects; C3R's own
+weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md describes the cells, docs/results.md the
+results.
 """
 
 from ml_collections import ConfigDict

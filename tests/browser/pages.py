@@ -4,11 +4,11 @@ import contextlib
 import io
 import pathlib
 
+from c3r_jax.commands.report import main as report
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.report import write_report
-from c3r_jax.report.__main__ import main as report
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
 from tests.chaos.runs import Place
 from tests.report.conftest import make_history, make_run
 

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 
 from c3r_jax.errors import C3RError
-from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import build_experiment
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import KILL, TERM, Place, differing, end, fingerprint, last_step, signalled, state_digest
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 
-from c3r_jax.training.workdir import flatten
+from c3r_jax.experiments.workdir import flatten
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import Place, differing, fingerprint, newest
 

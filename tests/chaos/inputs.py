@@ -20,22 +20,23 @@ import safetensors.numpy
 from PIL import Image
 
 from c3r_jax.core.risk import c3_risk
-from c3r_jax.data.builders.archives import read_tar, read_zip
-from c3r_jax.data.builders.brats import read_nifti
-from c3r_jax.data.builders.image_text import MvsaSingle
-from c3r_jax.data.builders.listing import list_source
-from c3r_jax.data.builders.manifest import read_manifest
-from c3r_jax.data.builders.pickles import load_pickle
-from c3r_jax.data.decode import decode_image
-from c3r_jax.data.statistics import standardisation_from_json
-from c3r_jax.data.token_files import load_tokenizer
+from c3r_jax.data.media.image import decode_image
+from c3r_jax.data.preparation.layouts.brats import read_nifti
+from c3r_jax.data.preparation.layouts.image_text import MvsaSingle
+from c3r_jax.data.preparation.listing import list_source
+from c3r_jax.data.sets.manifest import read_manifest
+from c3r_jax.data.sets.standardised import standardisation_from_json
+from c3r_jax.data.text.tokenizer_files import load_tokenizer
 from c3r_jax.errors import C3RError
 from c3r_jax.estimator.classifier import C3RClassifier
 from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, presence, split_modalities
-from c3r_jax.interop.files import read_tensors
-from c3r_jax.report.measured import read_runs
-from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.workdir import config_text, flatten, read_config, read_history
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.workdir import config_text, flatten, read_config
+from c3r_jax.files.archives import read_tar, read_zip
+from c3r_jax.files.pickles import load_pickle
+from c3r_jax.files.tensors import read_tensors
+from c3r_jax.report.tidy import read_runs
 from configs import base
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import Place
@@ -201,7 +202,7 @@ def files(place: Place, cases: int, seed: int) -> list[Line]:
             through("res/results.json", lambda p: read_runs([p.parent])),
         ),
     ]
-    from c3r_jax.data.builders.layout import DamagedItem
+    from c3r_jax.data.preparation.layout import DamagedItem
 
     return [fuzz(name, harmed(seeds), work, cases, seed, (C3RError, DamagedItem)) for name, seeds, work in kinds]
 

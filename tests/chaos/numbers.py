@@ -10,11 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from c3r_jax.errors import NonFiniteError
+from c3r_jax.experiments.compiled import compiled_for
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.step import train_step as step_module
 from c3r_jax.training import loop
-from c3r_jax.training import step as step_module
-from c3r_jax.training.compiled import compiled_for
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import Place, newest, state_digest
 
@@ -35,11 +35,11 @@ trap.defvjp(lambda x, broken: (x, broken), lambda broken, g: (g + broken * jnp.o
 def trapped(loss):
     """The train step's loss, with a gradient that marked labels break."""
 
-    def run(model, variables, h, present, batch, *rest):
-        mark = batch["labels"] // MARK
+    def run(batch, *rest):
+        mark = batch.labels // MARK
         bad = jnp.where(mark.max() == 1, jnp.nan, jnp.where(mark.max() == 2, jnp.inf, 0.0))
-        h = {name: trap(x, bad) for name, x in h.items()}
-        return loss(model, variables, h, present, {**batch, "labels": batch["labels"] % MARK}, *rest)
+        h = {name: trap(x, bad) for name, x in batch.h.items()}
+        return loss(batch._replace(h=h, labels=batch.labels % MARK), *rest)
 
     return run
 
@@ -148,8 +148,8 @@ def skips(place: Place, budget: Budget, rng: random.Random) -> Line:
 
 def run(place: Place, budget: Budget, seed: int) -> Iterator[Line]:
     """All lines of this theme."""
-    rng, loss = random.Random(seed), step_module._loss
-    step_module._loss = trapped(loss)  # before the step is compiled
+    rng, loss = random.Random(seed), step_module.method_loss
+    step_module.method_loss = trapped(loss)  # before the step is compiled
     compiled_for.cache_clear()
     try:
         config = place.config(train__steps=STEPS, train__eval_every=EVERY, train__keep_last=STEPS)
@@ -158,5 +158,5 @@ def run(place: Place, budget: Budget, seed: int) -> Iterator[Line]:
         yield stops(place, budget, rng, digests)
         yield skips(place, budget, rng)
     finally:
-        step_module._loss = loss
+        step_module.method_loss = loss
         compiled_for.cache_clear()

@@ -20,7 +20,7 @@ from tests.chaos.runs import (
     signalled,
     tree_digest,
 )
-from tests.data.builders.test_prepare import write_tweets
+from tests.data.preparation.test_prepare import write_tweets
 
 STEPS, EVERY = 40, 8
 MOMENTS = ("start", "step", "step", "validation", "checkpoint", "evaluation")
@@ -107,7 +107,7 @@ def asked(place: Place, budget: Budget, rng: random.Random, config, whole) -> Li
             status, said = end(process)
             seconds.append(time.monotonic() - began)
             if sent:
-                spoke = "the same command goes on from there" in said or "finished after" in said
+                spoke = "the same command continues from there" in said or "finished after" in said
                 line.check(status == 0 and spoke and seconds[-1] < 30, f"exit status {status}: {said[-300:]}")
         for command in (place.train(config, workdir), place.evaluate(workdir)):
             place.finish(command)

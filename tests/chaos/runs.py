@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from c3r_jax.data.emoji import read_index, write_subset
+from c3r_jax.data.sets.emoji import read_index, write_subset
 from configs.emoji import get_config
-from tests.commands import REPOSITORY, train_command
+from tests.processes import REPOSITORY, train_command
 
 TIMEOUT = 600.0  # seconds after which a process counts as hanging
 LEAVES = {

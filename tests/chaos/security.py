@@ -12,19 +12,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from c3r_jax.data.builders.archives import read_tar, read_zip
-from c3r_jax.data.builders.files import inside, read_file
-from c3r_jax.data.builders.pickles import load_pickle
-from c3r_jax.data.records import load_records
+from c3r_jax.data.preparation.source_files import read_file, resolve_inside
+from c3r_jax.data.sets.records import load_records
 from c3r_jax.errors import C3RError
-from c3r_jax.interop.files import read_tensors
-from c3r_jax.training.checkpoints import Checkpoints
-from c3r_jax.training.experiment import build_experiment
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.workdir import read_config
+from c3r_jax.files.archives import read_tar, read_zip
+from c3r_jax.files.pickles import load_pickle
+from c3r_jax.files.tensors import read_tensors
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_config
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import Place
-from tests.commands import REPOSITORY
+from tests.processes import REPOSITORY
 
 # Calls that run what a file says; each entry that the code has is listed with its reason in ALLOWED.
 RUNS = {"eval", "exec", "compile", "__import__"}
@@ -143,7 +143,7 @@ def paths(place: Place) -> Line:
         (place.root / "evil").write_text("secret")
         (folder / "link").symlink_to(place.root / "evil")
         for name in (*OUTSIDE, "link", "\x00", ""):
-            for what in (inside, read_file):
+            for what in (resolve_inside, read_file):
                 line.check(refused(lambda what=what, name=name: what(folder, name)), f"{what.__name__} took {name!r}")
         for name in OUTSIDE:
             made = io.BytesIO()

@@ -16,12 +16,12 @@ from c3r_jax.training.loop import fit
 from configs.emoji import get_config
 from tests.chaos.lines import Budget, Line, tried
 from tests.chaos.runs import TERM, Place
-from tests.commands import REPOSITORY
+from tests.processes import REPOSITORY
 
 EVERY = get_config().train.eval_every
 SOLVE = """
 import functools, jax, jax.numpy as jnp, sys
-from c3r_jax.core.solve import solve_spd
+from c3r_jax.core.linear_solve import solve_spd
 key = jax.random.key(0)
 a = jax.random.normal(key, (50, 16, 16))
 spd = a @ a.swapaxes(1, 2) + 16 * jnp.eye(16)

@@ -1,4 +1,4 @@
-"""Float64 NumPy oracle of the whole objective (METHOD.md section 5), with missing modalities and masked rows."""
+"""Float64 NumPy oracle of the complete objective (METHOD.md section 5), with missing modalities and masked rows."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def first_stage(
 
 
 def attention(features: dict[str, Array], present: Array, *, num_heads: int = 1, keys: str = "others") -> Array:
-    """Identity projections; heads are consecutive blocks of features. An absent query is zero: it weighs all alike."""
+    """Identity projections; heads are consecutive blocks of features. An absent query is zero, with uniform weights."""
     names = sorted(features)
     rows, width = features[names[0]].shape
     size = width // num_heads

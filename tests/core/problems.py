@@ -1,4 +1,4 @@
-"""Small random problems, and heads that accept NumPy and JAX arrays alike."""
+"""Small random problems, and heads that accept both NumPy and JAX arrays."""
 
 from __future__ import annotations
 

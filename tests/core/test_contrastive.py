@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.contrastive import contrastive_c3r_loss, unit
-from c3r_jax.core.regularizer import C3RConfig
 
 NAMES = ("audio", "image", "text")
 
@@ -150,7 +150,7 @@ def test_excluded_rows_and_zero_rows_reach_nothing():
     ("features", "keywords", "message"),
     [
         (problem(), {"kind": "triplet"}, "'triplet' is unknown: expected one of softmax, sigmoid"),
-        ({"image": np.ones((4, 2), np.float32)}, {}, "at least two modalities of one width"),
+        ({"image": np.ones((4, 2), np.float32)}, {}, "at least two modalities of equal width"),
         ({"image": np.ones((4, 2), np.float32), "text": np.ones((4, 3), np.float32)}, {}, r"\{'image': 2, 'text': 3\}"),
         (problem(), {"config": C3RConfig(necessity="kl", prior=(0.5, 0.5))}, "necessity is 'kl'"),
     ],

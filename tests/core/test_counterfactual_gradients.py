@@ -79,7 +79,7 @@ def test_rms_is_under_a_stop_gradient(x64: None) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("mode", [*MODES, "permute"])
-def test_masked_rows_may_hold_anything(mode: str, bad: float) -> None:
+def test_values_of_masked_rows_have_no_effect(mode: str, bad: float) -> None:
     """Neither values nor gradients (of z, z_c or the head) of the valid rows notice: not the labels either."""
     z, z_c, y, keep = problems.rows(26)
     head = problems.mlp(27, 3, 4)

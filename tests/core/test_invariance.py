@@ -93,7 +93,7 @@ def test_where_is_the_subset(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("config", CONFIGS, ids=ids)
-def test_absent_and_masked_blocks_may_hold_anything(config: dict[str, Any], bad: float) -> None:
+def test_values_of_absent_and_masked_blocks_have_no_effect(config: dict[str, Any], bad: float) -> None:
     data = problems.problem(11, masked=True)
     assert data.where is not None and data.present is not None
     used = data.present & data.where[:, None]
@@ -105,7 +105,7 @@ def test_absent_and_masked_blocks_may_hold_anything(config: dict[str, Any], bad:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=ids)
-def test_labels_of_masked_rows_may_be_anything(config: dict[str, Any]) -> None:
+def test_labels_of_masked_rows_have_no_effect(config: dict[str, Any]) -> None:
     """The last batch is padded with label -1."""
     data = problems.problem(12, masked=True)
     padded = dataclasses.replace(data, labels=np.where(data.where, data.labels, -1))

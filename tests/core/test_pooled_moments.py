@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import c3r_jax
-from c3r_jax.core.instrument import Moments, batch_moments, merge_moments
-from c3r_jax.core.real_world import instrument_moments
+from c3r_jax.core.instruments import instrument_moments
+from c3r_jax.core.moments import Moments, batch_moments, merge_moments
 
 from . import problems
 from .conftest import Precision

@@ -103,7 +103,7 @@ def test_risk_without_rows_is_nan() -> None:
     assert all(np.isnan(getattr(risk, f)) for f in FIELDS)
 
 
-def test_masked_rows_may_hold_anything() -> None:
+def test_values_of_masked_rows_have_no_effect() -> None:
     a, b, y, keep = scores(1)
     expected = oracles.risk(a, b, y, keep)
     a[~keep], b[~keep] = np.nan, np.inf

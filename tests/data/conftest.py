@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from c3r_jax.data import ArraySource, DatasetInfo, load_emoji, train_word_piece
-from c3r_jax.data.emoji import read_index, write_subset
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.sets.emoji import load_emoji, read_index, write_subset
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.data.text.tokenizers import train_word_piece
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def build(source, *arguments):
 
 
 def test_same_bytes_twice_and_loadable(source, tmp_path):
-    from c3r_jax.data import load_emoji
+    from c3r_jax.data.sets.emoji import load_emoji
 
     for out in ("one", "two"):
         assert build(source, "--out", str(tmp_path / out)).returncode == 0

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from c3r_jax.data import ArraySource, DatasetInfo, eval_batches, train_batches
-from c3r_jax.data.source import check_labels
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def test_labels_reach_the_batch_as_they_are(task, list_source):
 )
 def test_labels_of_another_shape_or_range_are_refused(task, labels, message):
     with pytest.raises(DataError, match=message):
-        check_labels(labels, 3, "demo", task)
+        DatasetInfo("demo", ("sound",), ("a", "b", "c"), task=task).check_labels(labels)
 
 
 def test_masks_of_several_shapes_are_named(list_source):

@@ -36,7 +36,7 @@ MODULES = {
     "zipfile",
 }
 ANYWHERE = {"help", "helpfull", "config"}
-SHARED = ROOT / "c3r_jax/commands/flagged.py"  # the flags of all commands that have a configuration
+SHARED = ROOT / "c3r_jax/commands/flags.py"  # the flags of all commands that have a configuration
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -149,8 +149,9 @@ def _check_python(rest: list[str]) -> str:
 
 @functools.cache
 def _flags(path: pathlib.Path) -> frozenset[str]:
-    """Names of the flags that a program defines, by its source; train.py and eval.py are commands of the package."""
-    command = ROOT / "c3r_jax/commands" / path.name
+    """Names of the flags that a program defines, by its source; most are defined by a command of the package."""
+    name = path.parent.name if path.stem == "__main__" else path.stem
+    command = ROOT / "c3r_jax/commands" / f"{name}.py"
     source = "".join(file.read_text(encoding="utf-8") for file in {path, command} if file.is_file())
     return frozenset(re.findall(r'(?:add_argument|DEFINE_\w+)\(\s*"-{0,2}([\w-]+)"', source))
 

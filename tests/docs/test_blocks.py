@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 
-from c3r_jax.data.prepare import main as prepare
-from c3r_jax.data.prepared import load_prepared
+from c3r_jax.commands.prepare import main as prepare
+from c3r_jax.data.sets.prepared import load_prepared
 from tests.docs.commands import PAGES, ROOT, blocks, check, commands
 
 NOT_RUN = {  # (page, a part of the block): why
     ("data.md", "OUT/mvsa/1.0.0"): "needs a benchmark that people have to bring",
-    ("export.md", "exported/load.py"): "needs an export: tests/command_line/test_export.py runs it on one",
+    ("export.md", "exported/load.py"): "needs an export: tests/commands/test_export.py runs it on one",
 }
 TESTED_ELSEWHERE = {"README.md": "tests/test_readme.py gives its first block the model it speaks of"}
 SHOWN = {  # page: what its names must be after it ran
@@ -57,7 +57,7 @@ def test_own_data_is_prepared_as_the_page_says(tmp_path, monkeypatch):
     (tmp_path / "things/table.toml").write_text(description, encoding="utf-8")
     command = next(line for line in commands(text) if line.startswith("c3r prepare"))
     assert check(command) == "python"
-    prepare([*command.split()[2:], "--workers", "0"])
+    prepare([*command.split()[2:], "--workers", "0"], "c3r prepare")
     train = load_prepared("train", path="data", name="table", image_size=16)
     assert train.info.modalities == tuple(sorted(tomllib.loads(description)["modalities"])) and len(train) > 300
     assert train[0]["present"].all() and train[0]["colour"].shape == (3,) and train[0]["picture"].shape == (16, 16, 3)

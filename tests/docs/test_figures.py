@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 from tests.docs.commands import PAGES, ROOT
 from tools.lower_bounds import lower_bounds
-from tools.method_drawings import draw_all
+from tools.method_drawings import draw_all, floors_text
 from tools.method_figures import repeated, specific
 
 FIGURES = ROOT / "docs/figures"
@@ -27,6 +27,11 @@ def test_the_same_numbers_give_the_same_pictures(measured, tmp_path):
     assert {path.name for path in paths} == {path.name for path in FIGURES.glob("*.svg")}
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert all(f"figures/{path.name}" in shown for path in paths)
+
+
+def test_the_picture_of_the_floors_is_current():
+    """Otherwise: python tools/method_figures.py --draw."""
+    assert floors_text() in (FIGURES / "floors.svg").read_text(encoding="utf-8")
 
 
 def test_the_page_has_the_measured_numbers(measured):

@@ -1,11 +1,11 @@
-"""One small fit shared by the tests that only look at it."""
+"""One small fit shared by the tests that only read it."""
 
 import warnings
 
 import pytest
 
 from c3r_jax import C3RClassifier
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 
 SMALL = {"steps": 60, "hidden": (8,), "dim": 4, "batch_size": 64, "learning_rate": 1e-2}
 

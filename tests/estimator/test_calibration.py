@@ -1,4 +1,4 @@
-"""Calibration: what it minimises, by a search that knows nothing of it."""
+"""Calibration: what it minimises, against an independent search."""
 
 import numpy as np
 import pytest
@@ -54,18 +54,18 @@ def test_finds_the_temperature_and_the_biases():
 
 
 @pytest.mark.parametrize("chance", [(0.23, 0.77), (0.05, 0.6)])
-def test_a_cause_that_decides_by_chance_is_told_by_chance(chance):
-    """The model knows the binary cause, and how sure it is of it says nothing; labels are drawn given the cause."""
+def test_a_cause_that_decides_by_chance_is_predicted_with_that_chance(chance):
+    """The model knows the binary cause, and its confidence is uninformative; labels are drawn given the cause."""
     rng = np.random.default_rng(0)
     cause = rng.integers(0, 2, 4000)
     labels = (rng.random(4000) < np.array(chance)[cause]).astype(int)
     sure = np.exp(rng.normal(1.0, 1.0, 4000)) * (2 * cause - 1)
     fitted = fit_calibration(np.stack([np.zeros(4000), sure], axis=1), labels)
-    told = fitted(np.stack([np.zeros(4000), sure], axis=1))[:, 1]
-    assert np.abs(told - np.array(chance)[cause]).mean() < 0.03
+    predicted = fitted(np.stack([np.zeros(4000), sure], axis=1))[:, 1]
+    assert np.abs(predicted - np.array(chance)[cause]).mean() < 0.03
 
 
-def test_what_is_left_may_lean():
+def test_floors_may_depend_on_the_logits():
     """Sure of the cause at once, and a little more often right the surer it is."""
     rng = np.random.default_rng(0)
     strength = rng.uniform(0.0, 2.0, 8000)
@@ -74,8 +74,8 @@ def test_what_is_left_may_lean():
     labels = np.where(rng.random(8000) < right, side, 1 - side)
     logits = np.stack([np.zeros(8000), (5 + strength) * (2 * side - 1)], axis=1)
     fitted = fit_calibration(logits, labels)
-    told = fitted(logits)[np.arange(8000), side]
-    assert np.abs(told - right).mean() < 0.015 and fitted.slope > 0.1
+    predicted = fitted(logits)[np.arange(8000), side]
+    assert np.abs(predicted - right).mean() < 0.015 and fitted.slope > 0.1
     np.testing.assert_allclose(fitted(logits).sum(1), 1)
 
 
@@ -88,7 +88,7 @@ def test_extremes_stay_finite():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_all_rows_calibrate_a_model_unless_it_knows_them(weighted):
+def test_all_rows_calibrate_a_model_unless_it_memorised_them(weighted):
     """One that learnt its training rows by heart is calibrated by the others alone, as if there were no more."""
     logits, labels = data(n=800)
     held = np.arange(800) % 10 == 0

@@ -14,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from c3r_jax import C3RClassifier, C3RConfig
-from c3r_jax.data.structural import StructuralModel
+from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
-from c3r_jax.estimator.compiled import run_of
 from c3r_jax.evaluation.structural import causal_report
+from c3r_jax.step.in_memory import run_of
 
 from .conftest import SMALL
 
@@ -183,7 +183,7 @@ def test_warns_of_a_weak_instrument():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_warns_of_a_necessity_weight_that_turns_labels_over(sample):
+def test_warns_of_a_necessity_weight_that_inverts_labels(sample):
     with pytest.warns(UserWarning, match="lower lambda_n"):
         C3RClassifier(C3RConfig(lambda_n=60.0), **{**SMALL, "steps": 200}).fit(sample.inputs, sample.labels)
 

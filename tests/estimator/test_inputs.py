@@ -95,7 +95,7 @@ def test_layout_refuses(make, message):
         (np.array(["x", None, "z"], object), "y is missing at row 1"),
         ([1, 1, 1], "one class"),
         ([0, 1], r"shape \(2,\), but \(3,\)"),
-        ([0.5, 1.0, 2.0], "no regressor"),
+        ([0.5, 1.0, 2.0], "not a regressor"),
     ],
 )
 def test_labels_refused(y, message):

@@ -9,7 +9,7 @@ from c3r_jax.errors import DataError
 
 
 def features(n, seed):
-    """Two measurements of s, the label; each beside a loud column of its own that tells nothing."""
+    """Two measurements of s, the label; each beside a loud uninformative column of its own."""
     rng = np.random.default_rng(seed)
     s = rng.choice([-1.0, 1.0], n)
     labels = (s > 0).astype(int)
@@ -37,7 +37,7 @@ def test_is_ridge_regression_by_numpy():
     np.testing.assert_allclose(repair.transform(h), np.mean(parts, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_repairs_a_head_that_reads_what_one_modality_alone_knows():
+def test_repairs_a_head_that_reads_what_is_specific_to_one_modality():
     train, _ = features(2000, 1)
     test, labels = features(2000, 2)
     repair = PostHocInstrument(head).fit(train)

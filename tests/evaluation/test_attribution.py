@@ -39,7 +39,7 @@ def test_by_hand(a, b, label, necessary, sufficient):
     np.testing.assert_allclose(found.without[0], expected, rtol=1e-5)
 
 
-def test_no_row_depends_on_the_others_and_absent_ones_are_nothing():
+def test_rows_are_independent_and_absent_modalities_count_for_nothing():
     features = rows(([3, 0], [0, 1]), ([0, 2], [5, 5]), ([1, 0], [9, 0]))
     present = jnp.array([[True, True], [True, False], [False, True]])
     features = {n: jnp.where(present[:, [m]], features[n], 0) for m, n in enumerate(NAMES)}

@@ -5,17 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from c3r_jax.data import MASK_ID, ArraySource, DatasetInfo, protocol_conditions
-from c3r_jax.data.altered import AlteredSource, parse_shares
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.conditions.missing import DegradedSource, parse_shares
+from c3r_jax.data.conditions.protocols import protocol_conditions
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.data.text.tokens import MASK_ID
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.conditions import conditions_of, rearranged
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.training.experiment import build_experiment, encode_split
+from c3r_jax.experiments.encode import encode_split
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
 
 
-def test_rearranging_is_encoding_anew(small_config):
+def test_rearranging_equals_encoding_again(small_config):
     """Missing and misaligned inputs through the encoders give the rows that are put together from clean ones."""
     experiment = build_experiment(small_config)
     params = experiment.devices.init(experiment.state_maker()).params
@@ -46,7 +50,7 @@ def test_rearranging_respects_what_is_missing_in_the_data():
     conditions = protocol_conditions(["missing", "misaligned"], names)[1:]
     for condition in conditions:
         how = {"missing": condition.change} if "missing" in condition.group else {"misaligned": condition.change}
-        altered = AlteredSource(source, 5, **how)
+        altered = DegradedSource(source, 5, **how)
         found = rearranged(condition, (columns, present, source.labels, source.index), names, 5)
         assert found is not None
         np.testing.assert_array_equal(found[1], [altered[i]["present"] for i in range(n)])
@@ -86,7 +90,7 @@ def test_training_data_are_altered_and_nothing_else(small_config):
     small_config.data.train_noise = "nyud2_gaussian:10"
     small_config.data.augment.word_drop = 0.0
     experiment = build_experiment(small_config)
-    assert isinstance(experiment.sources["train"], AlteredSource)
+    assert isinstance(experiment.sources["train"], DegradedSource)
     assert type(experiment.sources["test"]) is type(plain.sources["test"])
     assert experiment.tokenizer.to_json() == plain.tokenizer.to_json() and experiment.method == plain.method
     assert experiment.step is plain.step  # nothing is compiled again

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from c3r_jax.commands.eval import check_route
-from c3r_jax.data import Condition
+from c3r_jax.data.conditions.protocols import Condition
 from c3r_jax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from c3r_jax.evaluation import evaluate as module
-from c3r_jax.evaluation import trained
 from c3r_jax.evaluation.evaluate import evaluate, evaluated
-from c3r_jax.training.experiment import encode_split, without_encoders
+from c3r_jax.experiments import open as trained
+from c3r_jax.experiments.encode import encode_split, without_encoders
+from c3r_jax.experiments.settings import read_settings
 from c3r_jax.training.loop import fit
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -55,7 +56,7 @@ def test_results_hold_everything(finished, monkeypatch):
     assert sum(results["reliability"]["representation"]["count"]) == results["num_examples"]
 
 
-def test_results_of_the_same_checkpoint_are_not_made_twice(small_config, tmp_path, monkeypatch):
+def test_results_of_the_same_checkpoint_are_not_computed_twice(small_config, tmp_path, monkeypatch):
     run = tmp_path / "run"
     step = fit(small_config, run).best_step
     made = evaluated(run, step)
@@ -126,7 +127,7 @@ def test_what_is_missing_is_named(small_config, tmp_path):
         evaluate(tmp_path / "run")
 
 
-def test_damaged_data_is_named_before_any_work(small_config, tmp_path):
+def test_corrupt_data_is_named_before_any_work(small_config, tmp_path):
     path = tmp_path / "emoji.zip"
     path.write_bytes(pathlib.Path(small_config.data.path).read_bytes()[:-1])
     path.with_name("emoji.zip.sha256").write_text("0" * 64)
@@ -137,11 +138,12 @@ def test_damaged_data_is_named_before_any_work(small_config, tmp_path):
 
 
 def test_without_an_instrument_there_is_no_route_through_it(small_config):
-    check_route(small_config, "instrument")
+    check_route(read_settings(small_config), "instrument")
     small_config.c3r.instrument = "none"
-    check_route(small_config, "representation")
+    settings = read_settings(small_config)
+    check_route(settings, "representation")
     with pytest.raises(ConfigError, match="--route is 'instrument', but in this run config.c3r.instrument is 'none'"):
-        check_route(small_config, "instrument")
+        check_route(settings, "instrument")
 
 
 @pytest.mark.slow
@@ -180,7 +182,7 @@ def test_command_line_writes_the_report(finished):
 
 
 def test_a_shifted_split_goes_to_its_own_folder(small_config, tmp_path):
-    """The same checkpoint on the test split and on the one with turned cues."""
+    """The same checkpoint on the test split and on the one with reversed cues."""
     small_config.data.name = "emoji_shift"
     small_config.eval.protocols = ()
     fit(small_config, tmp_path)

@@ -13,7 +13,7 @@ from c3r_jax.evaluation.robustness import (
     results_folder,
     robustness_report,
 )
-from c3r_jax.report.stats import aggregate
+from c3r_jax.report.aggregate import aggregate
 from c3r_jax.report.tables import results_table, robustness_table
 
 

@@ -6,12 +6,13 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.risk import risk_events
-from c3r_jax.core.tasks import Classification
-from c3r_jax.evaluation.causal import voxel_probe
-from c3r_jax.evaluation.segmentation import Overlap, Voxels, overlap, regions_of
+from c3r_jax.core.tasks.segmentation import Segmentation
+from c3r_jax.data.preparation.layouts.brats import Brats2020
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.evaluation.risk_report import Voxels, voxel_probe
+from c3r_jax.evaluation.segmentation import Overlap, overlap, regions_of
 
-BRATS = ("background", "necrotic and non-enhancing core", "oedema", "enhancing tumour")
-REGIONS = regions_of(BRATS)
+REGIONS = regions_of(DatasetInfo("brats", ("t1",), ("background", "a", "b", "c"), regions=Brats2020.regions))
 
 
 def sets(said, truth, ids):
@@ -22,7 +23,8 @@ def sets(said, truth, ids):
 
 def test_regions_of_brats_and_of_other_sets():
     assert dict(REGIONS) == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
-    assert dict(regions_of(("none", "liver", "spleen"))) == {"liver": (1,), "spleen": (2,)}
+    other = DatasetInfo("organs", ("ct",), ("none", "liver", "spleen"))
+    assert dict(regions_of(other)) == {"liver": (1,), "spleen": (2,)}
 
 
 def volume(seed, *, empty=False):
@@ -59,7 +61,7 @@ def test_a_voxel_that_is_not_finite_predicts_the_background():
 
 @pytest.mark.parametrize("weights", [(1.0, 5.0, 2.0, 9.0), (1.0, 1.0, 1.0, 1.0)])
 def test_risks_of_merged_volumes_are_those_of_all_voxels(weights):
-    task, parts, everything = Classification(class_weights=weights), [], []
+    task, parts, everything = Segmentation(class_weights=weights), [], []
     for seed in range(3):
         _, truth, logits, found = volume(seed)
         bar = np.random.default_rng(10 + seed).normal(size=logits.shape)
@@ -80,15 +82,15 @@ def test_a_probe_of_voxels_counts_classes_by_their_weight():
     rng = np.random.default_rng(0)
     weights = np.array([1.0, 9.0])
 
-    def voxels(n, told):
+    def voxels(n, predictive):
         labels = (rng.random(n) < 0.1).astype(int)  # the organ is a tenth, and weighs as much as all else
-        z = rng.normal(size=(n, 3)) + 4 * told * np.eye(3)[labels]
+        z = rng.normal(size=(n, 3)) + 4 * predictive * np.eye(3)[labels]
         return Voxels({}, None, labels, z, rng.random(n), weights[labels])
 
-    train, held_out = voxels(2000, told=False), voxels(1000, told=False)
+    train, held_out = voxels(2000, predictive=False), voxels(1000, predictive=False)
     found = voxel_probe(train, held_out)
     own = held_out.weights / held_out.weights.sum()
     np.testing.assert_allclose(found["chance"], max(own[held_out.labels == k].sum() for k in (0, 1)))
-    np.testing.assert_allclose(found["label_probability"], (own * held_out.told).sum())
-    assert abs(found["probe_accuracy"] - 0.5) < 0.07 and abs(found["chance"] - 0.5) < 0.1  # nothing is told
-    assert voxel_probe(voxels(2000, told=True), voxels(1000, told=True))["probe_accuracy"] > 0.95
+    np.testing.assert_allclose(found["label_probability"], (own * held_out.label_probability).sum())
+    assert abs(found["probe_accuracy"] - 0.5) < 0.07 and abs(found["chance"] - 0.5) < 0.1  # z_bar is not predictive
+    assert voxel_probe(voxels(2000, predictive=True), voxels(1000, predictive=True))["probe_accuracy"] > 0.95

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from c3r_jax.data import ArraySource, DatasetInfo
-from c3r_jax.data.statistics import standardisation_from_json
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.catalogue import SOURCES
+from c3r_jax.data.sets.standardised import standardisation_from_json
+from c3r_jax.data.source import DatasetInfo
 from c3r_jax.evaluation.evaluate import evaluate
-from c3r_jax.training import experiment as module
+from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.training.loop import fit
 
 SIZES = {"train": 96, "validation": 32, "test": 32}
@@ -29,7 +31,7 @@ def config(small_config, monkeypatch, scales):
         columns = {name: value.astype(np.float32) for name, value in columns.items()}
         return ArraySource(columns, labels, info=DatasetInfo("made", ("sound", "table"), ("a", "b", "c")))
 
-    monkeypatch.setitem(module.SOURCES, "emoji", (load, tuple(SIZES)))
+    monkeypatch.setitem(SOURCES, "emoji", (load, tuple(SIZES)))
     small_config.model.features.hidden = (8,)
     small_config.model.sequence.width, small_config.model.sequence.depth = 8, 0
     small_config.eval.protocols = ()
@@ -45,13 +47,13 @@ def test_evaluation_uses_what_training_measured(config, tmp_path, scales):
     np.testing.assert_allclose(standardisation_from_json(text).mean["sound"], 51, atol=0.3)
     scores = evaluate(tmp_path)["conditions"]
     assert scores[0]["routes"]["representation"]["accuracy"] > 0.7  # both scales are learned from
-    assert module.build_experiment(config).standardisation.to_json() == text  # as a run that goes on measures it
+    assert build_experiment(config).standardisation.to_json() == text  # as a run that goes on measures it
     scales["train"] = 10.0
     assert evaluate(tmp_path)["conditions"] == scores
-    assert module.build_experiment(config).standardisation.to_json() != text
+    assert build_experiment(config).standardisation.to_json() != text
 
 
 def test_it_can_be_switched_off(config):
     config.data.standardise = False
-    made = module.build_experiment(config)
+    made = build_experiment(config)
     assert made.standardisation.mean == {} and isinstance(made.sources["train"], ArraySource)

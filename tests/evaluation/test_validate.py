@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from c3r_jax.evaluation.validate import validate
-from c3r_jax.training.experiment import build_experiment, encode_split
+from c3r_jax.experiments.encode import encode_split
+from c3r_jax.experiments.experiment import build_experiment
 
 
 def test_averaged_parameters_are_scored_with_moments_of_their_own(small_config):

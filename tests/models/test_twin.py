@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c3r_jax.core.instrument import Moments, batch_moments
-from c3r_jax.core.regularizer import C3RConfig
-from c3r_jax.models.encoders import FeatureEncoder
-from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.models.encoders.features import FeatureEncoder
+from c3r_jax.models.fusion.representations import MaskedMean
 from c3r_jax.models.twin import TwinNetwork, with_moments
 
 NAMES = ("camera", "radar", "words")

@@ -8,14 +8,14 @@ import time
 import chex
 import pytest
 
-from c3r_jax import launch
+from c3r_jax.commands import launch
+from c3r_jax.experiments import compiled as module
+from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.parallel.replicated import Replicated
-from c3r_jax.training import compiled as module
-from c3r_jax.training import watching
+from c3r_jax.training import health as watching
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
-from tests.commands import REPOSITORY, command_environment, train_command
 from tests.comparing import assert_same_values, last_state
+from tests.processes import REPOSITORY, command_environment, train_command
 
 STEPS, EVERY = 20, 5
 
@@ -91,7 +91,7 @@ def test_a_dead_process_ends_the_job_and_one_device_goes_on(config, whole, tmp_p
 
 PROGRAM = """
 import os, runpy, sys
-from c3r_jax.training.checkpoints import Checkpoints
+from c3r_jax.experiments.checkpoints import Checkpoints
 
 read = Checkpoints._read
 
@@ -126,7 +126,13 @@ def test_two_processes_go_on_with_a_run_of_one(config, whole, tmp_path, monkeypa
             fit(config, workdir)
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [*train_command(config, workdir)]
-    command[1:1] = ["-m", "c3r_jax.launch", "--processes=2", "--devices-per-process=4", str(tmp_path / "program.py")]
+    command[1:1] = [
+        "-m",
+        "c3r_jax.launch",
+        "--processes=2",
+        "--devices-per-process=4",
+        str(tmp_path / "program.py"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=command_environment(), cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"[0] finished after {STEPS} steps" in done.stdout and "[1] finished" not in done.stdout
@@ -143,7 +149,7 @@ from c3r_jax.parallel import hosts
 hosts.initialize()
 import jax
 if jax.process_index() == 1:
-    hosts.leave("no more data here")
+    hosts.exit_process("no more data here")
 hosts.barrier("never reached by all")
 """
 

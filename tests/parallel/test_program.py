@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.parallel.program import Collectives, collectives, inspect
+from c3r_jax.step.train_step import step_columns
 from c3r_jax.training.dry_run import compile_step, dry_run
-from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import step_columns
 
 
 def test_asynchronous_collectives_count_once():

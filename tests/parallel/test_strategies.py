@@ -10,11 +10,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from c3r_jax.errors import ConfigError
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.settings import read_settings
 from c3r_jax.parallel.replicated import Replicated
 from c3r_jax.parallel.sharded import Sharded, partition
 from c3r_jax.parallel.strategy import build_strategy, check_batch
-from c3r_jax.training.experiment import build_experiment
-from c3r_jax.training.step import encode_in_chunks, step_columns, train_step
+from c3r_jax.step.train_step import encode_in_chunks, step_columns, train_step
 from tests.comparing import assert_same_values
 
 STEPS = 20
@@ -171,14 +172,14 @@ def test_chunks_give_the_gradient_of_a_loss_of_the_whole_batch():
 def test_unusable_layouts_are_refused(small_config, leaves, message):
     small_config.parallel.update(leaves)
     with pytest.raises(ConfigError, match=message):
-        build_strategy(small_config.parallel)
+        build_strategy(read_settings(small_config).parallel)
 
 
 def test_a_process_must_hold_whole_rows(small_config, monkeypatch):
     small_config.parallel.update({"strategy": "mesh", "tensor": 4})
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     with pytest.raises(ConfigError, match="tensor is 4, but a process has 2 devices"):
-        build_strategy(small_config.parallel)
+        build_strategy(read_settings(small_config).parallel)
 
 
 def test_a_batch_must_be_shared_equally():

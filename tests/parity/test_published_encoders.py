@@ -9,11 +9,12 @@ import torch
 import torchvision
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-from c3r_jax.interop import from_tensors, to_tensors
-from c3r_jax.models.pretrained import ARCHITECTURES, PretrainedEncoder
-from c3r_jax.models.pretrained.bert import BERT_SIZES
-from c3r_jax.models.pretrained.vit import VIT_SIZES
-from tests.interop.cases import CASES
+from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
+from c3r_jax.models.encoders.pretrained.bert import BERT_SIZES
+from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder
+from c3r_jax.models.encoders.pretrained.vit import VIT_SIZES
+from c3r_jax.models.encoders.pretrained.weight_names import from_tensors, to_tensors
+from tests.models.encoders.pretrained.cases import CASES
 from tools.build_weights import torch_models, torch_outputs
 
 pytestmark = pytest.mark.torch
@@ -132,7 +133,7 @@ def test_resnet_18_of_sound_gives_what_torchvision_does():
 def test_pytorch_loads_what_is_written(models, tmp_path):
     from safetensors.torch import load_file
 
-    from c3r_jax.interop import write_tensors
+    from c3r_jax.files.tensors import write_tensors
 
     model, case = models["bert"], CASES["bert"]
     shapes = jax.eval_shape(case.module.init, jax.random.key(0), case.inputs)["params"]

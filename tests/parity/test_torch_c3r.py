@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from c3r_jax import C3RConfig, c3r_loss, counterfactual
-from c3r_jax.models.encoders import FeatureEncoder
-from c3r_jax.models.fusion import MaskedMean
+from c3r_jax.models.encoders.features import FeatureEncoder
+from c3r_jax.models.fusion.representations import MaskedMean
 from c3r_jax.models.twin import TwinNetwork, apply
 from tests.reference import torch_c3r
 from tests.reference.torch_twin import TorchTwin, masked_mean, to_params, to_state_dict

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from c3r_jax.core.official import official_compat_loss
+from c3r_jax.methods.official import official_compat_loss
 from tests.reference.torch_official import OfficialCompat
 
 pytestmark = pytest.mark.torch

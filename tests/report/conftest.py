@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from c3r_jax.data.emoji import encode_png
+from c3r_jax.data.media.image import encode_png
 
 PNG = base64.b64encode(encode_png(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))).decode()
 CLASSES = ["animals & nature", "flags", "food <drink>"]

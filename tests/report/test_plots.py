@@ -8,13 +8,13 @@ from PIL import Image
 from c3r_jax.report import (
     aggregate,
     modality_bars,
-    pictures,
     reliability_diagram,
     risk_curves,
     robustness_curves,
     training_curves,
 )
-from c3r_jax.report.pictures import example_figure, modality_heat_map
+from c3r_jax.report import image_figures as pictures
+from c3r_jax.report.image_figures import example_figure, modality_heat_map
 from c3r_jax.report.plots import COLOURS, MARKERS
 from tests.report.conftest import make_record
 
@@ -150,7 +150,7 @@ def nearest(colours, matrix):
 @pytest.mark.parametrize("who", SEEN_BY)
 def test_colours_stay_apart(who):
     assert nearest(COLOURS, SEEN_BY[who]) > 15
-    assert len(set(MARKERS)) == len(COLOURS)  # and no line is told by colour alone
+    assert len(set(MARKERS)) == len(COLOURS)  # and no line is identified by colour only
 
 
 def test_that_the_check_finds_red_and_green():

@@ -5,20 +5,20 @@ import pytest
 from ml_collections import ConfigDict
 
 from c3r_jax.errors import ConfigError
-from c3r_jax.estimator.compiled import STRENGTH
-from c3r_jax.models.twin import ROUTES
-from c3r_jax.rivals.settings import RIVALS
-from c3r_jax.sweep import trained
+from c3r_jax.methods.registry import RIVALS
+from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.step.in_memory import STRENGTH
+from c3r_jax.sweep import full_runs as trained
 from c3r_jax.sweep.engine import make_data
-from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
-from c3r_jax.sweep.pairs import has_pairs, pairs_table
+from c3r_jax.sweep.grid import SweepRun, read_cells, run_structure, run_weights
+from c3r_jax.sweep.paired_table import has_pairs, pairs_table
+from c3r_jax.sweep.settings import read_sweep
 from configs.sweeps import rivals
 
 
 def test_every_rival_is_there_with_and_without_c3r():
     config = rivals.get_config()
-    check_sweep(config)
-    cells = {cell.name: cell for cell in read_cells(config)}
+    cells = {cell.name: cell for cell in read_cells(read_sweep(config))}
     alone = [name for name in cells if not name.endswith(" + C3R")]
     assert len(cells) == 2 * len(alone) and {cell.rival.name for cell in cells.values()} == set(RIVALS)
     fusions = {"mean", "late", "concat", "gated", "bottleneck", "evidential", "confidence"}
@@ -32,18 +32,18 @@ def test_every_rival_is_there_with_and_without_c3r():
 
 def test_strengths_share_a_program():
     config = rivals.get_config()
-    cell = next(cell for cell in read_cells(config) if cell.name == "IRM")
+    cell = next(cell for cell in read_cells(read_sweep(config)) if cell.name == "IRM")
     runs = cell.runs("confounded", 1)
     assert [run.label for run in runs] == ["IRM strength=1", "IRM strength=10", "IRM strength=100"]
-    assert len({structure(config, cell, run) for run in runs}) == 1
-    np.testing.assert_allclose([weights(cell, run)[STRENGTH] for run in runs], [1, 10, 100])
+    assert len({run_structure(read_sweep(config), cell, run) for run in runs}) == 1
+    np.testing.assert_allclose([run_weights(cell, run)[STRENGTH] for run in runs], [1, 10, 100])
 
 
 def test_environments_differ_in_their_cues_alone():
     config = rivals.get_config()
-    data = make_data(config, SweepRun("anticausal", "mean", (), 0)).train
+    data = make_data(read_sweep(config), SweepRun("anticausal", "mean", (), 0)).train
     config.data.environments = ()
-    whole = make_data(config, SweepRun("anticausal", "mean", (), 0)).train
+    whole = make_data(read_sweep(config), SweepRun("anticausal", "mean", (), 0)).train
     assert whole.environment is None
     np.testing.assert_array_equal(data.environment, np.arange(4000) % 2)
     np.testing.assert_array_equal(data.labels, whole.labels)
@@ -66,7 +66,7 @@ def test_cells_refused(cell, environments, message):
     config.data.environments = environments
     config.cells = ConfigDict({"odd": cell})
     with pytest.raises(ConfigError, match=message):
-        read_cells(config)
+        read_cells(read_sweep(config))
 
 
 def record(cell, seed, worst, validation=0.8, label=None):
@@ -93,7 +93,9 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     config = rivals.get_config()
     config.experiments.names, config.experiments.steps, config.experiments.tuned = ("emoji_shift",), 20, False
     config.experiments.path = "somewhere"
-    chosen = [cell for cell in read_cells(config) if cell.name in ("IRM", "mixup + C3R", "modality dropout")]
+    chosen = [
+        cell for cell in read_cells(read_sweep(config)) if cell.name in ("IRM", "mixup + C3R", "modality dropout")
+    ]
     fitted = []
 
     def evaluated(place, step, split=None):
@@ -110,7 +112,7 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
     monkeypatch.setattr(trained, "evaluated", evaluated)
-    records = trained.run_experiments(config, chosen, tmp_path)
+    records = trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)
     assert [r["label"] for r in records] == ["modality dropout", "mixup + C3R strength=0.4"]  # IRM needs environments
     (dropout, _), (mixup, place) = fitted
     assert (dropout.method, dropout.modality_dropout.switch, mixup.method) == ("plain", "on", "c3r")
@@ -120,11 +122,11 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     expected = {"validation": 0.7, "same": 0.6, "image only": 0.6, "shift": 0.3, "image only, shift": 0.3}
     assert records[0]["accuracy"]["representation"] == expected
     config.experiments.tuned = True
-    assert len(trained.experiment_runs(config, chosen[1], "emoji_shift")) == 3
+    assert len(trained.experiment_runs(read_sweep(config).experiments, chosen[1], "emoji_shift")) == 3
     monkeypatch.setattr(Result, "interrupted", True)
     monkeypatch.setattr(trained, "evaluated", lambda *_: pytest.fail("a run that was asked to stop has no results"))
     with pytest.raises(SystemExit, match="0"):
-        trained.run_experiments(config, chosen, tmp_path)
+        trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)
     config.experiments.names = ("nothing",)
     with pytest.raises(ConfigError, match="config.experiments.names has 'nothing'"):
-        trained.run_experiments(config, chosen, tmp_path)
+        trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)

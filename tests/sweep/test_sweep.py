@@ -10,15 +10,17 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from c3r_jax.core.official import official_compat_loss
 from c3r_jax.errors import ConfigError
-from c3r_jax.estimator.compiled import model_of, train_run
+from c3r_jax.methods.official import official_compat_loss
+from c3r_jax.metrics.intervals import bootstrap_interval
 from c3r_jax.models.twin import apply
+from c3r_jax.step.in_memory import model_of, train_run
+from c3r_jax.step.state import init_state
 from c3r_jax.sweep import engine
 from c3r_jax.sweep.engine import chunk_size, chunks_of, devices_for, evaluate_run, make_data, run_sweep
-from c3r_jax.sweep.grid import SweepRun, check_sweep, read_cells, structure, weights
-from c3r_jax.sweep.report import bootstrap_interval, score, select, sweep_figure, sweep_table
-from c3r_jax.training.step import init_state
+from c3r_jax.sweep.grid import SweepRun, read_cells, run_structure, run_weights
+from c3r_jax.sweep.settings import read_sweep
+from c3r_jax.sweep.tables import score, select, sweep_figure, sweep_table
 from configs.sweeps import ablation, base
 
 
@@ -39,16 +41,16 @@ def small():
 
 def test_every_run_equals_itself_alone(small, tmp_path):
     """Six runs on eight devices: padded, sharded and vmapped."""
-    cells = read_cells(small)
-    records = run_sweep(small, cells, tmp_path)
+    cells = read_cells(read_sweep(small))
+    records = run_sweep(read_sweep(small), cells, tmp_path)
     assert [r["label"] for r in records] == ["plain"] * 2 + ["c3r lambda_n=0.5"] * 2 + ["c3r lambda_n=2"] * 2
     assert len(jax.local_devices()) == 8
     for record in records:
         cell = next(cell for cell in cells if cell.name == record["cell"])
         run = SweepRun(record["world"], record["cell"], tuple(record["weights"].items()), record["seed"])
-        made, data = structure(small, cell, run), make_data(small, run)
+        made, data = run_structure(read_sweep(small), cell, run), make_data(read_sweep(small), run)
         params, losses = jax.jit(train_run, static_argnums=0)(
-            made, data.train, data.plan, run.seed, weights(cell, run), 2e-3, 1e-3
+            made, data.train, data.plan, run.seed, run_weights(cell, run), 2e-3, 1e-3
         )
         np.testing.assert_allclose(record["last_loss"], losses[-1], rtol=1e-5)
         alone = jax.jit(evaluate_run, static_argnums=0)(made, params, data)
@@ -63,10 +65,10 @@ def test_every_run_equals_itself_alone(small, tmp_path):
 def test_the_public_codes_objective_is_a_cell(small, tmp_path):
     """Its first loss is the objective's at the first parameters; its fusion layer learns nothing from the labels."""
     small.cells = ConfigDict({"official_compat": {"official": True}})
-    (cell,) = read_cells(small)
-    record = run_sweep(small, [cell], tmp_path)[0]
+    (cell,) = read_cells(read_sweep(small))
+    record = run_sweep(read_sweep(small), [cell], tmp_path)[0]
     run = SweepRun("anticausal", cell.name, (), 0)
-    made, data = structure(small, cell, run), make_data(small, run)
+    made, data = run_structure(read_sweep(small), cell, run), make_data(read_sweep(small), run)
     model = model_of(made)[0]
     state = init_state(model, optax.identity(), {"inputs": data.train.inputs}, 0)
     rows = data.train.take(data.plan[0])
@@ -74,7 +76,7 @@ def test_the_public_codes_objective_is_a_cell(small, tmp_path):
     layers = {**state.params["fusion"], "head": state.params["head"]}
     loss, _ = official_compat_loss(layers, *h.values(), rows.labels)
     np.testing.assert_allclose(record["first_loss"], loss, rtol=1e-5)
-    params, _ = jax.jit(train_run, static_argnums=0)(made, data.train, data.plan, 0, weights(cell, run), 2e-3, 0.0)
+    params, _ = jax.jit(train_run, static_argnums=0)(made, data.train, data.plan, 0, run_weights(cell, run), 2e-3, 0.0)
     np.testing.assert_array_equal(params["fusion"]["fusion"]["kernel"], state.params["fusion"]["fusion"]["kernel"])
     assert np.abs(params["head"]["kernel"] - state.params["head"]["kernel"]).max() > 1e-3
 
@@ -84,16 +86,16 @@ def test_the_public_codes_objective_has_no_settings(small, settings, modalities)
     small.data.num_modalities = modalities
     small.cells = ConfigDict({"official_compat": {"official": True, **settings}})
     with pytest.raises(ConfigError, match="expected True, nothing else, and config.data.num_modalities=2"):
-        read_cells(small)
+        read_cells(read_sweep(small))
 
 
 def test_chunks_change_nothing(small, tmp_path):
-    cells = read_cells(small)
-    whole = run_sweep(small, cells, tmp_path / "whole")
+    cells = read_cells(read_sweep(small))
+    whole = run_sweep(read_sweep(small), cells, tmp_path / "whole")
     small.memory_mib = 1
-    parts = chunks_of(small, cells)
+    parts = chunks_of(read_sweep(small), cells)
     assert len(parts) == 6 and sum(len(runs) for _, runs in parts) == 6
-    cut = run_sweep(small, cells, tmp_path / "cut")
+    cut = run_sweep(read_sweep(small), cells, tmp_path / "cut")
     np.testing.assert_allclose([r["last_loss"] for r in cut], [r["last_loss"] for r in whole], rtol=1e-5)
 
 
@@ -105,16 +107,16 @@ def test_no_device_trains_for_nothing(runs, devices):
 
 
 def test_a_chunk_fits_the_memory(small):
-    cells = read_cells(small)
+    cells = read_cells(read_sweep(small))
     run = cells[0].runs("anticausal", 1)[0]
-    made, data = structure(small, cells[0], run), make_data(small, run)
+    made, data = run_structure(read_sweep(small), cells[0], run), make_data(read_sweep(small), run)
     sizes = [chunk_size(made, data, mib) for mib in (1, 64, 1024)]
     assert 1 <= sizes[0] < sizes[1] < sizes[2]
     assert sizes[2] * sum(x.nbytes for x in jax.tree.leaves(data)) < 1024 * 2**20
     # What the compiled program of so many runs, each with data of its own, takes in truth.
     count = sizes[1]
     many = jax.tree.map(lambda x: np.stack([x] * count), data)
-    own = np.tile(weights(cells[0], run), (count, 1))
+    own = np.tile(run_weights(cells[0], run), (count, 1))
     program = engine.compiled_chunk(made).lower(
         many, np.arange(count, dtype=np.int32), np.arange(count, dtype=np.uint32), own, 1e-3, 1e-3
     )
@@ -124,19 +126,19 @@ def test_a_chunk_fits_the_memory(small):
 
 
 def test_finished_chunks_are_not_run_again_and_damaged_ones_are(small, tmp_path, monkeypatch):
-    cells = read_cells(small)
-    before = run_sweep(small, cells, tmp_path)
+    cells = read_cells(read_sweep(small))
+    before = run_sweep(read_sweep(small), cells, tmp_path)
     files = sorted((tmp_path / "chunks").iterdir())
     assert len(files) == 2
     ran = []
     real = engine.run_chunk
     monkeypatch.setattr(engine, "run_chunk", lambda *a: ran.append(len(a[2])) or real(*a))
-    assert run_sweep(small, cells, tmp_path) == before and ran == []
+    assert run_sweep(read_sweep(small), cells, tmp_path) == before and ran == []
     text = files[0].read_text()
     for damage in (text[: len(text) // 2], "", "[]", json.dumps([{}])):
         ran.clear()
         files[0].write_text(damage)
-        assert run_sweep(small, cells, tmp_path) == before and len(ran) == 1
+        assert run_sweep(read_sweep(small), cells, tmp_path) == before and len(ran) == 1
 
 
 def record(label, seed, *, validation=0.8, risk=0.5, shift=0.7, finite=True, world="w"):
@@ -199,7 +201,7 @@ def test_figure_is_drawn(tmp_path):
 
 
 def test_the_ablation_study_has_every_cell():
-    cells = {cell.name: cell for cell in read_cells(ablation.get_config())}
+    cells = {cell.name: cell for cell in read_cells(read_sweep(ablation.get_config()))}
     assert list(cells)[:3] == ["plain", "dropout", "c3r"]
     for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n"), ("relevance", "lambda_v")):
         assert getattr(cells[f"without {name}"].config, weight) == 0
@@ -230,7 +232,7 @@ def test_the_ablation_study_has_every_cell():
 def test_cells_refused(small, cell, message):
     small.cells = ConfigDict({"odd": cell})
     with pytest.raises(ConfigError, match=f"'odd'.*{message}"):
-        read_cells(small)
+        read_cells(read_sweep(small))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_cells_refused(small, cell, message):
 def test_settings_refused(small, leaf, value, message):
     small.update_from_flattened_dict({leaf: value})
     with pytest.raises(ConfigError, match=message):
-        check_sweep(small)
+        read_sweep(small)
 
 
 def test_command(tmp_path):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
-from c3r_jax.training import watching
-from c3r_jax.training.experiment import Experiment, build_experiment
+from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.training import health as watching
 from c3r_jax.training.loop import fit
-from c3r_jax.training.workdir import read_history
-from tests.commands import command_environment, train_command
 from tests.comparing import last_state
+from tests.processes import command_environment, train_command
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def whole_run(small_config, tmp_path):
     return result
 
 
-def test_run_leaves_what_it_promises(small_config, whole_run):
+def test_run_writes_all_its_files(small_config, whole_run):
     path = whole_run.workdir
     assert whole_run.steps == 12 and not whole_run.stopped_early
     history = read_history(path)
@@ -53,7 +53,7 @@ def test_run_leaves_what_it_promises(small_config, whole_run):
     assert json.loads((path / "config.json").read_text())["method"] == "c3r"
 
 
-def test_interrupted_run_ends_as_a_whole_one(small_config, whole_run, tmp_path, monkeypatch):
+def test_interrupted_run_ends_like_an_uninterrupted_one(small_config, whole_run, tmp_path, monkeypatch):
     """An error at step 7, after the checkpoint of step 4: resumed, everything is equal to the last bit."""
 
     class Interrupted(Exception):
@@ -83,7 +83,7 @@ def test_interrupted_run_ends_as_a_whole_one(small_config, whole_run, tmp_path, 
 
 
 @pytest.mark.slow
-def test_killed_run_ends_as_a_whole_one(small_config, whole_run, tmp_path):
+def test_killed_run_ends_like_an_uninterrupted_one(small_config, whole_run, tmp_path):
     """kill -9 once the first checkpoint stands; the same command then goes on and ends with the same numbers."""
     workdir = tmp_path / "killed"
     with open(tmp_path / "log", "w") as log:
@@ -106,7 +106,7 @@ def test_killed_run_ends_as_a_whole_one(small_config, whole_run, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
-def test_damaged_checkpoint_is_named_and_the_one_before_used(small_config, whole_run, damage, caplog):
+def test_corrupt_checkpoint_is_named_and_the_one_before_used(small_config, whole_run, damage, caplog):
     path = whole_run.workdir
     expected = last_state(small_config, path)[1]
     history = read_history(path)
@@ -182,12 +182,12 @@ def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(small_config, tmp_p
     step, state = last_state(small_config, tmp_path)
     assert step == 4
     chex.assert_tree_all_finite(state.params)
-    told = json.loads((tmp_path / "non_finite" / "step-7.json").read_text())
+    record = json.loads((tmp_path / "non_finite" / "step-7.json").read_text())
     batches = build_experiment(small_config).train_iterator()
     index = [next(batches)["index"].tolist() for _ in range(7)][-1]
     batches.close()
-    assert told["step"] == 7 and told["not_finite"] == "task" and told["examples"] == index
-    assert told["values"]["task"] == "nan" and told["inputs_not_finite"] == {}
+    assert record["step"] == 7 and record["not_finite"] == "task" and record["examples"] == index
+    assert record["values"]["task"] == "nan" and record["inputs_not_finite"] == {}
 
 
 def test_non_finite_steps_may_be_left_out_and_are_counted(small_config, tmp_path, poisoned, caplog):
@@ -198,14 +198,14 @@ def test_non_finite_steps_may_be_left_out_and_are_counted(small_config, tmp_path
     history = read_history(tmp_path / "left_out")
     skipped = [(line["step"], line["values"]) for line in history if line["split"] == "skipped"]
     assert skipped == [(2, {"count": 1}), (7, {"count": 2})]
-    assert "step 7: task is nan; its update is left out (2 so far)" in caplog.text
+    assert "step 7: task is nan; its update is skipped (2 so far)" in caplog.text
     step, state = last_state(small_config, tmp_path / "left_out")
     assert step == state.step == 8
     chex.assert_tree_all_finite(state)
     counts = [x for path, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if "count" in str(path)]
     assert counts and all(count == 6 for count in counts)  # updates that were made
     poisoned(6, 7)
-    with pytest.raises(NonFiniteError, match=r"step 7: task is nan.*\(1 steps in a row were left out before\)"):
+    with pytest.raises(NonFiniteError, match=r"step 7: task is nan.*\(1 steps in a row were skipped before\)"):
         fit(small_config, tmp_path / "too_many")
     step, state = last_state(small_config, tmp_path / "too_many")
     assert step == 4
@@ -220,7 +220,7 @@ def test_workdir_that_cannot_be_made(small_config, tmp_path):
 
 @pytest.mark.slow
 def test_full_disk_is_one_sentence(small_config, tmp_path):
-    """No file may grow beyond 20 kB: the checkpoint cannot be written, and the run says so and how to mend it."""
+    """No file may grow beyond 20 kB: the checkpoint cannot be written, and the error says so, with the remedy."""
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
         "sys.argv = sys.argv[1:]; sys.dont_write_bytecode = True; "

@@ -7,21 +7,24 @@ import jax
 import numpy as np
 import pytest
 
-from c3r_jax.core.multilabel import MultiLabel
-from c3r_jax.core.tasks import Classification
-from c3r_jax.data import ArraySource, DatasetInfo
+from c3r_jax.core.tasks.multilabel import MultiLabel
+from c3r_jax.core.tasks.segmentation import Segmentation
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.catalogue import SOURCES
+from c3r_jax.data.preparation.layouts.brats import Brats2020
+from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
-from c3r_jax.evaluation.trained import training_moments
+from c3r_jax.experiments.encode import encode_each, encoded_batches, without_encoders
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.open import training_moments
 from c3r_jax.models.twin import apply
 from c3r_jax.parallel.replicated import AXIS, Replicated
 from c3r_jax.report.write import write_report
-from c3r_jax.training import experiment as module
-from c3r_jax.training.experiment import build_experiment, encode_each, encoded_batches, without_encoders
+from c3r_jax.step.train_step import step_columns, train_step
 from c3r_jax.training.loop import fit
-from c3r_jax.training.step import step_columns, train_step
-from c3r_jax.training.workdir import read_history
 from configs import base
 
 SIZES = {"train": 64, "validation": 32, "test": 33}
@@ -31,13 +34,13 @@ HEADLINE = {"binary": "accuracy", "multilabel": "macro_f1", "regression": "mae",
 
 
 def load(split, *, task, **_):
-    """Two views of a cause of three numbers, which the labels are made of; volumes are brighter by class."""
+    """Two views of a cause of three numbers, which determines the labels; volumes are brighter by class."""
     seed, n = list(SIZES).index(split), SIZES[split]
     rng = np.random.default_rng(seed)
     if task == "segmentation":
         labels = rng.choice(4, (n // 4, 4, 4, 4), p=[0.4, 0.3, 0.2, 0.1])
         views = {m: (labels + 0.1 * rng.normal(size=labels.shape)).astype(np.float32)[..., None] for m in ("t1", "t2")}
-        info = DatasetInfo("volumes", ("t1", "t2"), BRATS, task=task)
+        info = DatasetInfo("volumes", ("t1", "t2"), BRATS, task=task, regions=Brats2020.regions)
         return ArraySource(views, labels, info=info)
     cause = rng.normal(size=(n, 3))
     labels = {
@@ -53,7 +56,7 @@ def load(split, *, task, **_):
 @pytest.fixture
 def config_of(monkeypatch):
     def make(task):
-        monkeypatch.setitem(module.SOURCES, "made", (functools.partial(load, task=task), tuple(SIZES)))
+        monkeypatch.setitem(SOURCES, "made", (functools.partial(load, task=task), tuple(SIZES)))
         config = base.get_config()
         config.task = "classification" if task == "binary" else task
         config.data.name = "made"
@@ -123,8 +126,8 @@ def test_sampled_voxels_are_those_that_the_risk_counts(config_of):
     right = (np.asarray(logits).argmax(-1) == labels) * found.weights
     necessity = volume_scores(encoded, scorer, [None])[0]["instrument"].risk().necessity
     np.testing.assert_allclose(right.sum() / found.weights.sum(), necessity, rtol=1e-5)
-    told = np.take_along_axis(np.asarray(jax.nn.softmax(logits)), labels[:, None], 1)[:, 0]
-    np.testing.assert_allclose(found.told, told, rtol=1e-5)
+    probability = np.take_along_axis(np.asarray(jax.nn.softmax(logits)), labels[:, None], 1)[:, 0]
+    np.testing.assert_allclose(found.label_probability, probability, rtol=1e-5)
 
 
 class Without:
@@ -140,17 +143,17 @@ class Without:
         return {**self.source[position], self.name: None}
 
 
-def test_a_split_in_which_nobody_has_a_modality_is_evaluated(config_of, tmp_path, monkeypatch):
+def test_a_split_without_a_modality_is_evaluated(config_of, tmp_path, monkeypatch):
     config = config_of("binary")
     fit(config, tmp_path)
     whole = evaluate(tmp_path)
-    load_whole, splits = module.SOURCES["made"]
+    load_whole, splits = SOURCES["made"]
 
     def load_less(split, **settings):
         source = load_whole(split, **settings)
         return Without(source, "touch") if split == "test" else source
 
-    monkeypatch.setitem(module.SOURCES, "made", (load_less, splits))
+    monkeypatch.setitem(SOURCES, "made", (load_less, splits))
     less = evaluate(tmp_path)
     by_name = [{row["name"]: row["routes"]["representation"] for row in own["conditions"]} for own in (whole, less)]
     alone = next(name for name in by_name[0] if name.startswith("sound"))
@@ -160,7 +163,7 @@ def test_a_split_in_which_nobody_has_a_modality_is_evaluated(config_of, tmp_path
 
 
 def test_all_fifteen_subsets_of_four_modalities():
-    from c3r_jax.data import protocol_conditions
+    from c3r_jax.data.conditions.protocols import protocol_conditions
 
     assert len(protocol_conditions(("subsets",), ("flair", "t1", "t1ce", "t2"))) == 15
 
@@ -192,7 +195,7 @@ def test_eight_devices_train_as_one(config_of, task):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, params_eight)
 
 
-def test_what_the_labels_tell_the_method(config_of):
+def test_what_the_method_takes_from_the_labels(config_of):
     target, prior = (lambda m: (m.target, m.c3r.prior))(build_experiment(config_of("multilabel")).method)
     labels = load("train", task="multilabel").labels
     assert target == MultiLabel()
@@ -204,7 +207,7 @@ def test_what_the_labels_tell_the_method(config_of):
         np.bincount(load("train", task="segmentation").labels.ravel()) / load("train", task="segmentation").labels.size
     )
     weights = np.minimum(shares.max() / shares, 3.0)
-    assert method.target == Classification(class_weights=tuple(weights.tolist()))
+    assert method.target == Segmentation(class_weights=tuple(weights.tolist()))
     np.testing.assert_allclose(method.c3r.prior, weights * shares / (weights * shares).sum())
     prior = build_experiment(config_of("regression")).method.c3r.prior
     numbers = load("train", task="regression").labels
@@ -235,6 +238,6 @@ def test_labels_that_do_not_vary_are_no_regression(config_of, monkeypatch):
     config = config_of("regression")
     same = load("train", task="regression")
     same.labels[:] = 1.0
-    monkeypatch.setitem(module.SOURCES, "made", (lambda split, **_: same, tuple(SIZES)))
+    monkeypatch.setitem(SOURCES, "made", (lambda split, **_: same, tuple(SIZES)))
     with pytest.raises(DataError, match="all training labels are 1.0"):
         build_experiment(config)

@@ -1,0 +1,97 @@
+"""Weights and modes of the objective."""
+
+import math
+from dataclasses import dataclass
+
+from jax.core import Tracer
+
+from c3r_jax.core.counterfactual_modes import MODES
+from c3r_jax.core.tasks.base import NECESSITY_KINDS
+
+INSTRUMENTS = ("two_stage", "attention", "none")
+
+
+@dataclass(frozen=True)
+class C3RConfig:
+    """Weights and modes of the C3R objective; the defaults were robust over several structural models.
+
+    Attributes:
+      w_task: weight of the cross-entropy at z.
+      lambda_s: weight of the sufficiency loss at z_c.
+      lambda_n: weight of the necessity loss at z_bar. The hinge inverts labels when
+        lambda_n / (w_task + lambda_s) is large: 2.3 is safe, 3.8 is not; take 2 with modality dropout.
+      lambda_v: weight of the relevance loss (first stage).
+      lambda_fe: weight of the closeness loss.
+      ridge: first-stage penalty relative to the instrument's mean variance.
+      instrument: "two_stage", "attention" or "none" (then z_c = z).
+      counterfactual: a mode of :func:`c3r_jax.counterfactual`.
+      necessity: a kind of :func:`c3r_jax.necessity_loss`.
+      step_size: length of the "gradient" move, in units of rms(z).
+      num_steps: steps of the counterfactual.
+      prior: training label shares, for necessity "kl".
+      num_heads: heads of the attention instrument.
+      attention_keys: "others" or "all".
+      through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
+      stop_gradient: treat the first-stage coefficients as constants (an ablation).
+      label_smoothing: label smoothing of the cross-entropies at z and z_c, in [0, 1).
+      shuffled: fit the first stage on rows whose modalities belong to different examples (a negative control: a gain
+        that remains is not due to the instrument).
+
+    Raises:
+      ValueError: naming the field, its value and what was expected.
+
+    Examples:
+      >>> C3RConfig(lambda_n=2.0).lambda_n
+      2.0
+    """
+
+    w_task: float = 1.0
+    lambda_s: float = 0.3
+    lambda_n: float = 3.0
+    lambda_v: float = 4.0
+    lambda_fe: float = 0.0
+    ridge: float = 1e-2
+    instrument: str = "two_stage"
+    counterfactual: str = "removal"
+    necessity: str = "hinge"
+    step_size: float = 0.5
+    num_steps: int = 1
+    prior: tuple[float, ...] | None = None
+    num_heads: int = 1
+    attention_keys: str = "others"
+    through_fuse: bool = False
+    stop_gradient: bool = False
+    label_smoothing: float = 0.0
+    shuffled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
+            value = getattr(self, name)
+            if not isinstance(value, Tracer) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
+        if not isinstance(self.label_smoothing, Tracer) and not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"C3RConfig.label_smoothing is {self.label_smoothing}: expected a share of 0 to below 1.")
+        for name, known in (
+            ("instrument", INSTRUMENTS),
+            ("counterfactual", MODES),
+            ("necessity", NECESSITY_KINDS),
+            ("attention_keys", ("others", "all")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"C3RConfig.{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+        for name in ("num_steps", "num_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"C3RConfig.{name} is {value!r}, but a whole number of at least 1 was expected.")
+        if self.necessity == "kl" and self.prior is None:
+            raise ValueError("C3RConfig.necessity is 'kl', which needs prior: the label shares of the training set.")
+        if self.counterfactual == "instrumented" and self.instrument == "none":
+            raise ValueError("C3RConfig.counterfactual is 'instrumented', which needs an instrument, but it is 'none'.")
+        if self.shuffled and self.instrument != "two_stage":
+            raise ValueError(
+                f"C3RConfig.shuffled is True, which needs instrument='two_stage', but it is {self.instrument!r}."
+            )
+        if self.through_fuse and (self.counterfactual, self.instrument) != ("instrumented", "two_stage"):
+            raise ValueError(
+                "C3RConfig.through_fuse is True, which needs counterfactual='instrumented' and instrument='two_stage'."
+            )

@@ -1,0 +1,248 @@
+"""The real-world branch: the part of each modality that the other modalities explain.
+
+What only one modality measures (its background, camera or style) cannot be predicted from the others; a cause that all
+of them measure can. The others therefore serve as an instrument for each modality. This is a modelling assumption: the
+modality-specific parts must be independent of each other.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from c3r_jax.core.batch import (
+    HIGHEST,
+    check_float,
+    check_where,
+    keep,
+    promote,
+    static_rows,
+)
+from c3r_jax.core.linear_solve import solve_spd
+from c3r_jax.core.moments import Moments, batch_moments
+
+
+class FirstStage(NamedTuple):
+    """A fitted first stage: ridge regression of a regressor on its instrument.
+
+    Attributes:
+      fitted: (B, d) regressor as predicted by the instrument, for every row.
+      coef: (p, d) coefficients.
+      mean_v: (p,) mean of the instrument.
+      mean_h: (d,) mean of the regressor.
+      r2: (d,) explained share of variance, in-sample.
+      f_stat: (d,) F statistics (p and n - p - 1 degrees of freedom); NaN when n <= p + 1.
+    """
+
+    fitted: Float[Array, "batch d"]
+    coef: Float[Array, "p d"]
+    mean_v: Float[Array, " p"]
+    mean_h: Float[Array, " d"]
+    r2: Float[Array, " d"]
+    f_stat: Float[Array, " d"]
+
+    def apply(self, instrument: Float[Array, "rows p"]) -> Float[Array, "rows d"]:
+        """Predicts the regressor of new rows, each on its own: mean_h + (v - mean_v) @ coef."""
+        return _predict(self, instrument)
+
+
+def first_stage(
+    instrument: Float[Array, "batch p"],
+    regressor: Float[Array, "batch d"],
+    *,
+    ridge: float = 1e-3,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+) -> FirstStage:
+    r"""Regresses a representation on its instrument: what is explained is the candidate for the cause.
+
+    .. math::
+       B = A^{-1} \mathrm{Cov}(v, h), \quad A = \mathrm{Cov}(v) + \text{ridge} \cdot \tfrac{tr\,\mathrm{Cov}(v)}{p} I,
+       \quad \hat h = \bar h + (v - \bar v) B
+
+    with population moments of the valid rows of the global batch. Gradients go through the solve and the trace.
+    R^2 = 1 - rss/tss has no additive epsilon; a constant feature has R^2 = 0 and no gradient. In-sample, the R^2 of
+    pure noise is about p/n.
+
+    Args:
+      instrument: (B, p) v.
+      regressor: (B, d) h.
+      ridge: penalty relative to the mean variance of v; 0 is least squares.
+      where: (B,) bool, rows that the fit uses; None: all.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      :class:`FirstStage`.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes, a negative ridge, or n <= p + 1 rows.
+
+    Warns:
+      UserWarning: when n < 4 p (the fit is then mostly noise).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> v = jnp.arange(8.0)[:, None]
+      >>> stage = first_stage(v, 2 * v + 1, ridge=0.0)
+      >>> print(stage.coef, stage.r2, stage.apply(jnp.array([[10.0]])))
+      [[2.]] [1.] [[21.]]
+
+    References:
+      J. H. Stock, M. Yogo, Testing for weak instruments in linear IV regression, 2005.
+    """
+    v = promote(check_float("instrument", instrument, 2))
+    h = promote(check_float("regressor", regressor, 2))
+    if v.shape[0] != h.shape[0]:
+        raise ValueError(f"instrument has shape {v.shape}, but regressor {h.shape}: the rows must agree.")
+    rows = check_where(where, v.shape[0])
+    check_rows(static_rows(v.shape[0], where, axis_name), v.shape[1])
+    p = v.shape[1]
+    moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
+    stage = fit(moments, slice(0, p), slice(p, None), ridge=ridge)
+    # Excluded rows are predicted too, but with constant coefficients, so that they affect no gradient.
+    outside = _predict(jax.lax.stop_gradient(stage), v)
+    return stage._replace(fitted=jnp.where(rows[:, None], _predict(stage, keep(rows, v)), outside))
+
+
+def check_rows(num_rows: int | None, p: int) -> None:
+    """Refuses a first stage with fewer rows than coefficients, and warns if it is mostly noise."""
+    if num_rows is None:
+        return
+    if num_rows <= p + 1:
+        raise ValueError(
+            f"the first stage has {num_rows} rows, but more than p + 1 = {p + 1} were expected for an instrument of "
+            f"p = {p} columns: use a larger batch, fewer features, accumulated moments, or instrument='none'."
+        )
+    if num_rows < 4 * p:
+        warnings.warn(
+            f"the first stage has {num_rows} rows for p = {p} instrument columns: below 4 p = {4 * p} its R^2 is "
+            "mostly noise; use a larger batch or accumulated moments.",
+            stacklevel=3,
+        )
+
+
+def fit(
+    moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float | Array, stop_gradient: bool = False
+) -> FirstStage:
+    """Fits a first stage from joint moments of instrument columns ``v`` and regressor columns ``h``; no rows needed.
+
+    Args:
+      moments: joint :class:`Moments`, possibly with a gradient.
+      v: the instrument's columns.
+      h: the regressor's columns.
+      ridge: penalty relative to the mean variance of v.
+      stop_gradient: treat the coefficients as constants (an ablation: it loses most of the gain).
+
+    Returns:
+      :class:`FirstStage` with ``fitted`` empty (0, d).
+    """
+    if isinstance(ridge, (int, float)) and not ridge >= 0:
+        raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
+    mean_v, mean_h = moments.mean[v], moments.mean[h]
+    # The computed variance of a constant column is rounding noise, not 0: below eps relative to its mean.
+    floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
+    varying = jnp.diagonal(moments.cov) > floor
+    cov = jnp.where(varying[:, None] & varying[None, :], moments.cov, 0)
+    cov_vv, cov_vh = cov[v][:, v], cov[v][:, h]
+    var_h, varies = jnp.diagonal(cov)[h], varying[h]
+    p = mean_v.shape[0]
+    a = cov_vv + ridge * jnp.trace(cov_vv) / p * jnp.eye(p, dtype=cov_vv.dtype)
+    # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
+    condition = p**1.5 * (1 + ridge) / ridge if isinstance(ridge, (int, float)) and ridge > 0 else None
+    coef = solve_spd(a, cov_vh, condition=condition)
+    if stop_gradient:
+        coef = jax.lax.stop_gradient(coef)
+    explained = jnp.matmul(cov_vv, coef, precision=HIGHEST)
+    rss = var_h - 2 * (coef * cov_vh).sum(0) + (coef * explained).sum(0)
+    r2 = jnp.where(varies, 1 - rss / jnp.where(varies, var_h, 1), 0)
+    spare = moments.count - p - 1
+    share = jax.lax.stop_gradient(r2)  # a diagnostic, never trained on
+    odds = share / jnp.where(share < 1, 1 - share, jnp.finfo(share.dtype).tiny)
+    f_stat = jnp.where(spare > 0, odds / p * spare, jnp.nan)
+    return FirstStage(jnp.zeros((0, mean_h.shape[0]), coef.dtype), coef, mean_v, mean_h, r2, f_stat)
+
+
+def _predict(stage: FirstStage, v: Array) -> Array:
+    centred = promote(v) - stage.mean_v[None, :]
+    return stage.mean_h[None, :] + jnp.matmul(centred, stage.coef, precision=HIGHEST)
+
+
+def columns(features: Mapping[str, Array]) -> dict[str, slice]:
+    """The columns of each modality in the concatenated features."""
+    ends, begin = {}, 0
+    for name, h in features.items():
+        ends[name] = slice(begin, begin + h.shape[1])
+        begin += h.shape[1]
+    return ends
+
+
+def fit_modalities(
+    moments: Moments, blocks: Mapping[str, slice], *, ridge: float, stop_gradient: bool = False
+) -> dict[str, FirstStage]:
+    """Fits, from one set of joint moments, the first stage of every modality on all the others.
+
+    One inverse of the joint covariance would be enough only with one shared penalty; here the penalty is relative to
+    the variance of each instrument, so every modality needs its own solve.
+
+    Args:
+      moments: joint :class:`Moments` of the concatenated features, over rows that have every modality.
+      blocks: {name: columns} from :func:`columns`.
+      ridge: penalty relative to the mean variance of each instrument.
+      stop_gradient: treat the coefficients as constants.
+
+    Returns:
+      {name: :class:`FirstStage`} with ``fitted`` empty (0, d_name).
+    """
+    indices = jnp.arange(moments.mean.shape[0])
+    stages = {}
+    for name, block in blocks.items():
+        others = jnp.concatenate([indices[other] for key, other in blocks.items() if key != name])
+        stages[name] = fit(moments, others, indices[block], ridge=ridge, stop_gradient=stop_gradient)
+    return stages
+
+
+def apply_modalities(
+    stages: Mapping[str, FirstStage],
+    features: Mapping[str, Float[Array, "batch _"]],
+    present: Bool[Array, "batch modalities"],
+) -> tuple[dict[str, Array], Bool[Array, "batch modalities"]]:
+    """Predicts every modality from the others, row by row; an absent block of the instrument counts as its mean.
+
+    Args:
+      stages: {name: :class:`FirstStage`} from :func:`fit_modalities`, in the order of ``features``.
+      features: {name: (B, d_name)}.
+      present: (B, M) bool.
+
+    Returns:
+      ``h_hat`` {name: (B, d_name)} in the dtype of the features, and its mask (B, M): h_hat[m] exists if any other
+      modality does.
+    """
+    names = list(features)
+    h_hat = {}
+    for name, stage in stages.items():
+        others = [n for n in names if n != name]
+        means = jnp.split(stage.mean_v, _ends([features[n].shape[1] for n in others]))
+        blocks = [
+            jnp.where(present[:, names.index(n), None], promote(features[n]), mean[None, :])
+            for n, mean in zip(others, means, strict=True)
+        ]
+        h_hat[name] = _predict(stage, jnp.concatenate(blocks, axis=1)).astype(features[name].dtype)
+    counts = present.sum(1, keepdims=True)
+    return h_hat, (counts - present.astype(counts.dtype)) > 0
+
+
+def _ends(sizes: list[int]) -> list[int]:
+    total, ends = 0, []
+    for size in sizes[:-1]:
+        total += size
+        ends.append(total)
+    return ends
+
+
+def relevance(stages: Mapping[str, FirstStage], num_rows: Float[Array, ""]) -> Float[Array, ""]:
+    """L_v = mean over modalities and features of 1 - R^2 (scale-free); zero when no row is usable."""
+    unexplained = jnp.concatenate([1 - stage.r2 for stage in stages.values()])
+    return jnp.where(num_rows > 0, unexplained.mean(), 0)

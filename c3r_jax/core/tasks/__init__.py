@@ -1,0 +1,1 @@
+"""What the labels of a task mean: one object for each task."""

@@ -1,0 +1,137 @@
+"""The interface between the objective and a task: losses, correctness and the direction of counterfactuals.
+
+The objective (:func:`c3r_jax.c3r_loss`), the counterfactuals and the risks call a :class:`Task` and are the same for
+every task. Each task has its own file.
+"""
+
+import abc
+from typing import Any, ClassVar, Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Num
+
+from c3r_jax.core.batch import check_float, expand, promote
+from c3r_jax.tasks.base import TaskSpec
+
+NECESSITY_KINDS = ("hinge", "log", "kl")
+
+
+class Task(abc.ABC):
+    """Pure functions of outputs (B, K) and labels, row by row; hashable, so that it can be a static argument of jit.
+
+    Attributes:
+      spec: the task as data, evaluation and reports see it.
+      tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
+    """
+
+    spec: ClassVar[TaskSpec]
+    tolerance: float = 0.0
+
+    @classmethod
+    def for_labels(cls, labels: np.ndarray, num_classes: int, **settings: Any) -> Self:
+        """The task for its settings and training labels.
+
+        Args:
+          labels: labels of the training set, or a sample of them.
+          num_classes: K.
+          **settings: the task's settings, the leaves of ``config.NAME`` if the configuration has such a part.
+
+        Raises:
+          ValueError: a setting cannot be used; the message begins with its name.
+        """
+        del labels, num_classes
+        return cls(**settings)
+
+    @abc.abstractmethod
+    def prior(self, labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+        """The prior of the training labels, for necessity "kl".
+
+        Raises:
+          DataError: nothing can be learned from these labels.
+        """
+
+    @abc.abstractmethod
+    def check_labels(self, labels: Any, num_rows: int) -> Num[Array, "batch ..."]:
+        """Returns the labels of ``num_rows`` rows, or raises ValueError if shape or dtype is wrong."""
+
+    @abc.abstractmethod
+    def check(self, outputs: Array, labels: Any) -> tuple[Float[Array, "batch outputs"], Num[Array, "batch ..."]]:
+        """Returns outputs in float32 or wider and checked labels, or raises ValueError."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+        """The task's loss of each row."""
+
+    @abc.abstractmethod
+    def necessity(
+        self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
+    ) -> Float[Array, " batch"]:
+        """Penalty of each row whose label can still be predicted; ``kind`` is one of :data:`NECESSITY_KINDS`."""
+
+    @abc.abstractmethod
+    def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """How far each row's label is from being predicted: 0 at chance, rises with the loss without underflow."""
+
+    @abc.abstractmethod
+    def correct(self, outputs: Array, labels: Array) -> Bool[Array, "batch ..."]:
+        """Whether the prediction is correct: one flag per row, or one per label of the row; False if not finite."""
+
+    @abc.abstractmethod
+    def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """The predicted probability of the label, or the task's equivalent; for reports."""
+
+    def removable(self, along: Array, excess: Array, slope: Array) -> Float[Array, "batch 1"]:
+        """The part of a row's component along the unit gradient of :meth:`excess` that favours its label.
+
+        Args:
+          along: (B, 1) component of the causal part, relative to the mean.
+          excess: (B, 1) at the causal part.
+          slope: (B, 1) length of the gradient.
+
+        Returns:
+          ``along`` where removing it raises the linearised loss, else 0.
+        """
+        del excess, slope
+        return jnp.minimum(0, along)
+
+    def weights(self, labels: Array) -> Float[Array, " batch"] | None:
+        """Positive weights of the rows in every mean of losses and risks; None: all equal."""
+        del labels
+        return None
+
+    def keys(self, labels: Array) -> Num[Array, " batch"]:
+        """Numbers that are equal (up to :attr:`tolerance`) for equal labels, given the labels of the global batch."""
+        return labels
+
+
+def valid_labels(labels: Any, where: Bool[Array, " batch"], task: Task) -> Num[Array, "batch ..."]:
+    """Returns checked labels with 0 in the excluded rows, whose labels are arbitrary."""
+    labels = task.check_labels(labels, where.shape[0])
+    return jnp.where(expand(where, labels), labels, jnp.zeros((), labels.dtype))
+
+
+def check_outputs(outputs: Array, least: int) -> Float[Array, "batch outputs"]:
+    """Returns outputs (B, K) in float32 or wider; ``least`` is the smallest K allowed."""
+    outputs = promote(check_float("logits", outputs, 2))
+    if outputs.shape[1] < least:
+        raise ValueError(
+            f"logits have shape {outputs.shape}, but at least {least} classes were expected in the last axis."
+        )
+    return outputs
+
+
+def check_smoothing(label_smoothing: Any) -> bool:
+    """Returns whether labels are smoothed, or raises ValueError if the value is out of range."""
+    if isinstance(label_smoothing, Tracer):
+        return True
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}, but a share of at least 0 and below 1 was expected.")
+    return label_smoothing != 0
+
+
+def check_kind(kind: str) -> None:
+    """Refuses an unknown kind of necessity loss."""
+    if kind not in NECESSITY_KINDS:
+        raise ValueError(f"necessity kind {kind!r} is unknown: expected one of {', '.join(NECESSITY_KINDS)}.")

@@ -1,0 +1,139 @@
+"""One of K classes per row."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from c3r_jax.core.batch import check_labels, concrete, promote
+from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoothing
+from c3r_jax.tasks.base import TaskSpec
+from c3r_jax.tasks.classification import CLASSIFICATION as SPEC
+
+
+def centred(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+    """Shifts each row's largest logit to 0: this only reduces the rounding errors of large logits."""
+    return logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+
+
+def label_mask(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Bool[Array, "batch classes"]:
+    """Marks each row's label among its classes."""
+    return labels[:, None] == jnp.arange(logits.shape[1])[None, :]
+
+
+def label_logit(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Picks l_y; NaN for a label outside [0, K), which ``jit`` cannot refuse earlier."""
+    picked = jnp.where(label_mask(logits, labels), logits, 0).sum(-1)
+    in_range = (labels >= 0) & (labels < logits.shape[1])
+    return jnp.where(in_range, picked, jnp.nan)
+
+
+def odds_against(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Log-odds of not being the label, logsumexp_{k != y} l_k - l_y: linear where cross-entropy underflows."""
+    logits = centred(logits)
+    others = jnp.where(label_mask(logits, labels), jnp.finfo(logits.dtype).min, logits)
+    return jax.nn.logsumexp(others, axis=-1) - label_logit(logits, labels)
+
+
+def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The share of each class (K,) among class ids of any shape."""
+    return np.bincount(labels.ravel(), minlength=num_classes) / labels.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Task):
+    """One of K classes per row: cross-entropy; correct if it is the arg max.
+
+    Attributes:
+      class_weights: one positive number per class, the weight of its rows in every mean of losses and risks; None:
+        all equal.
+
+    Raises:
+      ValueError: if a weight is not positive and finite.
+    """
+
+    spec: ClassVar[TaskSpec] = SPEC
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_weights is not None and not all(0 < w < math.inf for w in self.class_weights):
+            raise ValueError(f"class_weights are {self.class_weights}, but positive finite numbers were expected.")
+
+    def prior(self, labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+        """The shares of the classes, (K,)."""
+        return tuple(class_shares(labels, num_classes).tolist())
+
+    def check_labels(self, labels: Any, num_rows: int) -> Int[Array, " batch"]:
+        """Class ids (B,)."""
+        return check_labels(labels, num_rows)
+
+    def check(self, outputs: Array, labels: Any) -> tuple[Float[Array, "batch classes"], Int[Array, " batch"]]:
+        """Logits (B, K), K >= 2, and class ids (B,) in [0, K)."""
+        outputs = check_outputs(outputs, 2)
+        if self.class_weights is not None and len(self.class_weights) != outputs.shape[1]:
+            raise ValueError(
+                f"class_weights are {len(self.class_weights)} numbers, but the logits have {outputs.shape[1]} classes."
+            )
+        return outputs, check_labels(labels, outputs.shape[0], outputs.shape[1])
+
+    def loss(self, outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+        """Cross-entropy in nats, see :func:`c3r_jax.sufficiency_loss`."""
+        smooth = check_smoothing(label_smoothing)
+        logits, labels = self.check(outputs, labels)
+        logits = centred(logits)
+        losses = jax.nn.logsumexp(logits, axis=-1) - label_logit(logits, labels)
+        if not smooth:
+            return losses  # so that a class masked by a logit of -inf adds nothing
+        return losses + label_smoothing * (label_logit(logits, labels) - logits.mean(axis=-1))
+
+    def necessity(
+        self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
+    ) -> Float[Array, " batch"]:
+        """hinge, log or kl in nats, see :func:`c3r_jax.necessity_loss`; ``prior``: (K,) shares."""
+        check_kind(kind)
+        logits, labels = self.check(outputs, labels)
+        if kind == "hinge":
+            logits = centred(logits)
+            log_p = label_logit(logits, labels) - jax.nn.logsumexp(logits, axis=-1)
+            return jax.nn.relu(log_p + jnp.log(jnp.asarray(logits.shape[1], logits.dtype)))
+        if kind == "log":
+            return jax.nn.softplus(-odds_against(logits, labels))
+        if prior is None:
+            raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
+        prior = promote(prior).astype(logits.dtype)
+        if prior.shape != logits.shape[1:]:
+            raise ValueError(
+                f"prior has shape {prior.shape}, but {logits.shape[1:]} was expected: one share per class."
+            )
+        shares = concrete(prior)
+        if shares is not None and (shares.min() < 0 or abs(shares.sum() - 1) > 1e-3):
+            raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
+        entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
+        return entropy - (prior[None, :] * jax.nn.log_softmax(logits, axis=-1)).sum(-1)
+
+    def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """Log-odds against the label, relative to those at chance (1/K)."""
+        logits, labels = self.check(outputs, labels)
+        odds = odds_against(logits, labels)
+        return odds + jnp.log(1 / (jnp.asarray(logits.shape[-1], odds.dtype) - 1))
+
+    def correct(self, outputs: Array, labels: Array) -> Bool[Array, " batch"]:
+        """Whether argmax l = y."""
+        return (jnp.argmax(outputs, axis=-1) == labels) & jnp.isfinite(outputs).all(axis=-1)
+
+    def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """p_y."""
+        return jnp.exp(label_logit(jax.nn.log_softmax(promote(outputs)), labels))
+
+    def weights(self, labels: Array) -> Float[Array, " batch"] | None:
+        """The weight of each row's class."""
+        if self.class_weights is None:
+            return None
+        return jnp.asarray(self.class_weights, jnp.float32)[labels]
+
+
+CLASSIFICATION = Classification()

@@ -1,0 +1,127 @@
+"""Several labels per row, each 0 or 1: independent binary losses, averaged over labels."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from c3r_jax.core.batch import concrete, promote
+from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoothing
+from c3r_jax.tasks.base import TaskSpec
+from c3r_jax.tasks.multilabel import MULTILABEL
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabel(Task):
+    r"""K labels of 0 or 1 per row, with the margin m_k = (2 y_k - 1) l_k of each label's logit.
+
+    .. math::
+       S = \tfrac1K \sum_k \log(1 + e^{-m_k}), \quad
+       N = \tfrac1K \sum_k [\log \sigma(m_k) + \log 2]_+ \ \text{(hinge)},\
+       \tfrac1K \sum_k \log(1 + e^{m_k}) \ \text{(log)},\
+       \tfrac1K \sum_k KL(\text{prior}_k \| \sigma(l_k)) \ \text{(kl)}
+
+    A label is correct if m_k > 0 (a logit of 0 predicts 0); risks count (row, label) pairs. With K = 1 this is binary
+    classification with logits (0, l). Counterfactuals ascend log(e^L - 1) of the row's summed loss L, the log-odds
+    against all labels being correct: one direction per row, so that many labels need ``num_steps`` > 1.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> MultiLabel().loss(jnp.zeros((1, 3)), jnp.array([[0, 1, 1]])).round(4)
+      Array([0.6931], dtype=float32)
+    """
+
+    spec: ClassVar[TaskSpec] = MULTILABEL
+
+    def prior(self, labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+        """The share of ones of each label, (K,)."""
+        del num_classes
+        return tuple(labels.mean(0, dtype=np.float64).tolist())
+
+    def check_labels(self, labels: Any, num_rows: int) -> Int[Array, "batch classes"]:
+        """Integers (B, K)."""
+        labels = jnp.asarray(labels)
+        if labels.ndim != 2 or labels.shape[0] != num_rows or not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(
+                f"labels have shape {labels.shape} and dtype {labels.dtype}, but integers ({num_rows}, K) were "
+                "expected: a 0 or 1 for each class."
+            )
+        return labels
+
+    def check(self, outputs: Array, labels: Any) -> tuple[Float[Array, "batch classes"], Int[Array, "batch classes"]]:
+        """Logits (B, K) and labels (B, K) of 0 and 1."""
+        outputs = check_outputs(outputs, 1)
+        labels = self.check_labels(labels, outputs.shape[0])
+        if labels.shape != outputs.shape:
+            raise ValueError(f"labels have shape {labels.shape}, but the logits have {outputs.shape}.")
+        values = concrete(labels)
+        if values is not None and values.size and (values.min() < 0 or values.max() > 1):
+            wrong = values[(values < 0) | (values > 1)][0]
+            raise ValueError(f"label {wrong} is neither 0 nor 1.")
+        return outputs, labels
+
+    def _margins(self, outputs: Array, labels: Any) -> Float[Array, "batch classes"]:
+        outputs, labels = self.check(outputs, labels)
+        return jnp.where(labels > 0, outputs, -outputs)
+
+    def loss(self, outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
+        """Mean binary cross-entropy in nats; smoothing gives each label's other value the share epsilon / 2."""
+        smooth = check_smoothing(label_smoothing)
+        margins = self._margins(outputs, labels)
+        losses = jax.nn.softplus(-margins)
+        return (losses + label_smoothing / 2 * margins if smooth else losses).mean(-1)
+
+    def necessity(
+        self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
+    ) -> Float[Array, " batch"]:
+        """Mean over labels of hinge, log or kl, in nats; ``prior``: (K,) share of ones of each label."""
+        check_kind(kind)
+        margins = self._margins(outputs, labels)
+        if kind == "hinge":
+            return jax.nn.relu(jax.nn.log_sigmoid(margins) + math.log(2)).mean(-1)
+        if kind == "log":
+            return jax.nn.softplus(margins).mean(-1)
+        if prior is None:
+            raise ValueError("necessity kind 'kl' needs prior: each label's share of ones in training, shape (K,).")
+        prior = promote(prior).astype(margins.dtype)
+        if prior.shape != margins.shape[1:]:
+            raise ValueError(
+                f"prior has shape {prior.shape}, but {margins.shape[1:]} was expected: one share per label."
+            )
+        shares = concrete(prior)
+        if shares is not None and (shares.min() < 0 or shares.max() > 1):
+            raise ValueError(f"prior {shares} was expected to hold shares between 0 and 1.")
+        entropy = jax.scipy.special.entr(prior) + jax.scipy.special.entr(1 - prior)
+        logits = promote(outputs)
+        cross = prior[None, :] * jax.nn.softplus(-logits) + (1 - prior)[None, :] * jax.nn.softplus(logits)
+        return (cross - entropy[None, :]).mean(-1)
+
+    def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """log(e^L - 1) of the row's summed loss L, relative to chance (one in 2^K)."""
+        margins = self._margins(outputs, labels)
+        # log softplus(-m) is -m where softplus underflows.
+        fitted = margins > 15
+        log_losses = jnp.where(fitted, -margins, jnp.log(jax.nn.softplus(-jnp.where(fitted, 0, margins))))
+        log_total = jax.nn.logsumexp(log_losses, axis=-1)
+        small = log_total < -8
+        total = jnp.exp(jnp.where(small, 0, log_total))
+        # log(e^L - 1) = log L + L/2 + O(L^2) for a small L.
+        odds = jnp.where(small, log_total + jnp.exp(jnp.minimum(log_total, 0)) / 2, total + jnp.log(-jnp.expm1(-total)))
+        classes = margins.shape[-1]
+        return odds - (classes * math.log(2) + math.log1p(-(2.0**-classes)))
+
+    def correct(self, outputs: Array, labels: Array) -> Bool[Array, "batch classes"]:
+        """Whether (l_k > 0) = y_k, for each label."""
+        return ((outputs > 0) == (labels > 0)) & jnp.isfinite(outputs)
+
+    def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
+        """Mean over labels of sigma(m_k)."""
+        return jax.nn.sigmoid(self._margins(outputs, labels)).mean(-1)
+
+    def keys(self, labels: Array) -> Int[Array, " batch"]:
+        """The rank of each row among the distinct rows."""
+        return jnp.unique(labels, axis=0, size=labels.shape[0], return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,1 @@
+"""Corrupted inputs: noise, missing and misaligned modalities, and published evaluation protocols."""

@@ -1,0 +1,1 @@
+"""From a benchmark on disk to a prepared set of shards."""

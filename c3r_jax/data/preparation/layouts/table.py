@@ -1,0 +1,236 @@
+"""A user's data: CSV files with one row per example, and folders of images that they name."""
+
+import collections
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.data.preparation.grouping import UnionFind, assign_splits, assign_splits_by_class
+from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.preparation.layouts.table_files import KINDS, SPEC, SPLITS, Modality, Row, Spec, read_rows, read_spec
+from c3r_jax.data.preparation.source_files import read_file
+from c3r_jax.errors import DataError
+
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+HELD_OUT = {"train": 0.9, "validation": 0.1}  # of the training rows, if there are no validation rows
+
+
+class Table(Layout):
+    """Tables described by a ``table.toml`` beside them: columns of labels, image files, texts and numbers.
+
+    Splits are given by a column or by one file per split. Otherwise rows are split 60/20/20 by a seed, class by class;
+    rows with the same value in the group column, or with the same image file, stay in one split. If splits are given
+    without validation rows, a tenth of the training rows is held out in the same way.
+    """
+
+    name = "table"
+    title = "a table with its description"
+    homepage = ""
+    license = "as you have them"
+    kinds: Mapping[str, str] = {}
+    published_sizes: Mapping[str, int] = {}
+    splits: Mapping[str, str] = {split: split for split in SPLITS}
+
+    def __init__(self, spec: Spec | None = None):
+        self._spec = spec
+        self._rows: dict[str, list[Row]] = {}
+        if spec is not None:
+            self.task = spec.task
+            self.kinds = {name: KINDS[modality.kind] for name, modality in spec.modalities.items()}
+            numbers = {name: modality for name, modality in spec.modalities.items() if modality.kind == "numbers"}
+            self.shapes = {name: (len(modality.columns),) for name, modality in numbers.items()}
+
+    def for_source(self, source: pathlib.Path) -> "Table":
+        """See :class:`Layout`: this layout with the description in ``table.toml``."""
+        return Table(read_spec(source))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rows": {}}  # workers get items instead
+
+    def rows(self, source: pathlib.Path) -> dict[str, list[Row]]:
+        """The rows of each split, read and split once."""
+        if not self._rows:
+            self._rows = _split(self.spec, read_rows(self.spec, source))
+        return self._rows
+
+    @property
+    def spec(self) -> Spec:
+        """The content of ``table.toml``.
+
+        Raises:
+          DataError: the layout was not made for a source.
+        """
+        if self._spec is None:
+            raise DataError("This table layout has no description yet: call for_source(source) first.")
+        return self._spec
+
+    @property
+    def origin(self) -> str:
+        """See :class:`Layout`."""
+        return f"docs/own_data.md describes {SPEC} and the tables."
+
+    def problems(self, source: pathlib.Path) -> list[str]:
+        """See :class:`Layout`: tables that match, existing folders, and splits that are not empty."""
+        folders = {source / modality.folder for modality in self.spec.modalities.values() if modality.folder}
+        found = [f"{folder} is missing: {SPEC} names it as a folder of images." for folder in sorted(folders)]
+        found = [problem for problem, folder in zip(found, sorted(folders), strict=True) if not folder.is_dir()]
+        try:
+            rows = self.rows(source)
+            found += [f"There are no {split} rows: {why}" for split, why in _empty(self.spec, rows).items()]
+            found += _leaks(self.spec, rows)
+        except DataError as error:
+            found.append(str(error))
+        return found
+
+    def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
+        """See :class:`Layout`: the sorted labels of the training rows, or the columns if there is one per class."""
+        if not self.task.has_classes:
+            return ()
+        if self.task.label_per_class:
+            return self.spec.label
+        rows = self.rows(source)["train"]
+        return tuple(sorted({label for row in rows if (label := row.cells.get(self.spec.label[0]))}))
+
+    def list_files(self, source: pathlib.Path) -> list[pathlib.Path]:
+        """See :class:`Layout`: the description and the tables."""
+        return [source / name for name in (SPEC, *self.spec.rows.values(), *self.spec.join)]
+
+    def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
+        """See :class:`Layout`: one item per row; rows with an unknown split are damaged training rows."""
+        ids = {name: number for number, name in enumerate(self.class_names(source))}
+        seen: dict[str, str] = {}
+        rows = self.rows(source)
+        return {split: [self._item(row, ids, seen) for row in of_split] for split, of_split in rows.items() if of_split}
+
+    def _item(self, row: Row, ids: dict[str, int], seen: dict[str, str]) -> Item:
+        key = row.cells.get(self.spec.key) or row.place
+        first = seen.setdefault(key, row.place)  # in any split
+        try:
+            if row.damage is not None:
+                raise DamagedItem(row.damage)
+            if first != row.place:
+                raise DamagedItem(f"its {self.spec.key} {key!r} was there before, in {first}")
+            values = {name: _value(name, modality, row) for name, modality in self.spec.modalities.items()}
+            return Item(key, self._label(row, ids), values)
+        except DamagedItem as error:
+            return Item(key, None, damage=f"{row.place}: {error}")
+
+    def _label(self, row: Row, ids: dict[str, int]) -> Any:
+        texts = [row.cells.get(name, "") for name in self.spec.label]
+        if not all(texts):
+            raise DamagedItem(f"its {self.spec.label[texts.index('')]!r} is empty, expected a label")
+        if not self.task.has_classes:
+            return _number(self.spec.label[0], texts[0])
+        if self.task.label_per_class:
+            wrong = [(name, text) for name, text in zip(self.spec.label, texts, strict=True) if text not in ("0", "1")]
+            if wrong:
+                raise DamagedItem(f"its {wrong[0][0]!r} is {wrong[0][1]!r}, expected 0 or 1")
+            return tuple(map(int, texts))
+        if texts[0] not in ids:
+            raise DamagedItem(f"its label {texts[0]!r} is no label of the training rows")
+        return ids[texts[0]]
+
+    def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
+        """See :class:`Layout`: only images are read here, as the items have all other values."""
+        modalities = self.spec.modalities
+
+        def read(item: Item) -> Record:
+            record = dict(item.place)
+            for name, value in item.place.items():
+                if value is not None and modalities[name].kind == "image":
+                    record[name] = read_file(source, value)
+                elif value is not None and modalities[name].kind == "numbers":
+                    record[name] = np.array(value, np.float32)
+            return record
+
+        return read
+
+
+def _value(name: str, modality: Modality, row: Row) -> Any:
+    """A modality's value in a row: an image file's name, a text or a tuple of numbers; None: empty cells."""
+    texts = [row.cells.get(column, "") for column in modality.columns]
+    if not any(texts):
+        return None
+    if modality.kind == "numbers":
+        if not all(texts):
+            raise DamagedItem(
+                f"its {modality.columns[texts.index('')]!r} is empty, but not all of {name!r} is: fill it in, or leave "
+                "all columns of it empty"
+            )
+        return tuple(_number(column, text) for column, text in zip(modality.columns, texts, strict=True))
+    return f"{modality.folder.rstrip('/')}/{texts[0]}" if modality.folder else texts[0]
+
+
+def _number(column: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DamagedItem(f"its {column!r} is {text!r}, expected a finite number with a decimal point")
+    return number
+
+
+def _split(spec: Spec, tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """The rows of each split, as given or by random assignment."""
+    rows: dict[str, list[Row]] = {split: list(tables.get(split, ())) for split in SPLITS}
+    if "" in tables and not spec.split:
+        return _assigned(spec, tables[""], SHARES)
+    for row in tables.get("", ()):
+        split = row.cells.get(spec.split, "")
+        if split not in SPLITS:
+            wrong = f"its {spec.split!r} is {split!r}, expected one of {', '.join(SPLITS)}"
+            row = Row(row.place, row.cells, row.damage or wrong)
+        rows[split if split in SPLITS else "train"].append(row)
+    if not rows["validation"]:
+        rows |= _assigned(spec, rows["train"], HELD_OUT)
+    return rows
+
+
+def _assigned(spec: Spec, rows: list[Row], shares: Mapping[str, float]) -> dict[str, list[Row]]:
+    """Rows assigned to splits by a seed, class by class; over all classes if a split would otherwise be empty."""
+    union = UnionFind(len(rows))
+    union.join_equal(row.cells.get(spec.group) or None for row in rows)
+    for modality in spec.modalities.values():
+        if modality.kind == "image":
+            union.join_equal(row.cells.get(modality.columns[0]) or None for row in rows)
+    groups = [str(union.find(i)) for i in range(len(rows))]
+    names = [row.cells.get(spec.label[0], "") if spec.task.one_class_per_example else "" for row in rows]
+    ids = {name: number for number, name in enumerate(sorted(set(names)))}
+    splits = assign_splits_by_class(groups, [ids[name] for name in names], shares, spec.seed)
+    if set(splits.values()) != set(shares):
+        splits = assign_splits(collections.Counter(groups), shares, spec.seed)
+    assigned: dict[str, list[Row]] = {split: [] for split in shares}
+    for row, group in zip(rows, groups, strict=True):
+        assigned[splits[group]].append(row)
+    return assigned
+
+
+def _empty(spec: Spec, rows: Mapping[str, list[Row]]) -> dict[str, str]:
+    """Splits without a row, each with advice; test rows may be absent if splits are given."""
+    given = bool(spec.split) or "" not in spec.rows
+    why = (
+        f"give some in the column {spec.split!r} or a file of their own."
+        if given
+        else "the rows are too few, or too many belong to one group, for three splits."
+    )
+    needed = ("train", "validation") if given else SPLITS
+    return {split: why for split in needed if not rows.get(split)}
+
+
+def _leaks(spec: Spec, rows: Mapping[str, list[Row]]) -> list[str]:
+    """A sentence if given splits share a group."""
+    if not spec.group:
+        return []
+    splits: dict[str, set[str]] = {}
+    for split, of_split in rows.items():
+        for row in of_split:
+            splits.setdefault(row.cells.get(spec.group, ""), set()).add(split)
+    shared = sorted(group for group, names in splits.items() if group and len(names) > 1)
+    if not shared:
+        return []
+    first = f"{shared[0]!r} ({' and '.join(sorted(splits[shared[0]]))})"
+    return [f"{len(shared)} groups of {spec.group!r} are in more than one split, e.g. {first}: correct the splits."]

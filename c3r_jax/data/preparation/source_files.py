@@ -1,0 +1,109 @@
+"""Safe reading of untrusted source directories: nothing outside of them, nothing too large, nothing cut short."""
+
+import io
+import os
+import pathlib
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from c3r_jax.data.media.image import DAMAGE, FORMATS, MAX_PIXELS, encode_png, flat_image
+from c3r_jax.data.preparation.layout import DamagedItem
+from c3r_jax.errors import DataError
+from c3r_jax.files.archives import safe_name
+
+MAX_BYTES = 1 << 28  # of one file
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a complete file of the accepted formats ends
+
+
+def resolve_inside(source: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the path of a file that a list names, after checking that it stays inside the source directory.
+
+    Raises:
+      DamagedItem: the name is absolute, leads out by ``..`` or by a link, or is not valid on every system.
+
+    Example:
+      >>> resolve_inside(pathlib.Path("/data/mvsa"), "data/17.jpg").name
+      '17.jpg'
+    """
+    try:
+        plain = safe_name(name, str(source))
+    except DataError:
+        plain = ""
+    if not plain:
+        raise DamagedItem(f"its file {name!r} is no name inside the source directory")
+    path = source / plain
+    root = os.path.realpath(source)
+    if not os.path.realpath(path).startswith(root + os.sep):
+        raise DamagedItem(f"its file {name!r} is a link that leads out of the source directory")
+    return path
+
+
+def read_file(source: pathlib.Path, name: str, *, limit: int = MAX_BYTES) -> bytes:
+    """Returns the content of a file that a list names.
+
+    Raises:
+      DamagedItem: the name leads out of ``source``, or the file is missing, empty or larger than ``limit``.
+    """
+    path = resolve_inside(source, name)
+    if not path.is_file():
+        raise DamagedItem(f"its file {name!r} is missing")
+    size = path.stat().st_size
+    if not 0 < size <= limit:
+        raise DamagedItem(f"its file {name!r} has {size:,} bytes, expected 1 to {limit:,}")
+    return path.read_bytes()
+
+
+def check_image(content: bytes) -> bytes:
+    """Decodes an image completely, and returns it in a form that every reader accepts.
+
+    Args:
+      content: the file: JPEG, PNG, WebP, BMP or GIF.
+
+    Returns:
+      The same bytes if it is an RGB JPEG or PNG. Otherwise (greys, palettes, transparency, which becomes white, CMYK,
+      other formats, damaged metadata, a missing end after the last pixel) the RGB image as PNG.
+
+    Raises:
+      DamagedItem: it is no such image, is damaged or cut short, or is larger than ``MAX_PIXELS``.
+    """
+    picture, plain = _open_image(content)
+    return content if plain else encode_png(picture)
+
+
+def cut_image(content: bytes) -> tuple[bytes, bytes]:
+    """Returns the left and the right half of an image as PNG; a middle column is part of the right half.
+
+    Raises:
+      DamagedItem: as :func:`check_image`, or it is only one pixel wide.
+    """
+    picture, _ = _open_image(content)
+    middle = picture.shape[1] // 2
+    if not middle:
+        raise DamagedItem("its image is 1 pixel wide, expected two pictures side by side")
+    return encode_png(picture[:, :middle]), encode_png(picture[:, middle:])
+
+
+def _open_image(content: bytes) -> tuple[UInt8[np.ndarray, "height width 3"], bool]:
+    """The decoded image on white, and whether its file is an RGB JPEG or PNG that reads without a warning."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DamagedItem(
+                        f"its image is {image.width} x {image.height} pixels, expected at most {MAX_PIXELS:,} in all"
+                    )
+                image.load()
+                end = _ENDS.get(image.format or "")
+                plain = image.mode == "RGB" and not caught and end is not None and end in content[-64:]
+                plain = plain and "transparency" not in image.info
+                return np.asarray(flat_image(image).convert("RGB")), plain
+    except Image.DecompressionBombError as error:
+        raise DamagedItem(f"its image is far too large ({error})") from error
+    except UnidentifiedImageError as error:  # its message has a memory address, which differs from run to run
+        raise DamagedItem(f"its image ({len(content):,} bytes) is none of {', '.join(FORMATS)}, or damaged") from error
+    except DAMAGE as error:
+        raise DamagedItem(f"its image ({len(content):,} bytes) is damaged or cut short ({error})") from error

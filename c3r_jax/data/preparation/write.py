@@ -1,0 +1,111 @@
+"""The last steps of a preparation: shards from the parts, labels beside them, and the manifest."""
+
+import collections
+import pathlib
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.data.preparation.convert import Entry
+from c3r_jax.data.preparation.layout import Layout
+from c3r_jax.data.preparation.listing import Listing
+from c3r_jax.data.preparation.parts import Damaged, Part, read_part
+from c3r_jax.data.sets.manifest import DAMAGED, FORMAT, MANIFEST, describe_files, file_sha256, write_json
+from c3r_jax.version import __version__
+
+Repairs = dict[str, collections.Counter[str]]  # {split: {repair: count}}
+LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
+
+
+def write_shards(
+    layout: Layout, class_names: tuple[str, ...], parts: list[Part], splits: tuple[str, ...], work: pathlib.Path
+) -> tuple[pathlib.Path, Repairs]:
+    """Writes the shards and, for each split, its labels in the order of the records; counts repairs.
+
+    Args:
+      layout: layout of the benchmark.
+      class_names: names by class id.
+      parts: all parts, whose files are in ``work/parts``.
+      splits: splits with at least one item.
+      work: directory in which shards are written, below ``tfds``.
+
+    Returns:
+      The directory of the shards, and {split: {repair: count}}.
+    """
+    from c3r_jax.data.preparation.tfds_builder import Prepared, write_tfds  # slow to import
+    from c3r_jax.data.sets.tfds_records import open_records  # slow to import
+
+    labels: dict[str, dict[int, Any]] = {}
+    repairs: Repairs = {}
+
+    def entries(split: str) -> Iterator[Entry]:
+        labels[split], repairs[split] = {}, collections.Counter()
+        for part in parts:
+            if part.split == split:
+                for entry in read_part(part.find(work / "parts")):
+                    if "reason" not in entry and not layout.task.dense:
+                        labels[split][entry["index"]] = entry["label"]
+                    repairs[split].update(entry.get("mended", {}))
+                    yield entry
+
+    shutil.rmtree(work / "tfds", ignore_errors=True)  # from a run that was stopped
+    shards = write_tfds(Prepared(layout, class_names, entries, splits, data_dir=work / "tfds"))
+    for split in splits:
+        records = open_records(shards, split)
+        order = [int(records[i]["index"]) for i in range(len(records))]
+        if not layout.task.dense:
+            np.save(shards / f"labels-{split}.npy", np.array([labels[split][i] for i in order], layout.task.dtype))
+    return shards, repairs
+
+
+def write_manifest(
+    shards: pathlib.Path,
+    layout: Layout,
+    source: pathlib.Path,
+    listing: Listing,
+    damaged: list[Damaged],
+    repairs: Repairs,
+    order: str,
+) -> None:
+    """Writes the report of damaged items and the manifest beside the shards."""
+    lost = {split: sum(item["split"] == split for item in damaged) for split in listing.items}
+    splits = {
+        split: {
+            "in_source": layout.splits[split],
+            "found": len(items),
+            "damaged": lost[split],
+            "written": len(items) - lost[split],
+            "mended": dict(repairs.get(split, {})),
+            "published": layout.published_sizes.get(split),
+            "labelled": listing.labelled[split],
+        }
+        for split, items in listing.items.items()
+    }
+    write_json(shards / DAMAGED, damaged)
+    manifest = {
+        "format": FORMAT,
+        "name": layout.name,
+        "version": layout.version,
+        "title": layout.title,
+        "homepage": layout.homepage,
+        "license": layout.license,
+        "task": layout.task.name,
+        "kinds": dict(layout.kinds),
+        "shapes": {name: list(shape) for name, shape in layout.shapes.items()},
+        "sample_rate": layout.sample_rate,
+        "spectrogram": layout.spectrogram,
+        "fit": layout.fit,
+        "class_names": list(listing.class_names),
+        "class_order": order,
+        "regions": {name: list(ids) for name, ids in layout.regions.items()},
+        "splits": splits,
+        "warnings": list(listing.warnings),
+        "listing": listing.digest(layout),
+        "lists": {str(path.relative_to(source)): file_sha256(path) for path in layout.list_files(source)},
+        "files": describe_files(shards),
+        "libraries": {"c3r_jax": __version__, **{name: version(name) for name in LIBRARIES}},
+    }
+    write_json(shards / MANIFEST, manifest)

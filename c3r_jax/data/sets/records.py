@@ -1,0 +1,298 @@
+"""Image-text data sets larger than memory: random access to ArrayRecord shards or WebDataset tar files.
+
+A directory holds ``dataset.json`` ({"name", "class_names"} and, for classification without labels, "phrases": {class:
+what a person would call its examples}) and the shards of each split, ``SPLIT-*.arrayrecord`` or
+``SPLIT-*.tar``. Thanks to random access, shuffling over the whole set, exact resume in the middle of an epoch and
+sharding by process work as they do in memory; only offsets and labels are in memory, 20 to 60 bytes per example.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tarfile
+from typing import Any, Protocol
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from c3r_jax.data.media.image import decode_on_white, encode_png
+from c3r_jax.data.source import DatasetInfo, Example
+from c3r_jax.errors import DataError
+
+DESCRIPTION = "dataset.json"
+IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
+
+
+class Examples(Protocol):
+    """Anything with a length and examples by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Example: ...
+
+
+def write_records(examples: Examples, directory: str | os.PathLike[str], split: str, *, shard_size: int) -> None:
+    """Writes a split of {"image", "text", "label"} examples as ArrayRecord shards.
+
+    Args:
+      examples: e.g. ``load_emoji("train", image_size=64)``.
+      directory: directory of the data set.
+      split: name of the split.
+      shard_size: examples per file.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in (*directory.glob(f"{split}-*.arrayrecord"), directory / f"{split}-labels.npy"):
+        old.unlink(missing_ok=True)
+    count, labels = -(-len(examples) // shard_size), []
+    for shard in range(count):
+        path = directory / f"{split}-{shard:05d}-of-{count:05d}.arrayrecord"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for i in range(shard * shard_size, min((shard + 1) * shard_size, len(examples))):
+            example = examples[i]
+            labels.append(int(example["label"]))
+            record = {"image": encode_png(example["image"]), "text": example["text"], "label": labels[-1]}
+            writer.write(msgpack.packb(record))
+        writer.close()
+    # Stored beside the shards, so that opening the set does not read all of it.
+    np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
+
+
+class _ArrayRecords:
+    """Reads {"image": bytes, "text": str, "label": int} by position from ArrayRecord shards."""
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self.paths = paths
+        self._reader: ArrayRecordDataSource | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_reader": None}  # each process opens the files itself
+
+    def _open(self) -> ArrayRecordDataSource:
+        if self._reader is None:
+            self._reader = ArrayRecordDataSource([str(path) for path in self.paths])
+        return self._reader
+
+    def __len__(self) -> int:
+        try:
+            return len(self._open())
+        except (RuntimeError, OSError) as error:
+            names = ", ".join(path.name for path in self.paths[:4])
+            raise DataError(
+                f"{names} in {self.paths[0].parent} cannot be opened ({error or type(error).__name__}): one is damaged "
+                "or cut short; fetch or write them again."
+            ) from error
+
+    def read(self, position: int) -> dict[str, Any]:
+        """One example, as it was written."""
+        return msgpack.unpackb(self._open()[position])
+
+    def labels(self) -> np.ndarray:
+        """The labels of all examples: from the file beside the shards, or read one by one."""
+        split = self.paths[0].name.rsplit("-", 3)[0]
+        written = self.paths[0].with_name(f"{split}-labels.npy")
+        if written.exists():
+            labels = np.load(written, allow_pickle=False)
+            if len(labels) == len(self):
+                return labels
+            raise DataError(
+                f"{written} has {len(labels)} labels for {len(self)} examples: delete it, or write the split again."
+            )
+        return np.array([self.read(i)["label"] for i in range(len(self))])
+
+    def where(self, position: int) -> str:
+        """The location of an example, for messages."""
+        return f"record {position} of {self.paths[0].parent}"
+
+
+class _TarFiles:
+    """Reads WebDataset samples (KEY.png, KEY.txt and KEY.cls, adjacent to each other) by position from tar files."""
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self.paths = paths
+        places: list[list[int]] = []  # shard, then offset and size of image, text and label
+        keys: list[str] = []
+        for shard, path in enumerate(paths):
+            try:
+                with tarfile.open(path) as file:
+                    for member in file:
+                        if member.isfile():
+                            _add(places, keys, shard, member)
+            except (tarfile.TarError, OSError) as error:
+                raise DataError(f"{path} is no whole tar file ({error}): fetch or write it again.") from error
+        self._places = np.array(places, np.int64).reshape(-1, 7)
+        incomplete = np.flatnonzero((self._places[:, (1, 3)] < 0).any(1))
+        if incomplete.size:
+            shard = paths[self._places[incomplete[0], 0]]
+            raise DataError(
+                f"Sample {keys[incomplete[0]]!r} in {shard} has no image or no text ({len(incomplete)} such samples): "
+                "every sample needs KEY.png (or jpg, webp) and KEY.txt, adjacent to each other."
+            )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _part(self, position: int, part: int) -> bytes:
+        shard, offset, size = self._places[position, [0, 1 + 2 * part, 2 + 2 * part]]
+        with open(self.paths[shard], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def read(self, position: int) -> dict[str, Any]:
+        """One sample."""
+        return {
+            "image": self._part(position, 0),
+            "text": self._part(position, 1).decode(),
+            "label": self._label(position),
+        }
+
+    def _label(self, position: int) -> int:
+        if self._places[position, 5] < 0:
+            return 0
+        content = self._part(position, 2)
+        try:
+            return int(content)
+        except ValueError as error:
+            raise DataError(f"{self.where(position)} has class {content[:20]!r}: expected a whole number.") from error
+
+    def labels(self) -> np.ndarray:
+        """The labels of all samples; all 0 if no sample has a label."""
+        without = np.flatnonzero(self._places[:, 5] < 0)
+        if 0 < without.size < len(self):
+            raise DataError(
+                f"{self.where(int(without[0]))} has no class, but others have ({without.size} such samples): give "
+                "every sample KEY.cls, or none."
+            )
+        return np.array([self._label(i) for i in range(len(self))])
+
+    def where(self, position: int) -> str:
+        """The location of an example, for messages."""
+        return f"sample {position} in {self.paths[self._places[position, 0]]}"
+
+
+def _add(places: list[list[int]], keys: list[str], shard: int, member: tarfile.TarInfo) -> None:
+    """Adds a member of a tar file to its sample: the names of a sample's files agree up to the first dot."""
+    folder, _, name = member.name.rpartition("/")
+    stem, _, ending = name.partition(".")
+    key = f"{folder}/{stem}"
+    part = {"txt": 1, "cls": 2, **dict.fromkeys(IMAGE_ENDINGS, 0)}.get(ending.lower())
+    if part is None:
+        return
+    if not keys or keys[-1] != key or places[-1][0] != shard:
+        keys.append(key)
+        places.append([shard, -1, 0, -1, 0, -1, 0])
+    places[-1][1 + 2 * part : 3 + 2 * part] = [member.offset_data, member.size]
+
+
+def evenly_spaced(count: int) -> list[int]:
+    """Positions of up to :data:`SAMPLE` of ``count`` examples, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)).tolist()
+
+
+class RecordSource:
+    """A split in files; ``source[i]`` is {"image": uint8 (S, S, 3), "text", "label", "index"}.
+
+    Attributes:
+      info: the data set's description.
+      labels: (n,) int32.
+      streamed: True, so that nothing per example is cached in memory.
+    """
+
+    streamed = True
+
+    def __init__(self, files: _ArrayRecords | _TarFiles, info: DatasetInfo, image_size: int):
+        self.info = info
+        self._files, self._size = files, image_size
+        self.labels = info.check_labels(files.labels())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of up to :data:`SAMPLE` examples, evenly spaced."""
+        return [self._files.read(i)["text"] for i in evenly_spaced(len(self))]
+
+    def __getitem__(self, position: int, /) -> Example:
+        try:
+            stored = self._files.read(int(position))
+            image = decode_on_white(stored["image"], self._size)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{self._files.where(int(position))} cannot be read ({type(error).__name__}: {error}): write it again, "
+                "or leave it out."
+            ) from error
+        return {"image": image, "text": stored["text"], "label": int(self.labels[position]), "index": int(position)}
+
+
+def load_records(split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32) -> RecordSource:
+    """Opens one split of a directory of shards.
+
+    Args:
+      split: "train", "validation" or "test".
+      path: the directory.
+      image_size: height and width S to which images are scaled.
+
+    Returns:
+      :class:`RecordSource`.
+
+    Raises:
+      DataError: the directory, its description or the split's shards are missing or damaged.
+    """
+    if not path:
+        raise DataError(
+            "config.data.name is 'records', but config.data.path is empty: give the directory of the shards."
+        )
+    directory = pathlib.Path(path)
+    description = directory / DESCRIPTION
+    try:
+        written = json.loads(description.read_text(encoding="utf-8"))
+        name, class_names = str(written["name"]), tuple(written["class_names"])
+        phrases = {label: tuple(some) for label, some in written.get("phrases", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{description} cannot be used ({type(error).__name__}: {error}): write "
+            '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels.'
+        ) from error
+    shards = {ending: sorted(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
+    both = [ending for ending, paths in shards.items() if paths]
+    if len(both) != 1:
+        raise DataError(
+            f"{directory} has {'both kinds of' if both else 'no'} shards of split {split!r}: expected "
+            f"{split}-*.arrayrecord or {split}-*.tar."
+        )
+    _check_complete(shards[both[0]])
+    files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else _TarFiles(shards["tar"])
+    sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
+    info = DatasetInfo(
+        name=name,
+        modalities=("image", "text"),
+        class_names=class_names,
+        split_sizes={split: len(files)},
+        sha256=_fingerprint(sizes),
+        image_size=image_size,
+        phrases=phrases,
+    )
+    return RecordSource(files, info, image_size)
+
+
+def _check_complete(paths: list[pathlib.Path]) -> None:
+    """Refuses shards called NUMBER-of-COUNT unless every number below one count is there."""
+    named = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
+    found = [(int(name[1]), int(name[2])) for name in named if name is not None]
+    if found and (len(found) != len(paths) or sorted(found) != [(i, found[0][1]) for i in range(found[0][1])]):
+        raise DataError(
+            f"{paths[0].parent} has shards {', '.join(path.name for path in paths[:4])}, ...: expected every number "
+            "below one count; fetch the missing shards, and delete those of another export."
+        )
+
+
+def _fingerprint(sizes: dict[str, int]) -> str:
+    """A hash of names and sizes of the shards: a checksum of terabytes would take longer than many runs."""
+    return hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()

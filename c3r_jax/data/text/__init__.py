@@ -1,0 +1,1 @@
+"""Tokenisers, from files or trained, and the token ids that all of them share."""

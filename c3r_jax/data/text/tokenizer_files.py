@@ -1,0 +1,163 @@
+"""Tokenisers from files: Hugging Face's ``tokenizer.json``, BERT's ``vocab.txt``, and the file that a run saves."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer
+from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, fit_ids, word_numbers
+from c3r_jax.errors import DataError
+
+_PAD, _MASK, _UNKNOWN = ("[PAD]", "<pad>"), (MASK_MARKER, "<mask>"), ("[UNK]", "<unk>")
+
+
+class FileTokenizer(Tokenizer):
+    """The tokeniser of a ``tokenizer.json``, with the ids of the file, as published weights need them.
+
+    Padding is 0: if the file has another id for it, the two ids are swapped. Special tokens that the file adds around a
+    text ([CLS], [SEP]) remain when the text is cut, and belong to no word. The marker of a hidden word becomes the
+    file's mask token, or its unknown token if it has none; a padding token in a text becomes the unknown token.
+
+    Args:
+      text: content of the file.
+
+    Raises:
+      DataError: the content is no tokeniser, or has no token for padding or unknown words.
+    """
+
+    def __init__(self, text: str):
+        try:
+            self._tokenizer = HuggingFaceTokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing narrower
+            raise DataError(
+                f"The tokeniser {text[:40]!r} cannot be read ({error}): give the tokenizer.json of a published model."
+            ) from error
+        self._text = text
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        padding, unknown = self._find(_PAD), self._find(_UNKNOWN)
+        if padding is None or unknown is None:
+            raise DataError(
+                f"The tokeniser has no token for {'padding' if padding is None else 'unknown words'}, expected one of "
+                f"{_PAD if padding is None else _UNKNOWN}: add it to the file."
+            )
+        mask = self._find(_MASK) or unknown
+        self._tokenizer.add_special_tokens([mask])
+        self._mask = mask
+        self._padding, self._unknown = self._id(padding), self._id(unknown)
+        self._around = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    def _find(self, names: tuple[str, ...]) -> str | None:
+        return next((name for name in names if self._tokenizer.token_to_id(name) is not None), None)
+
+    def _id(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        assert number is not None
+        return number
+
+    def _swapped(self, number: int) -> int:
+        """The id with padding and 0 swapped."""
+        return {self._padding: PAD_ID, PAD_ID: self._padding}.get(number, number)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, including unused ones."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def mask_id(self) -> int:
+        """The id of a hidden word."""
+        return self._swapped(self._id(self._mask))
+
+    def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids and, for each, the number of its word (split at spaces), -1 for special tokens."""
+        text = text.replace(MASK_MARKER, self._mask)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding.truncate(max(length - self._around, 0))
+        encoding = self._tokenizer.post_process(encoding)
+        around = encoding.special_tokens_mask
+        written = [self._unknown if i == self._padding else i for i in encoding.ids]
+        numbers = word_numbers(text, encoding.offsets)
+        words = [-1 if special else number for number, special in zip(numbers, around, strict=True)]
+        return fit_ids([self._swapped(i) for i in written], words, length)
+
+    def to_json(self) -> str:
+        """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
+        return json.dumps({"kind": "file", "tokenizer": self._text}, ensure_ascii=False)
+
+
+def bert_tokenizer(vocabulary: list[str]) -> FileTokenizer:
+    """Returns BERT's tokeniser for a vocabulary in the order of its ids: basic tokenisation, then word pieces.
+
+    Texts are lower-cased and lose their accents, unless the vocabulary has pieces with capital letters.
+
+    Raises:
+      DataError: a piece is empty or occurs twice, or "[PAD]", "[UNK]", "[CLS]" or "[SEP]" is missing.
+    """
+    ids = {piece: number for number, piece in enumerate(vocabulary)}
+    missing = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if piece not in ids]
+    if missing or len(ids) != len(vocabulary) or "" in ids:
+        problem = f"no {missing[0]!r}" if missing else "an empty line or a piece twice"
+        raise DataError(
+            f"The vocabulary of {len(vocabulary)} pieces has {problem}: give the vocab.txt of a BERT model."
+        )
+    lower = not any(piece != piece.lower() for piece in vocabulary if not piece.startswith("["))
+    tokenizer = HuggingFaceTokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    ends = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.post_processor = processors.BertProcessing(*ends)  # type: ignore[assignment]
+    return FileTokenizer(tokenizer.to_str())
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:
+    """Reads a ``tokenizer.json``, published or from an earlier run, or a ``vocab.txt`` with one word piece per line.
+
+    Raises:
+      DataError: the file is missing, or is neither.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"The tokeniser {path} cannot be read ({type(error).__name__}): give a tokenizer.json or vocab.txt."
+        ) from error
+    try:
+        if path.suffix == ".json":
+            return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
+        return bert_tokenizer([line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:
+    """Returns the tokeniser that ``to_json`` describes.
+
+    Raises:
+      DataError: the text is not such a description.
+
+    Example:
+      >>> tokenizer_from_json(ByteTokenizer().to_json()).vocab_size
+      258
+    """
+    try:
+        state = json.loads(text)
+        kind = state["kind"]
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind == "word_piece":
+            return WordPieceTokenizer(state["vocabulary"])
+        if kind == "file":
+            return FileTokenizer(state["tokenizer"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"The tokeniser {text[:40]!r} cannot be read: restore the file that to_json wrote.") from error
+    raise DataError(
+        f"The tokeniser has kind {kind!r}, expected 'byte', 'word_piece' or 'file': restore the saved file."
+    )

@@ -1,0 +1,58 @@
+"""What every tokeniser shares: special ids, the protocol, and cutting and padding of ids. Needs only NumPy."""
+
+from typing import Protocol
+
+import numpy as np
+
+PAD_ID = 0
+MASK_ID = 1
+PAD_TOKEN = "[PAD]"
+MASK_MARKER = "[MASK]"  # stands for a hidden word in a text
+
+
+class Tokenizer(Protocol):
+    """Turns a text into a fixed number of ids; ``tokenizer_from_json`` inverts ``to_json``."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, including padding and mask."""
+        ...
+
+    @property
+    def mask_id(self) -> int:
+        """The id of a hidden word."""
+        ...
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
+        return self.encode_words(text, length)[0]
+
+    def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids and, for each, the number of its word (split at spaces), -1 for padding."""
+        ...
+
+    def to_json(self) -> str:
+        """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
+        ...
+
+
+def fit_ids(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts ids and word numbers to a length, or pads them with 0 and -1. Each ``(length,)``, int32."""
+    padded = np.full(length, PAD_ID, np.int32)
+    numbers = np.full(length, -1, np.int32)
+    n = min(len(ids), length)
+    padded[:n] = ids[:n]
+    numbers[:n] = words[:n]
+    return padded, numbers
+
+
+def word_numbers(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Returns, for each piece of a text (given by its offsets), the number of the word it ends in, split at spaces.
+
+    Example:
+      >>> word_numbers("red apple", [(0, 3), (4, 6), (6, 9)])
+      [0, 1, 1]
+    """
+    starts = [not letter.isspace() and (i == 0 or text[i - 1].isspace()) for i, letter in enumerate(text)]
+    number = np.cumsum(starts) - 1
+    return [int(number[max(begin, end - 1)]) if end else -1 for begin, end in offsets]

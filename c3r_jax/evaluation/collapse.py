@@ -1,0 +1,112 @@
+"""Whether the representation has collapsed: one measure and one wording for training, reports, estimator and sweeps."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+
+COLLAPSED = 1e-3  # relative spread of z at or below which it carries no information
+
+
+def relative_spread(z: np.ndarray) -> float:
+    """Standard deviation of z (n, d) over its root mean square norm: 0 if all rows are equal.
+
+    Examples:
+      >>> round(relative_spread(np.array([[3.0, 4.0], [3.0, 4.5]])), 3)
+      0.048
+    """
+    z = np.asarray(z, np.float64)
+    size = np.sqrt(np.square(z).sum(1).mean())
+    return float(np.sqrt(np.square(z - z.mean(0)).sum(1).mean()) / size) if size else 0.0
+
+
+def traced_spread(z: Array) -> Array:
+    """:func:`relative_spread` within a program, in z's own precision."""
+    centred = z - z.mean(0, keepdims=True)
+    return jnp.sqrt(jnp.square(centred).sum() / jnp.maximum(jnp.square(z).sum(), 1e-30))
+
+
+def collapse_note(spread: float, lambda_n: float) -> str | None:
+    """A warning that z has collapsed, with advice; None if it has not.
+
+    Args:
+      spread: from :func:`relative_spread`.
+      lambda_n: weight of the necessity term in training, the usual cause; 0: it is off.
+    """
+    if spread > COLLAPSED:
+        return None
+    return (
+        f"the representation has collapsed: z hardly varies (its sd is {spread:.2g} of its size); "
+        f"{collapse_advice(lambda_n)}"
+    )
+
+
+def collapse_advice(lambda_n: float) -> str:
+    """Advice for a representation that carries no information; lambda_n is 0 where the necessity term is off."""
+    return f"lower lambda_n ({lambda_n:g}) or raise w_task" if lambda_n else "train longer or check the labels"
+
+
+def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lambda_n: float) -> list[str]:
+    """Warns if the representation has collapsed or the labels are inverted.
+
+    Args:
+      z: (n, d) representations of held-out rows.
+      logits: (n, K) predict(z).
+      labels: (n,).
+      lambda_n: weight of the necessity term in training, the usual cause; 0: it is off.
+
+    Returns:
+      Warnings, [] if there are none.
+    """
+    notes = []
+    collapsed = collapse_note(relative_spread(z), lambda_n)
+    if collapsed:
+        notes.append(f"{collapsed}.")
+    advice = collapse_advice(lambda_n)
+    shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
+    accuracy = float((logits.argmax(1) == labels).mean())
+    # Two standard errors below the majority share is not chance.
+    slack = 2 * np.sqrt(shares.max() * (1 - shares.max()) / len(labels))
+    if accuracy < shares.max() - slack:
+        notes.append(
+            f"accuracy {accuracy:.3f} on held-out rows is below the majority share {shares.max():.3f}: the labels "
+            f"may be inverted; {advice}."
+        )
+    elif len(labels) >= 50:
+        log_p = logits - logits.max(1, keepdims=True)
+        log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
+        task = float(-log_p[np.arange(len(labels)), labels].mean())
+        known = shares[shares > 0]
+        entropy = float(-(known * np.log(known)).sum())
+        if abs(task - entropy) < 0.02 * entropy and accuracy < shares.max() + slack:
+            notes.append(
+                f"the loss on held-out rows ({task:.3f}) is the entropy of the labels ({entropy:.3f}): z has no "
+                f"information about them; {advice}."
+            )
+    return notes
+
+
+def constant_prediction_notes(
+    logits: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, target: Task = CLASSIFICATION
+) -> list[str]:
+    """Warns if predictions are worse than one constant prediction, for any labelled task.
+
+    Args:
+      logits: (n, K) predict(z), evaluated rows.
+      labels: (n,), or the task's own shape.
+      train_labels: labels of the training rows, from which the constant is chosen.
+      target: the task's losses and correctness.
+
+    Returns:
+      Warnings, [] if there are none.
+    """
+    accuracy = float(np.asarray(target.correct(jnp.asarray(logits), jnp.asarray(labels))).mean())
+    constant, words = target.spec.constant_accuracy(train_labels, labels, target.tolerance)
+    if accuracy >= constant:
+        return []
+    return [
+        f"accuracy {accuracy:.3f} is below {words} {constant:.3f}: the representation has "
+        "collapsed or the labels are inverted; lower config.c3r.lambda_n or raise config.c3r.w_task."
+    ]

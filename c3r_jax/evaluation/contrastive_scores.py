@@ -1,0 +1,146 @@
+"""Scores of contrastive pretraining: retrieval, zero-shot classification from phrases, and linear probes."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from c3r_jax.core.contrastive import unit
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.conditions.protocols import Condition
+from c3r_jax.evaluation.conditions import noise_scales
+from c3r_jax.evaluation.contrastive_metrics import retrieval
+from c3r_jax.evaluation.validate import subset_name, subsets
+from c3r_jax.experiments.encode import encode_split, without_encoders
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.models.pair_head import match
+
+PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse of the probe's penalty; chosen on validation
+
+
+def class_keys(experiment: Experiment, params: Any) -> np.ndarray | None:
+    """One unit key (d,) per class: the mean unit representation of its phrases, which are not training examples.
+
+    Args:
+      experiment: a contrastive run.
+      params: on the devices.
+
+    Returns:
+      (K, d), in the order of the class names; None where a class has no phrases or there is no text.
+    """
+    info, modalities = experiment.sources["train"].info, experiment.model.modalities
+    if not set(info.class_names) <= info.phrases.keys() or "text" not in modalities:
+        return None
+    phrases = [phrase for name in info.class_names for phrase in info.phrases[name]]
+    owners = np.repeat(np.arange(info.num_classes), [len(info.phrases[name]) for name in info.class_names])
+    inputs = experiment.example_batch()["inputs"]
+    columns: dict[str, Any] = {
+        name: phrases if name == "text" else np.zeros((len(phrases), *inputs[name].shape[1:]), inputs[name].dtype)
+        for name in modalities
+    }
+    text_only = np.tile([name == "text" for name in modalities], (len(phrases), 1))
+    source = ArraySource(columns, owners, info=info, present=text_only)
+    rows = unit(jnp.asarray(encode_split(experiment, params, source)[0]["text"]))
+    return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(info.num_classes)])))
+
+
+def pooled(h: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """Unit mean (n, d) of the unit representations of the modalities in the mask (M,), in sorted order."""
+    rows = [np.asarray(unit(jnp.asarray(h[name]))) for name, on in zip(sorted(h), mask, strict=True) if on]
+    return np.asarray(unit(jnp.asarray(np.mean(rows, axis=0))))
+
+
+def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:
+    """Scores of a contrastive run on its evaluation split.
+
+    Args:
+      experiment: the run.
+      params: on the devices.
+      conditions: changes of the inputs; modality subsets are scored under each of the others.
+
+    Returns:
+      "retrieval": {direction: share of examples whose own partner in the split is the best match};
+      "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
+      regression on the frozen representations, fitted on the unchanged training split, its penalty chosen on
+      validation, each where it is possible (phrases for every class; two classes);
+      "chance": share of the most frequent class.
+    """
+    settings = experiment.settings
+    train_h, _, train_labels, _ = encode_split(experiment, params, "train")
+    validation_h, _, validation_labels, _ = encode_split(experiment, params, "validation")
+    after = {"params": experiment.devices.host(without_encoders(params))}
+    compare = functools.partial(match, experiment.model, after)
+    keys = class_keys(experiment, params)
+    modalities = experiment.model.modalities
+    masks = {subset_name(modalities, mask): mask for mask in subsets(len(modalities))}
+    probes = {
+        name: _probe(pooled(train_h, mask), train_labels, pooled(validation_h, mask), validation_labels)
+        for name, mask in masks.items()
+        if len(np.unique(train_labels)) > 1
+    }
+    rows, shares, labels = [], {}, np.zeros(0, np.int32)
+    scales = noise_scales(experiment, conditions)
+    for condition in conditions:
+        if condition.group == "modality_subset":
+            continue
+        h, _, labels, _ = encode_split(experiment, params, settings.eval.split, condition, scales)
+        for name, mask in masks.items():
+            z = pooled(h, mask)
+            scores = {}
+            if keys is not None:
+                classes = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
+                scores["zero_shot"] = float((classes == labels).mean())
+            if name in probes:
+                scores["linear_probe"] = float((probes[name].predict(z) == labels).mean())
+            rows.append({"condition": condition.name, "modalities": name, **scores})
+        if condition.group == "clean":
+            shares = retrieval(compare, h)
+    return {
+        "dataset": experiment.sources["train"].info.name,
+        "split": settings.eval.split,
+        "task": settings.task,
+        "method": experiment.method.name,
+        "seed": settings.seed,
+        "num_examples": len(labels),
+        "chance": float(np.bincount(labels).max() / len(labels)),
+        "retrieval": shares,
+        "conditions": rows,
+        "probe_strength": {name: probe.C for name, probe in probes.items()},
+    }
+
+
+def pretrained_table(results: dict[str, Any]) -> str:
+    """The scores as a Markdown table."""
+    lines = [
+        f"# {results['method']} ({results['task']}), {results['dataset']} {results['split']}, "
+        f"{results['num_examples']} examples",
+        "",
+        "Accuracy in percent: classes named by phrases (zero-shot) and logistic regression on frozen representations; "
+        f"the commonest class has {100 * results['chance']:.1f}.",
+        "",
+        "| condition | modalities | zero-shot | linear probe |",
+        "|---|---|---|---|",
+        *(
+            f"| {row['condition']} | {row['modalities']} "
+            f"| {_percent(row, 'zero_shot')} | {_percent(row, 'linear_probe')} |"
+            for row in results["conditions"]
+        ),
+        "",
+        f"Retrieval among {results['num_examples']} examples (chance {100 / results['num_examples']:.1f}): "
+        + ", ".join(f"{name} {100 * value:.1f}" for name, value in results["retrieval"].items())
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(row: dict[str, Any], kind: str) -> str:
+    return f"{100 * row[kind]:.1f}" if kind in row else ""
+
+
+def _probe(x: np.ndarray, labels: np.ndarray, held_out: np.ndarray, held_out_labels: np.ndarray) -> LogisticRegression:
+    """Logistic regression with the penalty that is best on validation (in a tie, the strongest)."""
+    probes = [LogisticRegression(C=strength, max_iter=2000).fit(x, labels) for strength in PROBE_STRENGTHS]
+    scores = [probe.score(held_out, held_out_labels) for probe in probes]
+    return probes[int(np.argmax(scores))]

@@ -1,0 +1,1 @@
+"""A run, built from its configuration: data, model, method, compiled functions, workdir and checkpoints."""

@@ -1,0 +1,101 @@
+"""Checks of a configuration before any long work."""
+
+import jax
+
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.errors import ConfigError
+from c3r_jax.experiments.settings import Settings
+from c3r_jax.models.build import PUBLISHED
+from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
+from c3r_jax.settings.fields import values_of
+from c3r_jax.tasks.registry import named
+
+
+def check_settings(settings: Settings, splits: tuple[str, ...]) -> None:
+    """Refuses settings that contradict each other, or the data set's splits.
+
+    Args:
+      settings: the run's settings.
+      splits: the data set's splits, "train" first.
+
+    Raises:
+      ConfigError: naming the leaf.
+    """
+    check_pretrained(settings)
+    data, select_by, split = settings.data, settings.train.select_by, settings.eval.split
+    scores = [name for name in named(settings.task).scores if name != "accuracy"]
+    if select_by.removeprefix("mean_") not in ("accuracy", *scores):
+        more = f", or {', '.join(scores)}, each also with 'mean_'" if scores else ""
+        raise ConfigError(
+            f"config.train.select_by is {select_by!r}: expected 'accuracy' or 'mean_accuracy' (over modality "
+            f"subsets){more}."
+        )
+    if data.resize and data.resize < data.image_size:
+        raise ConfigError(
+            f"config.data.resize is {data.resize}: expected 0 (off) or at least config.data.image_size, "
+            f"{data.image_size}."
+        )
+    if split == "train" or split not in splits:
+        raise ConfigError(f"config.eval.split is {split!r}: expected one of {', '.join(splits[1:])}.")
+
+
+def check_data(settings: Settings, info: DatasetInfo) -> None:
+    """Refuses a task or a selection score that does not fit the data set.
+
+    Args:
+      settings: the run's settings.
+      info: description of the training split.
+
+    Raises:
+      ConfigError: naming the leaf.
+    """
+    task = named(settings.task)
+    if not task.contrastive and task.name != info.task:
+        raise ConfigError(
+            f"config.task is {settings.task!r}, but data set {info.name!r} has labels for {info.task!r}: set "
+            f"config.task={info.task!r}."
+        )
+    if settings.train.select_by.removeprefix("mean_") in task.binary_scores and info.num_classes != 2:
+        raise ConfigError(
+            f"config.train.select_by is {settings.train.select_by!r}, which is for two classes, but data set "
+            f"{info.name!r} has {info.num_classes}: choose another score."
+        )
+
+
+def check_pretrained(settings: Settings) -> None:
+    """Refuses settings of published encoders that contradict each other.
+
+    Args:
+      settings: the run's settings.
+
+    Raises:
+      ConfigError: naming the leaf.
+    """
+    frozen = []
+    for kind in PUBLISHED:
+        part = getattr(settings.model, kind)
+        name, weights = part.pretrained, part.weights
+        known = [key for key, architecture in ARCHITECTURES.items() if architecture.kind == kind]
+        if name and name not in known:
+            raise ConfigError(f"config.model.{kind}.pretrained is {name!r}: expected '' or one of {', '.join(known)}.")
+        if bool(part.frozen) > bool(name and weights) or bool(weights) > bool(name):
+            raise ConfigError(
+                f"config.model.{kind} has pretrained {name!r}, weights {weights!r} and frozen {part.frozen}: weights "
+                "need an architecture, and a frozen encoder needs weights."
+            )
+        frozen += [kind] if part.frozen else []
+    if settings.train.cache_frozen:
+        data, augment = settings.data, values_of(settings.data.augment)
+        changes = {
+            "image": augment.keys() - {"word_drop", "feature_noise"},
+            "text": {"word_drop"},
+            "sequence": {"feature_noise"},
+        }
+        changed = [name for kind in frozen for name in sorted(changes[kind]) if augment[name]]
+        cropped = "image" in frozen and data.resize > data.image_size
+        if not frozen or changed or cropped or data.train_noise or jax.process_count() > 1:
+            raise ConfigError(
+                "config.train.cache_frozen is True, which needs a frozen encoder, no change of its inputs in training "
+                f"(now: config.data.augment {', '.join(changed) or 'none'}, random crops by config.data.resize "
+                f"{data.resize}, config.data.train_noise {data.train_noise!r}) and one process: set it to False."
+            )

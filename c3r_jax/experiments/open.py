@@ -1,0 +1,75 @@
+"""Reopens a trained run: its experiment, its best parameters, its instrument's exact moments."""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from c3r_jax.core.moments import Moments
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.encode import encode_each, encoded_batches, without_encoders
+from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.experiments.settings import read_settings
+from c3r_jax.experiments.workdir import read_config
+from c3r_jax.models.twin import rows_of
+
+
+def as_evaluated(config: ConfigDict) -> ConfigDict:
+    """The configuration without what only training needs: chunks, crops of volumes, a mesh of other machines."""
+    settings = read_settings(config)
+    config.train.accumulation = 1
+    if settings.eval.whole_volumes:
+        config.data.volume_size = ()
+    tensor = settings.parallel.tensor
+    if jax.device_count() % (settings.parallel.fsdp * tensor) or jax.local_device_count() % tensor:
+        # Trained on other machines: here parameters are sharded over all devices.
+        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
+    return config
+
+
+def open_run(workdir: str | os.PathLike[str], split: str | None = None) -> Experiment:
+    """The experiment of a run, as evaluation sees it.
+
+    Args:
+      workdir: a directory made by training.
+      split: a split in place of ``config.eval.split``.
+
+    Raises:
+      WorkdirError, DataError, ConfigError: something needed is missing or corrupt.
+    """
+    path = pathlib.Path(workdir)
+    config = as_evaluated(read_config(path))
+    if split is not None:
+        config.eval.split = split
+    saved = [path / name for name in ("tokenizer.json", "standardisation.json")]
+    return build_experiment(config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved))
+
+
+def restore_best(experiment: Experiment, workdir: str | os.PathLike[str]) -> tuple[int, Any]:
+    """Step and parameters (on the devices) of the best checkpoint.
+
+    Raises:
+      CheckpointError: no checkpoint can be read.
+    """
+    checkpoints = Checkpoints(pathlib.Path(workdir), experiment.settings.train.keep_last, reading=True)
+    template = experiment.devices.template(experiment.state_maker())
+    step, state, _ = checkpoints.restore(checkpoints.best_first, template)
+    checkpoints.close()
+    return step, experiment.devices.put(state.evaluated)
+
+
+def training_moments(experiment: Experiment, params: Any) -> Moments | None:
+    """The instrument's exact moments over the training split, batch by batch; None without an instrument.
+
+    Args:
+      experiment: the run.
+      params: on the devices.
+    """
+    after_encoders, moments = experiment.devices.host(without_encoders(params)), None
+    for maps, present, _, _ in encode_each(experiment, params, encoded_batches(experiment, params, "train")):
+        h, (present,) = rows_of(maps, present)
+        moments = experiment.branches.measure_moments(after_encoders, h, np.asarray(present), moments)
+    return moments

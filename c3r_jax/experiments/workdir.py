@@ -1,0 +1,136 @@
+"""A run's directory: its configuration, tokeniser and metrics, written so that a kill at any moment loses nothing."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from c3r_jax.errors import WorkdirError
+from c3r_jax.experiments.settings import default_config
+from c3r_jax.files.atomic import write_text
+from c3r_jax.parallel.hosts import barrier, is_primary
+
+RESULTS = "results.json"
+FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers", "train.writers")  # may change later
+
+
+def config_text(config: ConfigDict) -> str:
+    """The configuration as canonical JSON."""
+    return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
+
+
+def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib.Path:
+    """Creates or reopens a workdir for training.
+
+    Args:
+      workdir: the directory.
+      config: the configuration; must equal the directory's, except for :data:`FREE` leaves, which do not change the
+        results.
+
+    Returns:
+      Its path.
+
+    Raises:
+      WorkdirError: it cannot be written, or belongs to a run of another configuration (naming the leaves).
+    """
+    path = pathlib.Path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"workdir {path} cannot be made ({error.strerror}): choose another place.") from error
+    saved = path / "config.json"
+    barrier("workdir made")  # no process reads what another is about to write
+    if saved.exists():
+        wanted, defaults = flatten(json.loads(config_text(config))), _defaults()
+        # A study has leaves of its own, which have no defaults.
+        known = defaults if wanted.keys() <= defaults.keys() else {}
+        differences = _differences(flatten(_read(path, known).to_dict()), wanted)
+        if differences:
+            raise WorkdirError(
+                f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
+                "or the same values to continue that run."
+            )
+    barrier("workdir compared")
+    if is_primary():
+        write_text(saved, config_text(config))  # also proves, before any long work, that the place can be written
+    barrier("workdir written")
+    return path
+
+
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
+    """Reads the configuration of an existing run; leaves added since the run take their default.
+
+    A new leaf's default keeps the behaviour from before it existed.
+
+    Raises:
+      WorkdirError: the configuration is missing or corrupt, or has leaves that this version does not know.
+    """
+    return _read(pathlib.Path(workdir), _defaults())
+
+
+def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
+    """As :func:`read_config`, for known leaves with these defaults; if empty, all leaves are accepted."""
+    path = workdir / "config.json"
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(written, dict):
+            raise ValueError(f"it holds a {type(written).__name__}, but an object was expected")
+    except FileNotFoundError as error:
+        raise WorkdirError(f"{path} does not exist: give the workdir of a run made by train.py.") from error
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read ({error}): restore it, or train in a new workdir.") from error
+    saved = flatten(written)
+    defaults = defaults or saved
+    unknown = sorted(saved.keys() - defaults.keys())
+    if unknown:
+        raise WorkdirError(
+            f"{path} sets {', '.join(f'config.{name}' for name in unknown)}, which this version does not know: use the "
+            "version that made the run, or train in a new workdir."
+        )
+    missing = sorted(defaults.keys() - saved.keys())
+    if missing:
+        logging.warning(
+            "%s is older than %s: the defaults are used.",
+            path,
+            ", ".join(f"config.{name}={defaults[name]!r}" for name in missing),
+        )
+    return _nested({**saved, **{name: defaults[name] for name in missing}})
+
+
+def _defaults() -> dict[str, Any]:
+    """Leaves of the base configuration, as JSON has them."""
+    return flatten(json.loads(config_text(default_config())))
+
+
+def _nested(leaves: dict[str, Any]) -> ConfigDict:
+    tree: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *parents, last = name.split(".")
+        part = tree
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[last] = value
+    return ConfigDict(tree)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts by dotted name; tuples as lists, as JSON has them."""
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return leaves
+
+
+def _differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    nothing = object()
+    return [
+        f"config.{name}: {saved.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} given"
+        for name in sorted(saved.keys() | given.keys())
+        if saved.get(name, nothing) != given.get(name, nothing) and not name.startswith(FREE)
+    ]

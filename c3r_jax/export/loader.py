@@ -1,0 +1,105 @@
+"""Loads an exported model; needs only jax, numpy, safetensors and flatbuffers (for jax.export).
+
+Every export has a copy of this file.
+
+model = load("exported")
+logits = model.predict([{"image": pixels, "text": "red apple"}, {"text": "no picture"}])["representation"]
+print([model.labels[k] for k in logits.argmax(1)])
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.export
+import numpy as np
+from safetensors.numpy import load_file
+
+
+class Model:
+    """An exported model: ``predict`` takes examples, ``call`` takes arrays; both accept any batch size."""
+
+    def __init__(self, folder):
+        folder = pathlib.Path(folder)
+        self.signature = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+        self.labels, self.inputs = self.signature["labels"], self.signature["inputs"]
+        self._weights = load_file(folder / "weights.safetensors")
+        self._call = jax.jit(jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes())).call)
+
+    def call(self, inputs, present):
+        """{route: logits (B, K)} from {modality: (B, ...)}; ``present`` (B, M) marks the modalities of each row."""
+        return {route: np.asarray(x) for route, x in self._call(self._weights, inputs, present).items()}
+
+    def predict(self, examples, padded=False):
+        """{route: logits (B, K)} from dicts of modalities; a key that is absent is a missing modality.
+
+        Each batch size is compiled once; ``padded`` rounds it up to a power of two, for callers with many sizes.
+        """
+        rows = [self.row(example) for example in examples]
+        rows += rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows) if padded else 0)
+        inputs = {
+            name: np.stack([row.get(name, np.zeros(spec["shape"], spec["dtype"])) for row in rows])
+            for name, spec in self.inputs.items()
+        }
+        outputs = self.call(inputs, np.array([[name in row for name in self.inputs] for row in rows]))
+        return {route: logits[: len(examples)] for route, logits in outputs.items()}
+
+    def label(self, logits):
+        """The predicted label of one example: a name (classification), names (multi-label), None for other tasks."""
+        if self.signature.get("decision") == "largest":
+            return self.labels[int(np.argmax(logits))]
+        if self.signature.get("decision") == "positive":
+            return [name for name, logit in zip(self.labels, logits, strict=True) if logit > 0]
+        return None
+
+    def row(self, example):
+        """One example's arrays.
+
+        Raises:
+          ValueError: it is no dict of known modalities, or one of them cannot be used.
+        """
+        if not isinstance(example, dict) or not example:
+            raise ValueError(f"An example must be an object with at least one of {', '.join(self.inputs)}.")
+        return {name: self.array(name, value) for name, value in example.items()}
+
+    def array(self, name, value):
+        """One modality of one example as the array that the model takes.
+
+        Raises:
+          ValueError: the value cannot be used; the message says why.
+        """
+        if name not in self.inputs:
+            raise ValueError(f"Modality {name!r} is unknown: expected one of {', '.join(self.inputs)}.")
+        spec = self.inputs[name]
+        shape, dtype, limit = tuple(spec["shape"]), spec["dtype"], spec["limit"]
+        if isinstance(value, str):
+            if spec["tokens"] != "bytes":
+                raise ValueError(
+                    f"{name!r} is a {spec['kind']}, but a str was given: {spec['tokens'] or 'give numbers'}."
+                )
+            value = byte_ids(value, shape[0])
+        wanted = f"{name!r} must be {dtype} of shape {shape}{f' from 0 to {limit - 1}' if limit else ''}"
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise ValueError(f"{wanted}, but its rows differ in length.") from None
+        if array.shape != shape or array.dtype.kind not in "iufb":
+            raise ValueError(f"{wanted}, but a {array.dtype} array of shape {array.shape} was given.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{wanted}, but some values are not finite.")
+        if limit and not ((array >= 0) & (array < limit) & (array == np.floor(array))).all():
+            raise ValueError(f"{wanted}, but some values are not such whole numbers.")
+        return array.astype(dtype)
+
+
+def byte_ids(text, length):
+    """Ids of a text by the model's byte tokeniser: bytes plus 2, 1 for "[MASK]", 0 for padding."""
+    ids = []
+    for number, piece in enumerate(" ".join(text.split()).split("[MASK]")):
+        ids += [1] * (number > 0) + [byte + 2 for byte in piece.encode()]
+    return np.array((ids + [0] * length)[:length], np.int32)
+
+
+def load(folder=pathlib.Path(__file__).parent):
+    """Loads the model in a folder, by default the folder of this file."""
+    return Model(folder)

@@ -1,0 +1,148 @@
+"""Exports a trained run: the best checkpoint with its weights, signature and model card."""
+
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from c3r_jax.data.source import kinds_and_shapes
+from c3r_jax.errors import CheckpointError, ConfigError, WorkdirError
+from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.experiments.open import open_run, restore_best, training_moments
+from c3r_jax.experiments.workdir import RESULTS
+from c3r_jax.export.loader import Model, load
+from c3r_jax.export.model_card import model_card
+from c3r_jax.export.stablehlo import Input, export_model, flat_weights, prediction
+from c3r_jax.files.atomic import write_text
+from c3r_jax.models.twin import with_moments
+
+ROWS = 32  # rows of the evaluation split on which the export is compared with the model
+TOLERANCE = 1e-5  # for logits up to 1; scaled by the largest logit above that, as rounding errors are
+TOKENIZER = "tokenizer.json"
+
+
+def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> float:
+    """Exports the best checkpoint of a run.
+
+    Everything is written to a folder beside ``out``, which replaces ``out`` once the export predicts as the model does.
+    A refused export leaves nothing behind.
+
+    Args:
+      workdir: directory of a trained run.
+      out: folder to write to; files of an earlier export are replaced.
+
+    Returns:
+      The largest difference between logits of the export and of the model, on :data:`ROWS` rows.
+
+    Raises:
+      ConfigError: the run is contrastive and has no logits.
+      CheckpointError: the export does not predict as the model does.
+      WorkdirError, CheckpointError, DataError: a file is missing or damaged, or ``out`` cannot be written.
+    """
+    workdir, out = pathlib.Path(workdir), pathlib.Path(out)
+    experiment = open_run(workdir)
+    if experiment.method.contrastive:
+        raise ConfigError(f"config.task is {experiment.method.task!r}: only runs with labels can be exported.")
+    step, params = restore_best(experiment, workdir)
+    moments = training_moments(experiment, params)
+    variables = {"params": experiment.devices.host(params)}
+    variables = variables if moments is None else with_moments(variables, moments)
+    weights = flat_weights(variables, experiment.standardisation)
+    results = workdir / RESULTS
+    scores = json.loads(results.read_text(encoding="utf-8")) if results.exists() else None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+            folder = pathlib.Path(temporary) / "export"
+            folder.mkdir()
+            info = experiment.sources["train"].info
+            export_model(
+                experiment.model,
+                weights,
+                input_specs(experiment),
+                folder,
+                standardisation=experiment.standardisation,
+                labels=list(info.class_names),
+                task=experiment.method.task,
+            )
+            exported = load(folder)
+            difference, rows = _difference(experiment, weights, exported)
+            details = _card_details(experiment) | {"step": step, "rows": rows, "difference": difference}
+            write_text(folder / "README.md", model_card(exported.signature, details, scores))
+            if any(spec["kind"] == "text" for spec in exported.inputs.values()):
+                write_text(folder / TOKENIZER, experiment.tokenizer.to_json())
+            _move(folder, out)
+    except OSError as error:
+        raise WorkdirError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
+    return difference
+
+
+def _difference(experiment: Experiment, weights: dict[str, np.ndarray], exported: Model) -> tuple[float, int]:
+    """The largest difference of a logit to the model's, which must be rounding error, and the number of rows."""
+    rows = next(experiment.eval_iterator(experiment.settings.eval.split))
+    inputs = {name: value[:ROWS] for name, value in rows["inputs"].items()}
+    present = _some_missing(rows["present"][:ROWS])
+    expected = jax.jit(prediction(experiment.model, experiment.standardisation))(weights, inputs, present)
+    found = exported.call(inputs, present)
+    difference = max(float(np.abs(found[route] - np.asarray(expected[route])).max()) for route in expected)
+    allowed = TOLERANCE * max(1.0, *(float(np.abs(np.asarray(logits)).max()) for logits in expected.values()))
+    if not difference <= allowed:
+        raise CheckpointError(
+            f"The export differs from the model by {difference}, expected at most {allowed}: nothing was written."
+        )
+    return difference, len(present)
+
+
+def _card_details(experiment: Experiment) -> dict[str, Any]:
+    """Details of data and training for the model card."""
+    info = experiment.sources["train"].info
+    return {
+        "dataset": info.name,
+        "split_sizes": {split: len(source) for split, source in experiment.sources.items()},
+        "sha256": info.sha256,
+        "method": experiment.method.name,
+        "seed": experiment.settings.seed,
+        "selected_by": f"validation {experiment.settings.train.select_by}",
+        "config": json.loads(experiment.config.to_json()),
+    }
+
+
+def _move(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Moves a finished export to ``out``; files of an earlier export there are replaced."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    (out / TOKENIZER).unlink(missing_ok=True)  # the only file that not every export has
+    for path in folder.iterdir():
+        path.replace(out / path.name)
+
+
+def input_specs(experiment: Experiment) -> dict[str, Input]:
+    """The modalities of a run, as an export's signature describes them."""
+    kinds, _ = kinds_and_shapes(experiment.sources["train"])
+    batch = experiment.example_batch()["inputs"]
+    specs = {}
+    for name in experiment.model.modalities:
+        kind, limit, tokens = kinds[name], 0, ""
+        if kind == "text":
+            limit = experiment.tokenizer.vocab_size
+            saved = json.loads(experiment.tokenizer.to_json())
+            tokens = "bytes" if saved.get("kind") == "byte" else "give the ids of tokenizer.json, padded with 0"
+        elif batch[name].dtype == np.uint8:
+            limit = 256
+        specs[name] = Input(kind, tuple(map(int, batch[name].shape[1:])), batch[name].dtype.name, limit, tokens)
+    return specs
+
+
+def _some_missing(present: np.ndarray) -> np.ndarray:
+    """A copy of ``present`` in which every second row lacks one modality, each in turn, but never its last one."""
+    present = np.array(present)
+    for row in range(0, len(present), 2):
+        column = row // 2 % present.shape[1]
+        if present[row].sum() > 1:
+            present[row, column] = False
+    return present

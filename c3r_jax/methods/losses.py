@@ -1,0 +1,140 @@
+"""The loss of a method on an encoded batch: one function per kind of method."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from c3r_jax.core.batch import weighted_mean
+from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
+from c3r_jax.core.instruments import instrument_moments
+from c3r_jax.core.moments import Moments
+from c3r_jax.core.objective import C3RTerms, c3r_loss
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.methods.encoded_batch import EncodedBatch
+from c3r_jax.methods.method import Method
+from c3r_jax.methods.official import official_compat_loss
+from c3r_jax.methods.rival import RivalTerms
+from c3r_jax.models.pair_head import match
+
+TERMS = ("task", "sufficiency", "necessity", "relevance", "closeness")
+
+Measured = tuple[dict[str, Array], Moments | None]  # metrics, and the batch's moments where there is an instrument
+
+
+def method_loss(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[Array, ""], Measured]:
+    """The loss of a method without its rival's terms; methods without C3R terms do not compute them.
+
+    Args:
+      batch: encoded rows of the global batch.
+      method: the training method.
+      key: PRNG key for random counterfactuals, the same on every device.
+
+    Returns:
+      The loss, its metrics and the batch's moments.
+    """
+    if method.contrastive:
+        return _contrastive(batch, method, key)
+    if method.official:
+        return _official(batch)
+    return _c3r(batch, method, key) if method.regularised else _plain(batch, method)
+
+
+def _plain(batch: EncodedBatch, method: Method) -> tuple[Float[Array, ""], Measured]:
+    """The task's loss at z; the instrument is measured but not trained on."""
+    target = batch.target
+    z = batch.z()
+    logits = batch.predict(z)
+    columns = jnp.stack([batch.losses(logits), correct_share(target, logits, batch.labels)], axis=1)
+    task, accuracy = weighted_mean(columns, batch.where, target.weights(batch.labels), batch.axis_name)
+    moments = None
+    if method.c3r.instrument != "none":
+        frozen = jax.lax.stop_gradient((batch.h, z))
+        moments = instrument_moments(*frozen, batch.present, config=method.c3r, **batch.masks)
+    return task, ({"task": task, "accuracy": accuracy}, moments)
+
+
+def _c3r(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[Array, ""], Measured]:
+    """C3R's objective."""
+    loss, terms = c3r_loss(
+        batch.predict,
+        batch.fuse,
+        batch.h,
+        batch.labels,
+        config=method.c3r,
+        present=batch.present,
+        key=key,
+        task=batch.target,
+        **batch.masks,
+    )
+    return loss, (c3r_metrics(terms, batch), terms.moments)
+
+
+def _contrastive(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[Array, ""], Measured]:
+    """The contrastive loss between an example's modalities, with or without C3R's terms."""
+    loss, terms = contrastive_c3r_loss(
+        partial(match, batch.model, batch.variables),
+        batch.h,
+        kind=method.task,
+        config=method.c3r,
+        regularised=method.regularised,
+        present=batch.present,
+        key=key,
+        **batch.masks,
+    )
+    return loss, (contrastive_metrics(terms), terms.moments)
+
+
+def _official(batch: EncodedBatch) -> tuple[Float[Array, ""], Measured]:
+    """The public PyTorch code's objective."""
+    layers = {**batch.variables["params"]["fusion"], "head": batch.variables["params"]["head"]}
+    image, text = batch.h.values()
+    loss, terms = official_compat_loss(layers, image, text, batch.labels)
+    return loss, ({"task": terms.task, "relevance": terms.relevance, "closeness": terms.closeness}, None)
+
+
+def with_rival(
+    loss: Float[Array, ""], metrics: dict[str, Array], terms: RivalTerms, method: Method
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Adds a rival's terms to a method's loss (without task loss where the rival has its own) and to its metrics."""
+    if terms.task is not None:
+        loss = loss + method.c3r.w_task * terms.task if method.regularised else terms.task
+        metrics = {**metrics, "rival_task": terms.task}
+    return loss + terms.penalty, {**metrics, "rival": terms.penalty, **terms.metrics}
+
+
+def correct_share(
+    target: Task, logits: Float[Array, "batch classes"], labels: Num[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """1 for a correct row, else 0; for rows with several labels, the share that is correct."""
+    return target.correct(logits, labels).astype(logits.dtype).reshape(logits.shape[0], -1).mean(-1)
+
+
+def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
+    """Every term, the 0/1 risk with its interval, and the first stage's R^2 and F (median over features)."""
+    correct = correct_share(batch.target, terms.logits, batch.labels)
+    weights = batch.target.weights(batch.labels)
+    metrics = {name: getattr(terms, name) for name in TERMS}
+    metrics |= {f"risk_{name}": value for name, value in terms.risk._asdict().items()}
+    metrics |= {
+        "accuracy": weighted_mean(correct, batch.where, weights, batch.axis_name),
+        "label_probability": terms.label_probability,
+    }
+    for name, stage in (terms.first_stage or {}).items():
+        metrics[f"r2/{name}"] = stage.r2.mean()
+        metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    return metrics
+
+
+def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
+    """Task and accuracy, and C3R's terms and 0/1 risks, means over the matched modalities."""
+    metrics = {"task": terms.task, "accuracy": terms.accuracy}
+    if terms.c3r:
+        per_modality = [
+            {name: getattr(matched, name) for name in TERMS[1:]}
+            | {f"risk_{name}": value for name, value in matched.risk._asdict().items()}
+            for matched in terms.c3r.values()
+        ]
+        metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
+    return metrics

@@ -1,0 +1,1 @@
+"""Scores of predictions on NumPy arrays, their names, and confidence intervals."""

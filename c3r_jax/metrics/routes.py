@@ -1,0 +1,3 @@
+"""The two ways from representations to a prediction, by the names that results and command lines use."""
+
+ROUTES = ("representation", "instrument")  # predict(z) and predict(z_c)

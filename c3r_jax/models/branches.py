@@ -1,0 +1,162 @@
+"""Everything after the per-modality representations: routes, subsets, counterfactuals, risks.
+
+Encoders run once per input; all of this is algebra on (n, d) arrays, compiled once per shape.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.counterfactual import Predict
+from c3r_jax.core.instruments import Fuse, RealWorld, causal_representation, instrument_moments, moments_width
+from c3r_jax.core.moments import Moments, batch_moments, merge_moments
+from c3r_jax.core.objective import hypothetical_representation
+from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+from c3r_jax.models.twin import TwinNetwork, apply, with_moments
+
+BLOCK = 1024  # rows at a time for measuring moments
+
+
+class Branches(NamedTuple):
+    """Both branches of the twin network on n examples (host arrays).
+
+    Attributes:
+      logits: {"representation": predict(z), "instrument": predict(z_c)}, each (n, K).
+      counterfactual_logits: (n, K) predict(z_bar).
+      z, z_c, z_bar: (n, d).
+    """
+
+    logits: dict[str, np.ndarray]
+    counterfactual_logits: np.ndarray
+    z: np.ndarray
+    z_c: np.ndarray
+    z_bar: np.ndarray
+
+
+def measured_risk(branches: Branches, labels: np.ndarray, task: Task = CLASSIFICATION) -> C3Risk:
+    """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
+    arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
+    return c3_risk(*map(jnp.asarray, arrays), task=task)
+
+
+def both_worlds(
+    predict: Predict,
+    fuse: Fuse,
+    h: dict[str, Array],
+    present: Array,
+    labels: Array,
+    moments: Moments | None,
+    *,
+    config: C3RConfig,
+    key: Array | None = None,
+    task: Task = CLASSIFICATION,
+) -> tuple[Array, Array, Array]:
+    """z, z_c and z_bar of evaluated rows; each row's z_c depends only on that row and the moments. Pure.
+
+    Args:
+      predict: z (n, d) -> logits (n, K).
+      fuse: (h, present) -> z (n, d).
+      h: {modality: (n, d_m)}, zero where absent.
+      present: (n, M) bool.
+      labels: (n,) class ids, or the task's own shape.
+      moments: moments of the training set; None without an instrument.
+      config: instrument and counterfactual.
+      key: PRNG key for counterfactual "permute".
+      task: the task's losses and correctness.
+
+    Returns:
+      z, z_c, z_bar, each (n, d).
+    """
+    z = fuse(h, present)
+    real = RealWorld(z)
+    if moments is not None:
+        real = causal_representation(fuse, h, present, moments, config=config)
+    where = jnp.ones(present.shape[0], bool)
+    z_bar = hypothetical_representation(
+        predict, fuse, h, z, labels, real, present, config=config, where=where, key=key, task=task
+    )
+    return z, real.z_c, z_bar
+
+
+class BranchRunner:
+    """Runs a model's branches on encoded examples; compiled once per shape, for any parameters.
+
+    Args:
+      model: the twin network.
+      task: the task's losses and correctness.
+    """
+
+    def __init__(self, model: TwinNetwork, task: Task = CLASSIFICATION):
+        self.model = model
+        self.task = task
+        self._run = jax.jit(self._branches)
+        self._merge = jax.jit(self._add_moments)
+
+    def measure_moments(
+        self, params: Any, h: Mapping[str, Any], present: np.ndarray, earlier: Moments | None = None
+    ) -> Moments | None:
+        """The instrument's exact centred moments over all rows; None without an instrument.
+
+        Args:
+          params: the model's parameters.
+          h: {modality: (n, d)} representations of the training set.
+          present: (n, M) bool.
+          earlier: moments of earlier rows, to merge with.
+        """
+        width = moments_width(self.model.c3r, {name: value.shape[1] for name, value in h.items()})
+        if not width:
+            return None
+        total = batch_moments(jnp.zeros((0, width))) if earlier is None else earlier
+        for begin in range(0, len(present), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            total = self._merge(total, params, {name: value[rows] for name, value in h.items()}, present[rows])
+        return jax.device_get(total)
+
+    def __call__(
+        self,
+        params: Any,
+        moments: Moments | None,
+        h: dict[str, np.ndarray],
+        present: np.ndarray,
+        labels: np.ndarray,
+        *,
+        seed: int = 0,
+    ) -> Branches:
+        """Runs both branches.
+
+        Args:
+          params: the model's parameters.
+          moments: output of :meth:`measure_moments`, or running moments.
+          h: {modality: (n, d)}; values of absent ones are ignored.
+          present: (n, M) bool.
+          labels: (n,) class ids, or the task's own shape.
+          seed: seed of counterfactual "permute".
+
+        Returns:
+          :class:`Branches`.
+        """
+        variables = {"params": params} if moments is None else with_moments({"params": params}, moments)
+        return Branches(*jax.device_get(self._run(variables, dict(h), present, labels, jax.random.key(seed))))
+
+    def _add_moments(self, total: Moments, params: Any, h: Any, present: Any) -> Moments:
+        z = apply(self.model, {"params": params}, self.model.fuse, h, present)
+        where = jnp.ones(present.shape[0], bool)
+        return merge_moments(total, instrument_moments(h, z, present, config=self.model.c3r, where=where))
+
+    def _branches(self, variables: Any, h: Any, present: Any, labels: Any, key: Any) -> tuple:
+        model, config = self.model, self.model.c3r
+        predict = functools.partial(apply, model, variables, model.predict)
+        h = zero_absent({name: h[name] for name in model.modalities}, present)
+        fuse = functools.partial(apply, model, variables, model.fuse)
+        moments = Moments(**variables["instrument"]) if config.instrument != "none" else None
+        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, config=config, key=key, task=self.task)
+        return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar

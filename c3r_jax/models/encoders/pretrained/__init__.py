@@ -1,0 +1,1 @@
+"""Published encoders, which take published weights."""

@@ -1,0 +1,1 @@
+"""Fusions of representations, or of decisions."""

@@ -1,0 +1,216 @@
+"""Interpretation of results in plain sentences, with their limits."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from c3r_jax.metrics.intervals import Difference
+from c3r_jax.metrics.scores import score_of
+from c3r_jax.report.aggregate import Aggregate, Run, compare, ranking
+from c3r_jax.report.tables import ROUTE_NAMES, metric_stat, metric_value, number
+from c3r_jax.tasks.classification import CLASSIFICATION
+from c3r_jax.tasks.registry import TASKS
+
+ASSUMPTION = (
+    "The instrument is a modelling assumption: what is specific to one modality is taken to be independent of what is "
+    "specific to the others. The diagnostics below can speak against it; none of them can prove it."
+)
+NOT_A_REPRODUCTION = (
+    "This is not a reproduction of the paper that C3R comes from: no result table of it was available to compare with."
+)
+
+
+def what_it_means(aggregated: Aggregate, *, baseline: str | None = None, route: str = "representation") -> list[str]:
+    """Paragraphs about the best methods on average and in the worst condition: gain, cost on clean data, certainty.
+
+    Args:
+      aggregated: result of :func:`c3r_jax.report.aggregate`.
+      baseline: method that gains and clean costs are computed against; the first method if not given.
+      route: prediction route to interpret.
+    """
+    measured = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
+    if not measured:
+        return [f"No run has finite values for the route {ROUTE_NAMES[route]}."]
+    if baseline is not None and baseline not in aggregated.methods:
+        raise ValueError(f"baseline is {baseline!r}: expected one of {', '.join(aggregated.methods)}.")
+    baseline = baseline if baseline in measured else measured[0]
+    conditions = sum(c.group != "summary" for c in aggregated.columns)
+    if len(measured) == 1:
+        only = measured[0]
+        return [
+            f"Only one method was run, {only}: mean over {conditions} conditions "
+            f"{_value(aggregated, only, 'mean', route)}, worst condition {_value(aggregated, only, 'worst', route)}. "
+            "Nothing here compares it with another method.",
+            _caveats(aggregated, measured, route),
+        ]
+    best = ranking(aggregated, "mean", route=route)[0]
+    paragraphs = [
+        _lead(aggregated, "mean", f"Averaged over {conditions} conditions", route),
+        _lead(aggregated, "worst", "In its worst condition", route),
+    ]
+    if best != baseline:
+        parts = []
+        for column, place in (("mean", "on the mean"), ("worst", "in the worst condition")):
+            gap = compare(aggregated, best, baseline, column=column, route=route)
+            if gap is not None:
+                parts.append(f"{place} {_gap(aggregated, gap)}")
+        if parts and baseline != ranking(aggregated, "mean", route=route)[1]:
+            paragraphs.append(f"{best} against the baseline {baseline}: {'; '.join(parts)}.")
+        paragraphs.append(_clean_cost(aggregated, best, baseline, route))
+    paragraphs.append(_caveats(aggregated, measured, route))
+    return [p for p in paragraphs if p]
+
+
+def read_risks(run: Run) -> list[str]:
+    """Sentences about the risks of one run."""
+    risk = run.get("risk") or {}
+    if not risk:
+        return []
+    chance, necessity, sufficiency = (_finite(risk.get(k)) for k in ("chance", "necessity", "sufficiency"))
+    probe, label = _finite(risk.get("probe_accuracy")), _finite(risk.get("label_probability"))
+    task = TASKS.get(str(run.get("task")), CLASSIFICATION)  # results of before there were tasks are of classes
+    said = [
+        f"Sufficiency risk {_with_interval(risk, 'sufficiency')}: the share of {task.unit} that the causal part "
+        f"alone gets wrong{task.wrong_means}. Necessity risk {_with_interval(risk, 'necessity')}: the share whose "
+        f"label is still predicted after the causal part is removed"
+        + (f"; guessing predicts {number(chance)}." if chance is not None else ".")
+    ]
+    if sufficiency is not None and necessity is not None:
+        bounds = (
+            f"The probability that the causal part is necessary and sufficient lies between "
+            f"{number(risk.get('lower'))} and {number(risk.get('upper'))}"
+        )
+        joint = (
+            f"; for this predictor, counted directly, it is {number(risk['joint'])}"
+            if _finite(risk.get("joint")) is not None
+            else ""
+        )
+        over = (
+            " The two risks add up to more than 1, so the lower bound says nothing."
+            if sufficiency + necessity > 1
+            else ""
+        )
+        said.append(f"{bounds}{joint}.{over}")
+    if chance is not None and probe is not None:
+        if probe > 1.25 * chance:
+            code = (
+                " although the model's own head gives it a low probability"
+                if label is not None and label < chance
+                else ""
+            )
+            said.append(
+                f"A fresh linear probe still reads the label from the rest with accuracy {number(probe)} (chance "
+                f"{number(chance)}){code}: a small necessity risk does not mean here that the rest is uninformative."
+            )
+        else:
+            said.append(
+                f"A fresh linear probe reads the label from the rest with accuracy {number(probe)}, close to or "
+                f"below chance ({number(chance)}); a stronger probe might find more."
+            )
+    return said
+
+
+def read_first_stage(run: Run) -> list[str]:
+    """Sentences about the first-stage diagnostics of one run: strength of each instrument and the J test."""
+    said = []
+    for name, v in (run.get("first_stage") or {}).items():
+        f = _finite(v.get("f_median"))
+        rows = f"held-out rows {number(v.get('n'), digits=0)}, instruments {number(v.get('p'), digits=0)}"
+        if f is None:
+            strength = "its F statistic could not be computed, so its strength is unknown"
+        elif v.get("weak", f < 10):
+            strength = (
+                f"median F {number(f, digits=1)} is below 10, a weak instrument: the fitted part is largely noise"
+            )
+        else:
+            strength = f"median F {number(f, digits=1)} is not below 10, so the instrument does not count as weak"
+        said.append(f"{name}: the other modalities explain R² {number(v.get('r2_mean'))} of it ({rows}); {strength}.")
+        over = v.get("over_identification")
+        p_value = _finite(over.get("p_value")) if over else None
+        if p_value is None:
+            said[-1] += " No over-identification test could be made."
+        elif p_value < 0.05:
+            said[-1] += (
+                f" The J test (p {number(p_value)}) speaks against the assumption that the other modalities act on the "
+                f"label only through {name}. That is expected wherever they carry causes of their own."
+            )
+        else:
+            said[-1] += (
+                f" The J test (p {number(p_value)}) finds nothing against the assumption; that is no proof of it."
+            )
+    return said
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(float(value)) else None
+
+
+def _with_interval(risk: Any, key: str) -> str:
+    interval = (risk.get("intervals") or {}).get(key)
+    return number(risk.get(key)) + (f" (interval {number(interval[0])} to {number(interval[1])})" if interval else "")
+
+
+def _unit(aggregated: Aggregate) -> str:
+    return " %" if score_of(aggregated.metric).percent else ""
+
+
+def _value(aggregated: Aggregate, method: str, column: str, route: str) -> str:
+    return metric_stat(aggregated.stat(method, column, route=route), aggregated.metric) + _unit(aggregated)
+
+
+def _gap(aggregated: Aggregate, gap: Difference) -> str:
+    points = " points" if score_of(aggregated.metric).percent else ""
+
+    def signed(value: float) -> str:
+        shown = metric_value(value, aggregated.metric)
+        return shown if shown.startswith("-") or value <= 0 or not math.isfinite(value) else f"+{shown}"
+
+    if gap.n < 2:
+        return f"{signed(gap.mean)}{points} (one shared seed: no interval)"
+    shown = (
+        f"{signed(gap.mean)}{points} (95 % interval {signed(gap.lower)} to {signed(gap.upper)}, {gap.n} shared seeds)"
+    )
+    return shown + (", which includes 0" if gap.lower <= 0 <= gap.upper else "")
+
+
+def _lead(aggregated: Aggregate, column: str, opening: str, route: str) -> str:
+    """The best method of a column, and whether its difference to the second is significant."""
+    order = ranking(aggregated, column, route=route)
+    first, second = order[0], order[1]
+    score = f"{score_of(aggregated.metric).name} {_value(aggregated, first, column, route)}"
+    text = f"{opening}, {first} comes first ({score}), then {second} ({_value(aggregated, second, column, route)})."
+    gap = compare(aggregated, first, second, column=column, route=route)
+    if gap is None:
+        return f"{text} They share no seed, so the difference has no paired interval."
+    text += f" Paired difference {_gap(aggregated, gap)}."
+    if gap.n < 2:
+        return f"{text} Take this as one observation, not as a finding."
+    if gap.lower <= 0 <= gap.upper:
+        return f"{text} These seeds do not distinguish the two."
+    return text if gap.n >= 3 else f"{text} Two seeds are too few to rely on."
+
+
+def _clean_cost(aggregated: Aggregate, best: str, baseline: str, route: str) -> str:
+    clean = next((c.name for c in aggregated.columns if c.group == "clean"), None)
+    gap = compare(aggregated, best, baseline, column=clean, route=route) if clean else None
+    if gap is None:
+        return ""
+    opening = f"On clean data with all modalities, {best} against {baseline}: {_gap(aggregated, gap)}"
+    if gap.n >= 2 and gap.lower <= 0 <= gap.upper:
+        return f"{opening}: neither a cost nor a gain is shown."
+    return f"{opening}. That is {'a gain' if aggregated.sign * gap.mean > 0 else 'what it costs'} on these seeds."
+
+
+def _caveats(aggregated: Aggregate, measured: Sequence[str], route: str) -> str:
+    counts = [s.n for m in measured if (s := aggregated.stat(m, "mean", route=route))]
+    seeds = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    said = [f"Read with care: {seeds} seed{'' if seeds == '1' else 's'} per method"]
+    said[0] += ", too few for a firm conclusion." if min(counts) < 5 else "."
+    if max(counts) > 1:
+        said.append(
+            f"The intervals cover the randomness of training only, on one fixed set of {aggregated.num_examples} "
+            "examples, and are not corrected for looking at several conditions."
+        )
+    said.append(f"This is one data set ({aggregated.dataset}); other data may order the methods differently.")
+    said.append(NOT_A_REPRODUCTION)
+    return " ".join(said)

@@ -1,0 +1,1 @@
+"""All settings: one dataclass for each part of a configuration."""

@@ -1,0 +1,99 @@
+"""Optimisers and schedules by name, all from Optax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+from c3r_jax.errors import ConfigError
+from c3r_jax.settings.optimizer import OptimizerSettings
+from c3r_jax.step.layer_decay import scaled_backbones
+
+# {name: (learning rate, steps after the warm-up) -> schedule}.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "cosine": optax.cosine_decay_schedule,
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "plateau": lambda rate, steps: optax.constant_schedule(rate),  # lowered when the training loss stops falling
+}
+# {name: (schedule, weight decay) -> updates}.
+OPTIMIZERS: dict[str, Callable[[optax.Schedule, float], optax.GradientTransformation]] = {
+    "adamw": lambda schedule, decay: optax.adamw(schedule, weight_decay=decay),
+    "adam": lambda schedule, decay: optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule)),
+    "sgd": lambda schedule, decay: optax.chain(optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=0.9)),
+    # Two vectors per matrix instead of two matrices; unlike optax.adafactor's, the decay follows the learning rate.
+    "adafactor": lambda schedule, decay: optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.add_decayed_weights(decay),
+        optax.scale_by_learning_rate(schedule),
+    ),
+    "lion": lambda schedule, decay: optax.lion(schedule, weight_decay=decay),
+}
+
+
+def build_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then ``settings.schedule``.
+
+    Args:
+      settings: the optimiser's settings.
+      steps: length of the run.
+
+    Raises:
+      ConfigError: on an unknown schedule or a warm-up longer than the run.
+    """
+    rate, rise = settings.learning_rate, settings.warmup_steps
+    if not 0 <= rise < steps:
+        raise ConfigError(f"config.optimizer.warmup_steps is {rise}: expected 0 to {steps - 1}, for a run of {steps}.")
+    if settings.schedule not in SCHEDULES:
+        raise ConfigError(
+            f"config.optimizer.schedule is {settings.schedule!r}: expected one of {', '.join(SCHEDULES)}."
+        )
+    # The first step already moves: a warm-up from exactly 0 would waste it.
+    warmup = optax.linear_schedule(rate / (rise + 1), rate, rise)
+    return optax.join_schedules([warmup, SCHEDULES[settings.schedule](rate, steps - rise)], [rise])
+
+
+def build_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    """The configured optimiser, with its schedule and global-norm clipping.
+
+    Args:
+      settings: the optimiser's settings.
+      steps: length of the run.
+
+    Raises:
+      ConfigError: on an unknown name, or from :func:`build_schedule`.
+    """
+    schedule = build_schedule(settings, steps)
+    if settings.name not in OPTIMIZERS:
+        raise ConfigError(f"config.optimizer.name is {settings.name!r}: expected one of {', '.join(OPTIMIZERS)}.")
+    parts = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
+    parts.append(OPTIMIZERS[settings.name](schedule, settings.weight_decay))
+    if (settings.encoder_scale, settings.layer_decay) != (1, 1):
+        parts.append(scaled_backbones(settings.encoder_scale, settings.layer_decay))
+    if settings.schedule == "plateau":
+        parts.append(_plateau(settings))
+    return optax.chain(*parts) if len(parts) > 1 else parts[0]
+
+
+def _plateau(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Scales the updates down whenever the training loss has stopped falling; it reads no validation data.
+
+    The step stays one pure function of state and batch, so that a run resumes exactly, as with other schedules.
+    """
+    return optax.contrib.reduce_on_plateau(
+        factor=settings.plateau_factor, patience=settings.plateau_patience, accumulation_size=settings.plateau_window
+    )
+
+
+def plateau_scale(opt_state: optax.OptState) -> Any:
+    """The factor of schedule "plateau" on the learning rate; None with other schedules."""
+    states = [s for s in jax.tree.leaves(opt_state, is_leaf=is_plateau) if is_plateau(s)]
+    return states[0].scale if states else None
+
+
+def is_plateau(state: Any) -> bool:
+    """Whether this is the state of schedule "plateau"."""
+    return isinstance(state, optax.contrib.ReduceLROnPlateauState)

