@@ -40,7 +40,7 @@ STRATEGIES = {"pmap": Replicated, "mesh": lambda: Sharded(2, 1, 0)}
 def program(strategy: str, method: str, modalities: int, batch_size: int) -> tuple[Program, int]:
     """The compiled step of a method, and its number of parameters."""
     regularised = method == "c3r"
-    config = C3RConfig(instrument="two_stage" if regularised else "none")
+    config = C3RConfig.hinge(instrument="two_stage" if regularised else "none")
     names = [f"m{i}" for i in range(modalities)]
     encoders = {name: FeatureEncoder(DIM, (64,)) for name in names}
     model = TwinNetwork(encoders, MaskedMean(), nn.Dense(CLASSES), config, DIM)

@@ -46,7 +46,7 @@ def program(batch: int, dim: int, modalities: int, classes: int):
 
     def loss(features, head, regularised):
         if regularised:
-            return c3r_loss(lambda z: z @ head, mean_fuse, features, labels, config=C3RConfig())[0]
+            return c3r_loss(lambda z: z @ head, mean_fuse, features, labels, config=C3RConfig.hinge())[0]
         logits = mean_fuse(features) @ head
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).mean()
 

@@ -74,7 +74,8 @@ def jax_step(size: Size, regularised: bool) -> Callable[[], float]:
     from c3r_jax.step.state import init_state
     from c3r_jax.step.train_step import train_step
 
-    config = C3RConfig() if regularised else C3RConfig(instrument="none")
+    # The PyTorch reference is the first version of the objective.
+    config = C3RConfig.hinge() if regularised else C3RConfig.hinge(instrument="none")
     if size.patch:
         shared: dict[str, Any] = {"width": size.width, "depth": size.depth, "num_heads": size.heads, "mlp_ratio": 4}
         encoders = {
@@ -183,7 +184,7 @@ def sweep(runs: int, steps: int, repeats: int) -> dict[str, float]:
 
     size = SIZES["mlp"]
     inputs, labels = make_batch(size._replace(batch=2048))
-    config = C3RConfig()
+    config = C3RConfig.hinge()
     made = Structure(("image", "text"), size.classes, (size.width,), size.dim, structure_of(config), True, 0.0)
     rows = jax.device_put(Rows(inputs, np.ones((2048, 2), bool), labels.astype(np.int32)))
     plan = batch_plan(2048, batch_size=size.batch, steps=steps, seed=0)

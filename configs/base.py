@@ -1,10 +1,29 @@
 """The defaults that all configurations share; each file changes what differs. ``c3r config`` lists all leaves."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.experiments.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """Returns the base configuration; every leaf is read by the code and can be set as ``--config.any.leaf=value``."""
     return default_config()
+
+
+def use_first_objective(config: ConfigDict, **leaves: Any) -> None:
+    """Sets C3R as it was when the tables of docs/ were measured, so that they can be made again.
+
+    That is :meth:`c3r_jax.C3RConfig.hinge`. Today's default caps the terms' gradient and trains every modality alone:
+    a new data set should take it as it is.
+
+    Args:
+      config: the configuration; its ``c3r`` part is changed.
+      **leaves: leaves of ``config.c3r`` that the experiment sets otherwise.
+    """
+    first = C3RConfig.hinge()
+    for name in ("lambda_s", "lambda_n", "lambda_v", "necessity", "subsets", "cap", "expert"):
+        config.c3r[name] = getattr(first, name)
+    config.c3r.update(leaves)

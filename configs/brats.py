@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.train.select_by = "mean_dice"
     config.data.volume_size = (64, 64, 64)
     config.model.dim = 8  # rows of the loss are voxels
+    config.c3r.subsets = False  # each of four modalities alone is one more set of maps to fuse, read and keep
     config.model.volume.network, config.model.volume.width, config.model.volume.depth = "unet", 16, 4
     config.model.remat = True  # a whole volume has nine million voxels
     config.eval.batch_size = 1

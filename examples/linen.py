@@ -10,7 +10,7 @@ import optax
 import c3r_jax
 from c3r_jax.data.sets.structural import StructuralModel
 
-world = StructuralModel("anticausal")  # each modality has a cue that follows the label in training, and not under shift
+world, config = StructuralModel("anticausal"), c3r_jax.C3RConfig.strong()  # for cues that reverse, as here under shift
 train, shifted = world.sample(2000, seed=0), world.sample(2000, seed=1, regime="shift")
 
 
@@ -39,7 +39,7 @@ def plain_loss(params, inputs, labels):
 def loss_with_c3r(params, inputs, labels):
     h = model.apply(params, inputs, method="encode")
     predict = functools.partial(model.apply, params, method=lambda model, z: model.head(z))
-    return c3r_jax.c3r_loss(predict, functools.partial(model.apply, params, method="fuse"), h, labels)[0]
+    return c3r_jax.c3r_loss(predict, functools.partial(model.apply, params, method="fuse"), h, labels, config=config)[0]
 
 
 def accuracy_under_shift(loss, steps=300):

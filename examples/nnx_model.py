@@ -8,7 +8,7 @@ from flax import nnx
 import c3r_jax
 from c3r_jax.data.sets.structural import StructuralModel
 
-world = StructuralModel("anticausal")  # each modality has a cue that follows the label in training, and not under shift
+world, config = StructuralModel("anticausal"), c3r_jax.C3RConfig.strong()  # for cues that reverse, as here under shift
 train, shifted = world.sample(2000, seed=0), world.sample(2000, seed=1, regime="shift")
 
 
@@ -36,7 +36,7 @@ def plain_loss(model, inputs, labels):
 
 
 def loss_with_c3r(model, inputs, labels):
-    return c3r_jax.c3r_loss(model.head, model.fuse, model.encode(inputs), labels)[0]
+    return c3r_jax.c3r_loss(model.head, model.fuse, model.encode(inputs), labels, config=config)[0]
 
 
 def accuracy_under_shift(loss, steps=300):

@@ -42,7 +42,7 @@ def test_python_block_fits_an_estimator_that_withstands_the_shift():
     assert len(BLOCKS) == 2
     names = {}
     exec(compile(BLOCKS[1], "README.md", "exec"), names)
-    assert names["model"].score(names["shifted"].inputs, names["shifted"].labels) > 0.8
+    assert names["model"].score(names["shifted"].inputs, names["shifted"].labels) > 0.75  # plain training: .35
     assert names["model"].c3_risk_.sufficiency < 0.2
 
 

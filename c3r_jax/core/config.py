@@ -1,7 +1,8 @@
 """Weights and modes of the objective."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jax.core import Tracer
 
@@ -13,13 +14,16 @@ INSTRUMENTS = ("two_stage", "attention", "none")
 
 @dataclass(frozen=True)
 class C3RConfig:
-    """Weights and modes of the C3R objective; the defaults were robust over several structural models.
+    """Weights and modes of the C3R objective.
+
+    By default the terms steer and never overrule the task: their gradient is capped at the task's, necessity asks for
+    the label shares and not for less than chance, and every modality alone has to predict. :meth:`strong` is for cues
+    that are expected to reverse; :meth:`hinge` and :meth:`paper` are for comparison.
 
     Attributes:
       w_task: weight of the cross-entropy at z.
       lambda_s: weight of the sufficiency loss at z_c.
-      lambda_n: weight of the necessity loss at z_bar. The hinge inverts labels when
-        lambda_n / (w_task + lambda_s) is large: 2.3 is safe, 3.8 is not; take 2 with modality dropout.
+      lambda_n: weight of the necessity loss at z_bar.
       lambda_v: weight of the relevance loss (first stage).
       lambda_fe: weight of the closeness loss.
       ridge: first-stage penalty relative to the instrument's mean variance.
@@ -28,7 +32,7 @@ class C3RConfig:
       necessity: a kind of :func:`c3r_jax.necessity_loss`.
       step_size: length of the "gradient" move, in units of rms(z).
       num_steps: steps of the counterfactual.
-      prior: training label shares, for necessity "kl".
+      prior: training label shares, for necessity "kl"; None: the shares of each (global) batch.
       num_heads: heads of the attention instrument.
       attention_keys: "others" or "all".
       through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
@@ -36,6 +40,11 @@ class C3RConfig:
       label_smoothing: label smoothing of the cross-entropies at z and z_c, in [0, 1).
       shuffled: fit the first stage on rows whose modalities belong to different examples (a negative control: a gain
         that remains is not due to the instrument).
+      expert: share of the task term that has to explain the label beyond what the experts predict from each modality's
+        residual, the part that the other modalities do not explain; 0: no experts.
+      subsets: whether the task term is a mean over all that is present and each present modality alone.
+      cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
+        and head; 0: no cap. There is none either where ``w_task`` is 0.
 
     Raises:
       ValueError: naming the field, its value and what was expected.
@@ -47,13 +56,13 @@ class C3RConfig:
 
     w_task: float = 1.0
     lambda_s: float = 0.3
-    lambda_n: float = 3.0
-    lambda_v: float = 4.0
+    lambda_n: float = 1.0
+    lambda_v: float = 1.0
     lambda_fe: float = 0.0
     ridge: float = 1e-2
     instrument: str = "two_stage"
     counterfactual: str = "removal"
-    necessity: str = "hinge"
+    necessity: str = "kl"
     step_size: float = 0.5
     num_steps: int = 1
     prior: tuple[float, ...] | None = None
@@ -63,9 +72,12 @@ class C3RConfig:
     stop_gradient: bool = False
     label_smoothing: float = 0.0
     shuffled: bool = False
+    expert: float = 0.0
+    subsets: bool = True
+    cap: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size"):
+        for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size", "cap"):
             value = getattr(self, name)
             if not isinstance(value, Tracer) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
@@ -83,8 +95,12 @@ class C3RConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"C3RConfig.{name} is {value!r}, but a whole number of at least 1 was expected.")
-        if self.necessity == "kl" and self.prior is None:
-            raise ValueError("C3RConfig.necessity is 'kl', which needs prior: the label shares of the training set.")
+        if not 0 <= self.expert <= 1:
+            raise ValueError(f"C3RConfig.expert is {self.expert}, but a share between 0 and 1 was expected.")
+        if self.expert and self.instrument != "two_stage":
+            raise ValueError(
+                f"C3RConfig.expert is {self.expert}, which needs instrument='two_stage', but it is {self.instrument!r}."
+            )
         if self.counterfactual == "instrumented" and self.instrument == "none":
             raise ValueError("C3RConfig.counterfactual is 'instrumented', which needs an instrument, but it is 'none'.")
         if self.shuffled and self.instrument != "two_stage":
@@ -95,3 +111,35 @@ class C3RConfig:
             raise ValueError(
                 "C3RConfig.through_fuse is True, which needs counterfactual='instrumented' and instrument='two_stage'."
             )
+
+    @classmethod
+    def strong(cls, **changes: Any) -> "C3RConfig":
+        """For cues that are expected to reverse: larger weights, and experts. Costs some in-distribution accuracy.
+
+        Args:
+          **changes: fields that differ.
+        """
+        return replace(cls(lambda_n=3.0, lambda_v=4.0, expert=0.5), **changes)
+
+    @classmethod
+    def hinge(cls, **changes: Any) -> "C3RConfig":
+        """The first version of the objective, for comparison. It inverts labels on ordinary data: do not train with it.
+
+        The hinge asks that the label be no more likely than chance without the part that the instrument explains. Where
+        modalities carry information of their own, or the first stage is weak, that is met by inverting labels.
+
+        Args:
+          **changes: fields that differ.
+        """
+        first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0)
+        return replace(first, **changes)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "C3RConfig":
+        """The shape of the authors' public code: attention and a gradient step, with its weights; for comparison.
+
+        Args:
+          **changes: fields that differ.
+        """
+        shape = cls.hinge(instrument="attention", counterfactual="gradient", lambda_v=0.75, lambda_fe=0.4)
+        return replace(shape, **changes)

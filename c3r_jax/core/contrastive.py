@@ -18,7 +18,7 @@ from c3r_jax.core.risk import sufficiency_loss
 from c3r_jax.tasks.contrastive import SOFTMAX
 from c3r_jax.tasks.registry import CONTRASTIVE
 
-DEFAULT = C3RConfig()
+DEFAULT = C3RConfig.hinge()
 Match = Callable[[Float[Array, "batch d"], Float[Array, "keys d"]], Float[Array, "batch keys"]]
 
 
@@ -99,7 +99,8 @@ def contrastive_c3r_loss(
       match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``.
       features: {name: (B, d)} representations of equal width; they are scaled to length 1 here.
       kind: "softmax" (CLIP) or "sigmoid" (SigLIP).
-      config: weights and modes; ``w_task`` is the weight of the contrastive loss.
+      config: weights and modes; ``w_task`` is the weight of the contrastive loss; ``expert``, ``subsets`` and ``cap``
+        are not read.
       regularised: False: the contrastive loss alone, at no further cost.
       present: (B, M) bool, columns in sorted order of the names.
       where: (B,) bool, rows that count; other rows are not keys (but necessity "hinge" and counterfactual "minimal"
@@ -136,7 +137,8 @@ def contrastive_c3r_loss(
     present = jnp.ones((num_examples, len(features)), bool) if present is None else present
     where = check_where(where, num_examples)
     h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
-    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0)
+    # Experts, subsets and the cap are about a task with classes: they do not apply to matchings.
+    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0)
     shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):

@@ -142,16 +142,11 @@ def fit(
     if isinstance(ridge, (int, float)) and not ridge >= 0:
         raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
     mean_v, mean_h = moments.mean[v], moments.mean[h]
-    # The computed variance of a constant column is rounding noise, not 0: below eps relative to its mean.
-    floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
-    varying = jnp.diagonal(moments.cov) > floor
-    cov = jnp.where(varying[:, None] & varying[None, :], moments.cov, 0)
+    cov, varying = varying_covariance(moments)
     cov_vv, cov_vh = cov[v][:, v], cov[v][:, h]
     var_h, varies = jnp.diagonal(cov)[h], varying[h]
     p = mean_v.shape[0]
-    a = cov_vv + ridge * jnp.trace(cov_vv) / p * jnp.eye(p, dtype=cov_vv.dtype)
-    # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
-    condition = p**1.5 * (1 + ridge) / ridge if isinstance(ridge, (int, float)) and ridge > 0 else None
+    a, condition = penalised(cov_vv, ridge)
     coef = solve_spd(a, cov_vh, condition=condition)
     if stop_gradient:
         coef = jax.lax.stop_gradient(coef)
@@ -163,6 +158,28 @@ def fit(
     odds = share / jnp.where(share < 1, 1 - share, jnp.finfo(share.dtype).tiny)
     f_stat = jnp.where(spare > 0, odds / p * spare, jnp.nan)
     return FirstStage(jnp.zeros((0, mean_h.shape[0]), coef.dtype), coef, mean_v, mean_h, r2, f_stat)
+
+
+def varying_covariance(moments: Moments) -> tuple[Float[Array, "p p"], Bool[Array, " p"]]:
+    """The covariance with 0 for constant columns, and which columns vary."""
+    # The computed variance of a constant column is rounding noise, not 0: below eps relative to its mean.
+    floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
+    varying = jnp.diagonal(moments.cov) > floor
+    return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0), varying
+
+
+def penalised(cov: Float[Array, "p p"], ridge: float | Array) -> tuple[Float[Array, "p p"], float | None]:
+    """A = Cov(v) + ridge tr(Cov v) / p I of a first stage, and an upper bound of its condition; None: not known.
+
+    Args:
+      cov: (p, p) of the instrument.
+      ridge: penalty relative to the mean variance of v.
+    """
+    p = cov.shape[0]
+    a = cov + ridge * jnp.trace(cov) / p * jnp.eye(p, dtype=cov.dtype)
+    # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
+    known = isinstance(ridge, (int, float)) and ridge > 0
+    return a, p**1.5 * (1 + ridge) / ridge if known else None
 
 
 def _predict(stage: FirstStage, v: Array) -> Array:

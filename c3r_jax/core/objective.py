@@ -1,7 +1,6 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +9,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.batch import check_float, check_where, global_mean, keep, promote, static_rows, weighted_mean
+from c3r_jax.core.cap import Cap, capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness, counterfactual
+from c3r_jax.core.expert import Expert
 from c3r_jax.core.first_stage import FirstStage, check_rows
 from c3r_jax.core.instruments import (
     Features,
@@ -24,6 +25,7 @@ from c3r_jax.core.instruments import (
 )
 from c3r_jax.core.moments import Moments, merge_moments
 from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.task_term import task_term
 from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -41,6 +43,9 @@ class C3RTerms(NamedTuple):
       z, z_c, z_bar: (B, d).
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
+      experts: {name: :class:`Expert`} of the task term; None without experts.
+      cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
+        differentiated: these terms are then constants.
     """
 
     task: Float[Array, ""]
@@ -56,6 +61,8 @@ class C3RTerms(NamedTuple):
     z_bar: Float[Array, "batch features"]
     first_stage: dict[str, FirstStage] | None
     moments: Moments | None
+    experts: dict[str, Expert] | None = None
+    cap: Cap | None = None
 
 
 def c3r_loss(
@@ -123,29 +130,74 @@ def c3r_loss(
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
     features, labels, present, rows = _check_batch(features, labels, config, present, where, task)
+
+    def terms(predict: Predict, fuse: Fuse, features: dict[str, Array]) -> tuple[Array, list[Array], C3RTerms]:
+        return _terms(
+            predict,
+            fuse,
+            features,
+            labels,
+            present,
+            rows,
+            config=config,
+            where=where,
+            axis_name=axis_name,
+            key=key,
+            earlier=moments,
+            fitted=fitted,
+            task=task,
+        )
+
+    if _is_zero(config.cap) or _is_zero(config.w_task):  # without a task term there is nothing to be relative to
+        of_task, of_others, measured = terms(predict, fuse, features)
+        return sum(of_others, of_task), measured
+    # What the two functions close over, such as the head's parameters, becomes an argument that can be differentiated.
+    # The lambdas matter: jax.closure_convert hashes its function, and callable objects that hold arrays have no hash.
+    fuse_of, of_fusion = jax.closure_convert(lambda h, mask: fuse(h, mask), features, present)
+    z = jax.eval_shape(fuse, features, present)
+    predict_of, of_head = jax.closure_convert(lambda z: predict(z), z)
+
+    def losses(features: dict[str, Array], shared: tuple[Any, Any]) -> tuple[tuple[Array, Array], C3RTerms]:
+        of_fusion, of_head = shared
+        of_task, of_others, measured = terms(
+            lambda z: predict_of(z, *of_head), lambda h, mask: fuse_of(h, mask, *of_fusion), features
+        )
+        return (of_task, sum(of_others, jnp.zeros_like(of_task))), measured
+
+    loss, cap, measured = capped_loss(losses, features, (of_fusion, of_head), cap=config.cap, axis_name=axis_name)
+    return loss, measured._replace(cap=cap)
+
+
+def _terms(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Array],
+    labels: Num[Array, "batch ..."],
+    present: Bool[Array, "batch modalities"],
+    rows: Bool[Array, " batch"],
+    *,
+    config: C3RConfig,
+    where: Bool[Array, " batch"] | None,
+    axis_name: str | None,
+    key: Array | None,
+    earlier: Moments | None,
+    fitted: Fitted | None,
+    task: Task,
+) -> tuple[Float[Array, ""], list[Array], C3RTerms]:
+    """The weighted task term, the other weighted terms, and all of them alone before their weights."""
     z = check_float("fuse(features, present)", fuse(features, present), 2)
-    real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, moments)
-    z_bar = hypothetical_representation(
-        predict,
-        fuse,
-        features,
-        z,
-        labels,
-        real,
-        present,
-        config=config,
-        where=rows,
-        axis_name=axis_name,
-        key=key,
-        task=task,
-    )
-    logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
+    real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, earlier)
+    shared: dict[str, Any] = {"config": config, "where": rows, "axis_name": axis_name, "task": task}
+    z_bar = hypothetical_representation(predict, fuse, features, z, labels, real, present, key=key, **shared)
+    term = task_term(predict, fuse, features, z, labels, present, **shared)
+    causal_logits, hypothetical_logits = predict(real.z_c), predict(z_bar)
     prior = None if config.prior is None else jnp.asarray(config.prior)
-    smooth = partial(task.loss, label_smoothing=config.label_smoothing)
+    if prior is None and config.necessity == "kl":
+        prior = task.batch_prior(labels, term.logits.shape[1], where=rows, axis_name=axis_name)
     losses = jnp.stack(
         [
-            _counted(config.w_task, smooth(logits, labels)),
-            _counted(config.lambda_s, smooth(causal_logits, labels)),
+            _counted(config.w_task, term.losses),
+            _counted(config.lambda_s, task.loss(causal_logits, labels, label_smoothing=config.label_smoothing)),
             _counted(config.lambda_n, task.necessity(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
             _counted(0, task.probability(hypothetical_logits, labels)),
         ],
@@ -157,29 +209,35 @@ def c3r_loss(
     stages = None
     if real.stages is not None and real.h_hat is not None:
         stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
-    weighted = (
-        (config.w_task, task_loss),
+    others = (
         (config.lambda_s, sufficiency),
         (config.lambda_n, necessity),
         (config.lambda_v, relevance),
         (config.lambda_fe, close),
     )
+    nothing = jnp.zeros((), task_loss.dtype)
     # A term that is switched off is reported, but not even a NaN in it reaches the loss or (see _counted) a gradient.
-    loss = sum((weight * term for weight, term in weighted if not _is_zero(weight)), jnp.zeros((), task_loss.dtype))
-    return loss, C3RTerms(
-        task=task_loss,
-        sufficiency=sufficiency,
-        necessity=necessity,
-        relevance=relevance,
-        closeness=close,
-        risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
-        label_probability=label_probability,
-        logits=logits,
-        z=z,
-        z_c=real.z_c,
-        z_bar=z_bar,
-        first_stage=stages,
-        moments=batch,
+    of_task = nothing if _is_zero(config.w_task) else config.w_task * task_loss
+    of_others = [weight * value for weight, value in others if not _is_zero(weight)]
+    return (
+        of_task,
+        of_others,
+        C3RTerms(
+            task=task_loss,
+            sufficiency=sufficiency,
+            necessity=necessity,
+            relevance=relevance,
+            closeness=close,
+            risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
+            label_probability=label_probability,
+            logits=term.logits,
+            z=z,
+            z_c=real.z_c,
+            z_bar=z_bar,
+            first_stage=stages,
+            moments=batch,
+            experts=term.experts,
+        ),
     )
 
 

@@ -38,7 +38,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     split into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
 
     Args:
-      config: :class:`C3RConfig`; None: its defaults, with ``lambda_n`` 2 where ``modality_dropout`` is used.
+      config: :class:`C3RConfig`; None: its defaults. ``C3RConfig.strong()`` is for cues that are expected to reverse.
       hidden: widths of each encoder's hidden layers.
       dim: width of the representations. The instrument has (M - 1) dim columns: keep the batch at four times that.
       steps: training steps.
@@ -197,10 +197,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self._checked_route(self.route)
         if self.config is not None and not isinstance(self.config, C3RConfig):
             raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
-        if self.config is not None:
-            return self.config
-        # With dropout the hinge inverts labels at smaller weights: 2 is robust.
-        return C3RConfig(lambda_n=2.0) if self.modality_dropout else DEFAULT
+        return DEFAULT if self.config is None else self.config
 
     @staticmethod
     def _checked_route(route: str) -> str:

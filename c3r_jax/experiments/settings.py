@@ -34,7 +34,6 @@ from c3r_jax.tasks.classification import CLASSIFICATION
 from c3r_jax.tasks.regression import RegressionSettings
 from c3r_jax.tasks.segmentation import SegmentationSettings
 
-NOT_YET = ()  # the prior of necessity "kl" before the training labels are known
 NOT_IN_C3R = ("prior", "label_smoothing")  # from the labels, and from config.train.label_smoothing
 
 
@@ -71,7 +70,7 @@ class Settings(Part):
     task: str = setting(CLASSIFICATION.name, "As the data set's labels are; or a contrastive task, which needs none.")
     method: str = setting("c3r", "What is trained.")
     modality_dropout: ModalityDropoutSettings = part(ModalityDropoutSettings)
-    c3r: C3RConfig = C3RConfig(prior=NOT_YET)
+    c3r: C3RConfig = C3RConfig()
     regression: RegressionSettings = part(RegressionSettings)
     segmentation: SegmentationSettings = part(SegmentationSettings)
     rival: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _default_values(rival_settings()))
@@ -150,6 +149,6 @@ def _checked(place: str, values: Any, known: list[Leaf]) -> dict[str, Any]:
 
 def _read_c3r(values: dict[str, Any], label_smoothing: float) -> C3RConfig:
     try:
-        return C3RConfig(**values, prior=NOT_YET, label_smoothing=label_smoothing)
+        return C3RConfig(**values, label_smoothing=label_smoothing)
     except ValueError as error:
         raise ConfigError(f"config.c3r cannot be used: {error}") from error

@@ -14,6 +14,8 @@ from c3r_jax.files.atomic import write_text
 from c3r_jax.parallel.hosts import barrier, is_primary
 
 RESULTS = "results.json"
+# Leaves that are younger than some runs, and what was done before they existed, where that is not today's default.
+BEFORE = {"c3r.expert": 0.0, "c3r.subsets": False, "c3r.cap": 0.0}
 FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers", "train.writers")  # may change later
 
 
@@ -61,9 +63,9 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
-    """Reads the configuration of an existing run; leaves added since the run take their default.
+    """Reads the configuration of an existing run; leaves added since then keep the behaviour from before they existed.
 
-    A new leaf's default keeps the behaviour from before it existed.
+    That is their default, or their value in :data:`BEFORE`.
 
     Raises:
       WorkdirError: the configuration is missing or corrupt, or has leaves that this version does not know.
@@ -90,14 +92,14 @@ def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
             f"{path} sets {', '.join(f'config.{name}' for name in unknown)}, which this version does not know: use the "
             "version that made the run, or train in a new workdir."
         )
-    missing = sorted(defaults.keys() - saved.keys())
+    missing = {name: BEFORE.get(name, defaults[name]) for name in sorted(defaults.keys() - saved.keys())}
     if missing:
         logging.warning(
-            "%s is older than %s: the defaults are used.",
+            "%s is older than %s: the run continues as before they existed.",
             path,
-            ", ".join(f"config.{name}={defaults[name]!r}" for name in missing),
+            ", ".join(f"config.{name}={value!r}" for name, value in missing.items()),
         )
-    return _nested({**saved, **{name: defaults[name] for name in missing}})
+    return _nested({**saved, **missing})
 
 
 def _defaults() -> dict[str, Any]:

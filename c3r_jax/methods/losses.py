@@ -112,7 +112,10 @@ def correct_share(
 
 
 def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
-    """Every term, the 0/1 risk with its interval, and the first stage's R^2 and F (median over features)."""
+    """Every term, the 0/1 risk with its interval, and the first stage's R^2 and F (median over features).
+
+    With a cap also what it multiplied the other terms' gradient by, and with experts the share that each has correct.
+    """
     correct = correct_share(batch.target, terms.logits, batch.labels)
     weights = batch.target.weights(batch.labels)
     metrics = {name: getattr(terms, name) for name in TERMS}
@@ -124,6 +127,10 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
     for name, stage in (terms.first_stage or {}).items():
         metrics[f"r2/{name}"] = stage.r2.mean()
         metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    if terms.cap is not None:
+        metrics["cap_scale"] = terms.cap.scale
+    for name, expert in (terms.experts or {}).items():
+        metrics[f"expert_accuracy/{name}"] = expert.accuracy
     return metrics
 
 

@@ -91,6 +91,9 @@ class Cell(NamedTuple):
 def read_cells(settings: SweepSettings) -> list[Cell]:
     """Reads ``config.cells``: {name: fields of C3RConfig or CELL_KEYS; a weight may be a tuple of values}.
 
+    Fields that a cell does not set are those of :meth:`C3RConfig.hinge`: the studies measure parts of the first version
+    of the objective. A cell may set the newer fields (``subsets``, ``cap``, ``expert``) as well.
+
     Args:
       settings: of the study.
 
@@ -128,7 +131,8 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
             own.setdefault("prior", (1 - share, share))
         strengths = grid.get("strength", (own.pop("strength", 1.0),))
         try:
-            fixed = C3RConfig(**{k: v for k, v in own.items() if k not in grid})
+            # Not C3RConfig(): records and tables of finished studies stay what the same cells give today.
+            fixed = C3RConfig.hinge(**{k: v for k, v in own.items() if k not in grid})
             weights = {k: values for k, values in grid.items() if k != "strength"}
             for values in itertools.product(*weights.values()):
                 dataclasses.replace(fixed, **dict(zip(weights, values, strict=True)))

@@ -1,5 +1,6 @@
 """NaN and infinity put into data, weights, gradient, optimiser and moments at random steps."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ class Injecting:
 
         def build(config):
             made = self._build(config)
-            return made._replace(step=injected(made.step, *self._harm))
+            return dataclasses.replace(made, step=injected(made.step, *self._harm))
 
         loop.build_experiment = build
 

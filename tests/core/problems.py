@@ -109,7 +109,7 @@ def evaluate(data: Problem, *, fuse: Callable[..., Any] = mean_fuse, **config: A
     rows = len(data.labels)
     present = np.ones((rows, len(data.features)), bool) if data.present is None else data.present
     where = np.ones(rows, bool) if data.where is None else data.where
-    run = compiled(c3r_jax.C3RConfig(**config), fuse)
+    run = compiled(c3r_jax.C3RConfig.hinge(**config), fuse)
     arrays = jax.tree.map(jnp.asarray, (data.features, data.predict, data.labels, present, where))
     (loss, terms), gradient = run(*arrays, jax.random.key(0))
     return loss, terms, gradient

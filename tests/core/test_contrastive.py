@@ -76,7 +76,7 @@ def test_loss_and_accuracy_by_the_formulas(kind, num_modalities, masked):
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_c3r_terms_are_those_of_each_modality(kind):
     """z_c of an image is what ridge regression on its text gives; the loss is the weighted sum of what is reported."""
-    features, config = problem(), C3RConfig(lambda_n=0.7, lambda_v=0.4, ridge=0.1)
+    features, config = problem(), C3RConfig.hinge(lambda_n=0.7, lambda_v=0.4, ridge=0.1)
     loss, terms = contrastive_c3r_loss(match, jax.tree.map(jnp.asarray, features), kind=kind, config=config)
     h = {name: normal(value.astype(np.float64)) for name, value in features.items()}
     for name, other in (("image", "text"), ("text", "image")):
@@ -105,7 +105,7 @@ def test_c3r_terms_are_those_of_each_modality(kind):
 def test_eight_devices_are_one(kind):
     features = problem(3)
     present, where = masks(3)
-    config = C3RConfig(counterfactual="gradient", lambda_n=0.5)
+    config = C3RConfig.hinge(counterfactual="gradient", lambda_n=0.5)
 
     def loss(scale, features, present, where, axis_name=None):
         own = functools.partial(lambda q, k: scale * q @ k.T)
@@ -136,7 +136,7 @@ def test_excluded_rows_and_zero_rows_reach_nothing():
     without = {name: jnp.delete(value, 7, axis=0) for name, value in features.items()}
 
     def loss(features, where=None):
-        return contrastive_c3r_loss(match, features, config=C3RConfig(necessity="log"), where=where)[0]
+        return contrastive_c3r_loss(match, features, config=C3RConfig.hinge(necessity="log"), where=where)[0]
 
     value, gradient = jax.value_and_grad(loss)(worse, where)
     np.testing.assert_allclose(value, loss(without), rtol=1e-5)
@@ -152,7 +152,7 @@ def test_excluded_rows_and_zero_rows_reach_nothing():
         (problem(), {"kind": "triplet"}, "'triplet' is unknown: expected one of softmax, sigmoid"),
         ({"image": np.ones((4, 2), np.float32)}, {}, "at least two modalities of equal width"),
         ({"image": np.ones((4, 2), np.float32), "text": np.ones((4, 3), np.float32)}, {}, r"\{'image': 2, 'text': 3\}"),
-        (problem(), {"config": C3RConfig(necessity="kl", prior=(0.5, 0.5))}, "necessity is 'kl'"),
+        (problem(), {"config": C3RConfig.hinge(necessity="kl", prior=(0.5, 0.5))}, "necessity is 'kl'"),
     ],
 )
 def test_unusable_arguments(features, keywords, message):

@@ -72,7 +72,7 @@ def test_order_of_insertion() -> None:
 
     def run(arrays: Any, names: tuple[str, ...]) -> Any:
         features = dict(zip(names, arrays, strict=True))
-        config = c3r_jax.C3RConfig(counterfactual="mean")
+        config = c3r_jax.C3RConfig.hinge(counterfactual="mean")
         return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, y, config=config, **data.masks())[0]
 
     expected = problems.evaluate(data, counterfactual="mean")[0]
@@ -117,7 +117,7 @@ def test_concrete_labels_of_masked_rows_are_not_checked() -> None:
     data = problems.problem(12, masked=True)
     assert data.where is not None
     features = {m: jnp.asarray(a) for m, a in data.features.items()}
-    config = c3r_jax.C3RConfig(instrument="none", counterfactual="gradient")
+    config = c3r_jax.C3RConfig.hinge(instrument="none", counterfactual="gradient")
 
     def loss(y: Any) -> Any:
         return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, y, config=config, where=data.where)[0]

@@ -105,14 +105,15 @@ def test_no_factorisation_in_the_program() -> None:
 
 SCAN = """
 import c3r_jax, jax, jax.numpy as jnp, numpy as np
-rng = np.random.default_rng(0)
+config, rng = c3r_jax.C3RConfig.hinge(), np.random.default_rng(0)
 h = {m: jnp.asarray(rng.normal(size=(50, 96, 16)), jnp.float32) for m in ("a", "b")}
 y = jnp.asarray(rng.integers(0, 3, (50, 96)))
 w = jnp.asarray(rng.normal(size=(50, 16, 3)), jnp.float32)
 
 def loss(w, h, y):
     fuse = lambda f, present: (f["a"] + f["b"]) / 2
-    return c3r_jax.c3r_loss(lambda z: z @ w, fuse, {m: jnp.tanh(a) * w.sum() for m, a in h.items()}, y)[0]
+    features = {m: jnp.tanh(a) * w.sum() for m, a in h.items()}
+    return c3r_jax.c3r_loss(lambda z: z @ w, fuse, features, y, config=config)[0]
 
 def step(w, _):
     value, slope = jax.vmap(jax.value_and_grad(loss))(w, h, y)

@@ -91,7 +91,8 @@ def test_modality_absent_in_a_mask_that_is_known() -> None:
     y, present = jnp.asarray(data.labels), data.present
 
     def value(features: Any) -> Any:
-        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, y, present=present)
+        config = c3r_jax.C3RConfig.hinge()
+        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, y, config=config, present=present)
 
     loss, terms = jax.jit(value)(data.features)
     assert np.isfinite(loss) and np.isfinite(terms.z_bar).all()
@@ -198,7 +199,7 @@ def test_a_term_of_weight_zero_cannot_poison_the_loss() -> None:
         return jnp.where(near, jnp.inf, 1.0) * problems.linear(1, 3, 4)(z)
 
     def value(features: Any) -> Any:
-        config = c3r_jax.C3RConfig(instrument="none", counterfactual="mean", lambda_n=0.0)
+        config = c3r_jax.C3RConfig.hinge(instrument="none", counterfactual="mean", lambda_n=0.0)
         return c3r_jax.c3r_loss(predict, problems.mean_fuse, features, jnp.asarray(data.labels), config=config)
 
     run = jax.jit(jax.value_and_grad(value, has_aux=True))

@@ -139,13 +139,21 @@ def test_through_fuse_and_stop_gradient(x64: None, config: dict[str, Any]) -> No
         np.testing.assert_allclose(terms.z_bar[0], terms.z[0], rtol=1e-12)  # a masked row returns z
 
 
-def test_defaults() -> None:
-    config = c3r_jax.C3RConfig()
+@pytest.mark.parametrize("preset", ["default", "strong", "hinge", "paper"])
+def test_defaults(preset: str) -> None:
+    config = c3r_jax.C3RConfig() if preset == "default" else getattr(c3r_jax.C3RConfig, preset)()
     expected = {**WEIGHTS, "ridge": 1e-2, "instrument": "two_stage", "counterfactual": "removal", "necessity": "hinge"}
+    expected |= {"expert": 0.0, "subsets": False, "cap": 0.0}
+    if preset in ("default", "strong"):
+        expected |= {"lambda_n": 1.0, "lambda_v": 1.0, "necessity": "kl", "subsets": True, "cap": 1.0}
+    if preset == "strong":
+        expected |= {"lambda_n": 3.0, "lambda_v": 4.0, "expert": 0.5}
+    if preset == "paper":
+        expected |= {"instrument": "attention", "counterfactual": "gradient", "lambda_v": 0.75, "lambda_fe": 0.4}
     expected |= {"step_size": 0.5, "num_steps": 1, "prior": None, "num_heads": 1, "attention_keys": "others"}
     expected |= {"through_fuse": False, "stop_gradient": False}
     assert {k: getattr(config, k) for k in expected} == expected
-    assert hash(config) == hash(c3r_jax.C3RConfig())
+    assert hash(config) == hash(dataclasses.replace(config))
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.ridge = 1.0  # type: ignore[misc]
 
@@ -154,20 +162,24 @@ def test_without_jit() -> None:
     """Concrete masks."""
     data = problems.problem(2, masked=True)
     features = {m: jnp.asarray(a) for m, a in data.features.items()}
-    loss, terms = c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), **data.masks())
+    call = functools.partial(c3r_jax.c3r_loss, config=c3r_jax.C3RConfig.hinge(), **data.masks())
+    loss, terms = call(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels))
     check(loss, terms, oracle(data), Precision(np.dtype("float32"), 1e-5), data.where)
 
 
-def test_default_arguments_and_the_switches_of_the_terms() -> None:
+def test_the_first_version_and_the_switches_of_the_terms() -> None:
     """Each weight multiplies its own term, and a term of weight 0 is still reported."""
     data = problems.problem(5)
     features = {m: jnp.asarray(a) for m, a in data.features.items()}
     zero = dict.fromkeys(TERM, 0.0)
-    configs = [c3r_jax.C3RConfig(**zero | {w: 2.5}) for w in TERM] + [c3r_jax.C3RConfig(**zero)]
+    hinge = c3r_jax.C3RConfig.hinge
+    configs = [hinge(**zero | {w: 2.5}) for w in TERM] + [hinge(**zero)]
 
     def run(features: Any, labels: Any) -> Any:
         call = functools.partial(c3r_jax.c3r_loss, data.predict, problems.mean_fuse, features, labels)
-        return call(), [call(config=c) for c in configs]  # one program: the compiler shares the common parts
+        return call(config=hinge()), [
+            call(config=c) for c in configs
+        ]  # one program: the compiler shares the common parts
 
     (loss, terms), others = jax.jit(run)(features, jnp.asarray(data.labels))
     expected = oracle(data)
@@ -193,12 +205,20 @@ def test_bfloat16_features(config: dict[str, Any]) -> None:
     assert all(np.isfinite(np.asarray(g, np.float32)).all() and g.dtype == jnp.bfloat16 for g in gradient[0].values())
 
 
+def test_without_a_configuration_the_defaults_are_used() -> None:
+    data = problems.problem(5)
+    call = functools.partial(c3r_jax.c3r_loss, data.predict, problems.mean_fuse, data.features, data.labels)
+    loss, terms = jax.jit(lambda: call())()
+    expected, _ = jax.jit(lambda: call(config=c3r_jax.C3RConfig()))()
+    assert loss == expected and terms.cap is not None and terms.experts is None
+
+
 def test_vmap_is_a_loop() -> None:
     batch = [problems.problem(s, masked=True) for s in (12, 13)]
     stack = lambda *arrays: jnp.asarray(np.stack(arrays))  # noqa: E731
     arrays = jax.tree.map(stack, *((b.features, b.predict, b.labels, b.present, b.where) for b in batch))
     keys = jnp.stack([jax.random.key(0)] * 2)
-    many = jax.vmap(problems.compiled(c3r_jax.C3RConfig()).__wrapped__)
+    many = jax.vmap(problems.compiled(c3r_jax.C3RConfig.hinge()).__wrapped__)
     (losses, terms), gradients = jax.jit(many)(*arrays, keys)
     for i, data in enumerate(batch):
         loss, alone, gradient = problems.evaluate(data)

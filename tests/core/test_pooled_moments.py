@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,8 @@ def joined(data: problems.Problem) -> np.ndarray:
 def test_the_objective_fits_its_first_stage_on_pooled_rows(x64: None) -> None:
     earlier, data = problems.problem(5), problems.problem(6)
     moments = batch_moments(jnp.asarray(joined(earlier)))
-    loss, terms = c3r_jax.c3r_loss(
-        data.predict, problems.mean_fuse, data.features, jnp.asarray(data.labels), moments=moments
-    )
+    call = functools.partial(c3r_jax.c3r_loss, config=c3r_jax.C3RConfig.hinge(), moments=moments)
+    loss, terms = call(data.predict, problems.mean_fuse, data.features, jnp.asarray(data.labels))
     rows = np.concatenate([joined(earlier), joined(data)])
     parts = {}
     for c, m in enumerate(problems.NAMES):
@@ -79,9 +79,8 @@ def test_no_gradient_reaches_earlier_moments(x64: None) -> None:
 
     def loss(moments: Moments) -> jax.Array:
         features = {m: jnp.asarray(h) for m, h in data.features.items()}
-        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), moments=moments)[
-            0
-        ]
+        call = functools.partial(c3r_jax.c3r_loss, config=c3r_jax.C3RConfig.hinge(), moments=moments)
+        return call(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels))[0]
 
     gradient = jax.grad(loss)(batch_moments(jnp.asarray(joined(earlier))))
     assert all((np.asarray(leaf) == 0).all() for leaf in gradient)
@@ -111,7 +110,7 @@ def test_shuffled_moments_pair_other_examples(masked: bool) -> None:
     keep = np.all([usable[index] for index in moved], axis=0)
     joint = np.concatenate([data.features[m][index] for m, index in zip(problems.NAMES, moved, strict=True)], axis=1)
     features = {m: jnp.asarray(data.features[m]) for m in problems.NAMES}
-    config = c3r_jax.C3RConfig(shuffled=True)
+    config = c3r_jax.C3RConfig.hinge(shuffled=True)
     z = jnp.zeros((rows, 3))
     moments = instrument_moments(features, z, jnp.asarray(present), config=config, where=jnp.asarray(where))
     assert float(moments.count) == keep.sum() > 10
@@ -129,4 +128,4 @@ def test_a_shuffled_instrument_explains_nothing() -> None:
 
 def test_shuffling_needs_two_stages() -> None:
     with pytest.raises(ValueError, match="shuffled is True, which needs instrument='two_stage', but it is 'none'"):
-        c3r_jax.C3RConfig(shuffled=True, instrument="none")
+        c3r_jax.C3RConfig.hinge(shuffled=True, instrument="none")

@@ -189,7 +189,7 @@ def test_smoothing_out_of_range(smoothing: float) -> None:
     with pytest.raises(ValueError, match=f"label_smoothing is {smoothing}"):
         c3r_jax.sufficiency_loss(jnp.zeros((1, 2)), jnp.array([0]), label_smoothing=smoothing)
     with pytest.raises(ValueError, match=f"label_smoothing is {smoothing}"):
-        c3r_jax.C3RConfig(label_smoothing=smoothing)
+        c3r_jax.C3RConfig.hinge(label_smoothing=smoothing)
 
 
 def test_hinge_is_the_default_and_zero_below_chance() -> None:

@@ -39,7 +39,7 @@ def batch(where: Any = None) -> Any:
 
 
 def objective(config: dict[str, Any]) -> Any:
-    settings = c3r_jax.C3RConfig(**config)
+    settings = c3r_jax.C3RConfig.hinge(**config)
 
     def loss(head: Any, batch: Any) -> Any:
         features, labels, present, where = batch

@@ -17,8 +17,10 @@ NOT_RUN = {  # (page, a part of the block): why
 TESTED_ELSEWHERE = {"README.md": "tests/test_readme.py gives its first block the model it speaks of"}
 SHOWN = {  # page: what its names must be after it ran
     "start.md": lambda names: (
-        names["accuracy"] > 0.8 > 0.5 > names["plain_accuracy"]
-        and all(0.7 < names[name].c3_risk_.necessity < 0.8 for name in ("plain", "model"))
+        0.75 < names["accuracy"] < 0.83  # the page gives .79, .35 and the two risks
+        and 0.3 < names["plain_accuracy"] < 0.4
+        and abs(names["plain"].c3_risk_.necessity - 0.74) < 0.03
+        and abs(names["model"].c3_risk_.necessity - 0.71) < 0.03
     ),
     "own_model.md": lambda names: float(names["loss"]) > 0 and names["classes"].shape == (128,),
 }

@@ -31,9 +31,9 @@ def problem(names=("image", "text"), batch=53, dim=5):
 @pytest.mark.parametrize(
     ("kind", "names", "config", "regularised"),
     [
-        ("softmax", ("image", "text"), C3RConfig(), True),
-        ("sigmoid", NAMES, C3RConfig(counterfactual="minimal", necessity="log", instrument="attention"), True),
-        ("softmax", NAMES, C3RConfig(counterfactual="permute"), False),
+        ("softmax", ("image", "text"), C3RConfig.hinge(), True),
+        ("sigmoid", NAMES, C3RConfig.hinge(counterfactual="minimal", necessity="log", instrument="attention"), True),
+        ("softmax", NAMES, C3RConfig.hinge(counterfactual="permute"), False),
     ],
 )
 def test_blocks_give_the_numbers_of_one_batch(kind, names, config, regularised, monkeypatch):
@@ -58,7 +58,7 @@ def test_memory_is_that_of_a_block(monkeypatch):
     """20,000 rows would have 1.6 GB of logits in each world; 32 MB of them are held at a time."""
     monkeypatch.setattr(module, "LOGITS_HELD", 1 << 23)
     h = {name: jax.ShapeDtypeStruct((20_000, 4), jnp.float32) for name in ("image", "text")}
-    run = functools.partial(pair_metrics, match, kind="softmax", config=C3RConfig(), regularised=True)
+    run = functools.partial(pair_metrics, match, kind="softmax", config=C3RConfig.hinge(), regularised=True)
     program = inspect(jax.jit(run).lower(h, jax.ShapeDtypeStruct((20_000, 2), bool)).compile())
     assert program.temporary_bytes < 300e6
 

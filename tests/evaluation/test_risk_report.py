@@ -24,7 +24,7 @@ def report(strength, *, names=("a", "b"), act=0.0, n=400):
     own = held_out["b"] - held_out["a"]  # what b knows and a does not
     labels = (held_out["a"][:, 0] + act * own[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(int)
     present = np.ones((n, len(names)), bool)
-    return first_stage_report(moments_of(fit), held_out, present, labels, config=C3RConfig(), num_classes=2)
+    return first_stage_report(moments_of(fit), held_out, present, labels, config=C3RConfig.hinge(), num_classes=2)
 
 
 def test_a_strong_instrument_is_not_called_weak():
@@ -47,7 +47,9 @@ def test_over_identification_is_rejected_when_another_modality_acts_on_the_label
 
 
 def test_without_a_first_stage_there_is_no_report():
-    assert first_stage_report(None, {}, np.ones((0, 2), bool), np.zeros(0), config=C3RConfig(), num_classes=2) == (
+    assert first_stage_report(
+        None, {}, np.ones((0, 2), bool), np.zeros(0), config=C3RConfig.hinge(), num_classes=2
+    ) == (
         {},
         [],
     )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from c3r_jax.errors import WorkdirError
-from c3r_jax.experiments.workdir import config_text, flatten, open_workdir, read_config
+from c3r_jax.experiments.workdir import BEFORE, config_text, flatten, open_workdir, read_config
 from configs import base
 
 YOUNGER = ("parallel", "task", ("optimizer", "name"), ("optimizer", "plateau_window"), ("data", "augment"))
@@ -35,6 +35,18 @@ def test_leaves_added_since_the_run_take_their_default(old, caplog):
     caplog.clear()
     (old / "config.json").write_text(config_text(config))
     assert config_text(read_config(old)) == config_text(config) and not caplog.text
+
+
+def test_an_old_run_keeps_the_objective_from_before_its_newer_parts(old):
+    written = json.loads((old / "config.json").read_text())
+    for leaf in ("expert", "subsets", "cap"):
+        del written["c3r"][leaf]
+    (old / "config.json").write_text(json.dumps(written))
+    c3r = read_config(old).c3r
+    assert (c3r.expert, c3r.subsets, c3r.cap) == (0.0, False, 0.0)
+    defaults = base.get_config().c3r
+    assert (defaults.expert, defaults.subsets, defaults.cap) == (0.0, True, 1.0)
+    assert BEFORE.keys() <= flatten(base.get_config().to_dict()).keys()
 
 
 def test_an_old_run_resumes_only_with_the_defaults(old, small_config):

@@ -25,7 +25,7 @@ from c3r_jax.models.twin import TwinNetwork, apply
 from configs import base
 
 AXIS, ROWS = "batch", 32
-PLAIN = C3RConfig(instrument="none")
+PLAIN = C3RConfig.hinge(instrument="none")
 
 
 def model_of(fusion: str) -> TwinNetwork:
@@ -112,12 +112,12 @@ def test_the_intervener_ascends_the_loss_that_the_network_descends(on_one_and_ei
 
 def test_a_rivals_own_loss_replaces_the_tasks():
     own = RivalTerms(jnp.array(2.0), jnp.array(0.5))
-    c3r = C3RConfig(w_task=3.0)
+    c3r = C3RConfig.hinge(w_task=3.0)
     assert float(with_rival(jnp.array(10.0), {}, own, Method("c3r", True, c3r, 0.0))[0]) == 10 + 3 * 2 + 0.5
     assert float(with_rival(jnp.array(10.0), {}, own, Method("plain", False, c3r, 0.0))[0]) == 2.5
     added = own._replace(task=None)
     assert float(with_rival(jnp.array(10.0), {}, added, Method("plain", False, c3r, 0.0))[0]) == 10.5
-    assert Method("c3r", True, c3r, 0.0).without_task().c3r == C3RConfig(w_task=0.0)
+    assert Method("c3r", True, c3r, 0.0).without_task().c3r == C3RConfig.hinge(w_task=0.0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from c3r_jax.models.twin import TwinNetwork, apply
 
 @pytest.mark.parametrize("mode", [{"counterfactual": "instrumented", "through_fuse": True}, {}])
 def test_counterfactual_is_the_trained_one(mode):
-    config = c3r_jax.C3RConfig(**mode)
+    config = c3r_jax.C3RConfig.hinge(**mode)
     encoders = {name: FeatureEncoder(dim=4) for name in ("a", "b")}
     model = TwinNetwork(encoders, CrossAttention(dim=4, num_heads=2), nn.Dense(3), config, 4)
     h = {name: jax.random.normal(jax.random.key(m), (40, 4)) for m, name in enumerate(encoders)}

@@ -20,7 +20,7 @@ def make(names=NAMES, **config):
         encoders={name: FeatureEncoder(dim=4, hidden=(8,)) for name in names},
         fusion=MaskedMean(),
         head=nn.Dense(3),
-        c3r=C3RConfig(**config),
+        c3r=C3RConfig.hinge(**config),
         feature_dim=4,
     )
 

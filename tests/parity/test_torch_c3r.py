@@ -115,7 +115,7 @@ def test_terms_risks_and_gradients(case, missing):
     inputs, present, labels = batch(1, missing)
     params = weights(2)
     key = jax.random.key(3)
-    (loss, terms), gradient = compiled(C3RConfig(**CASES[case]))(params, inputs, present, labels, key)
+    (loss, terms), gradient = compiled(C3RConfig.hinge(**CASES[case]))(params, inputs, present, labels, key)
     partners = partners_of(labels, key)
     expected, expected_terms, expected_gradient = in_torch(
         params, inputs, present, labels, torch_c3r.Settings(**CASES[case]), partners
@@ -144,7 +144,7 @@ def twin(config):
 )
 def test_a_hundred_steps(settings):
     """Adam on the same batches: losses to 1e-3, equal accuracy, and the weights go both ways with equal logits."""
-    config = C3RConfig(**settings, lambda_n=1.0)
+    config = C3RConfig.hinge(**settings, lambda_n=1.0)
     model = twin(config)
     batches = [batch(100 + k, True) for k in range(5)]
     inputs, present, labels = batches[0]

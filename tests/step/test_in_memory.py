@@ -14,11 +14,12 @@ from c3r_jax.methods.method import Method
 from c3r_jax.models.encoders.features import FeatureEncoder
 from c3r_jax.models.fusion.representations import MaskedMean
 from c3r_jax.models.twin import TwinNetwork
-from c3r_jax.step.in_memory import Rows, batch_plan, train_on_arrays
+from c3r_jax.step.in_memory import Rows, Structure, batch_plan, run_of, structure_of, train_on_arrays, weights_of
+from c3r_jax.step.in_memory import model_of as model_module
 from c3r_jax.step.state import init_state
 from c3r_jax.step.train_step import train_step
 
-CONFIG = C3RConfig(lambda_n=1.0)
+CONFIG = C3RConfig.hinge(lambda_n=1.0)
 STEPS, BATCH = 6, 32
 
 
@@ -59,15 +60,16 @@ def test_equals_stepping_by_hand(dropout):
     assert int(state.step) == STEPS
 
 
-def test_vmapped_runs_equal_each_alone():
+@pytest.mark.parametrize("c3r", [CONFIG, C3RConfig()], ids=["hinge", "default"])
+def test_vmapped_runs_equal_each_alone(c3r):
     """Different data, batches, seeds and weights at once."""
-    model = model_of(CONFIG)
+    model = model_of(c3r)
     seeds, weights = np.array([1, 2, 3]), np.array([0.0, 0.5, 2.0], np.float32)
     rows = [rows_of(seed) for seed in seeds]
     plans = [batch_plan(80, batch_size=BATCH, steps=STEPS, seed=int(seed)) for seed in seeds]
 
     def run(rows, plan, seed, weight):
-        config = dataclasses.replace(CONFIG, lambda_n=weight)
+        config = dataclasses.replace(c3r, lambda_n=weight)
         method = Method("c3r", True, config, 0.3)
         return train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=OPTIMIZER)
 
@@ -80,6 +82,29 @@ def test_vmapped_runs_equal_each_alone():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), own, expected)
         finals.append(np.asarray(jax.tree.leaves(own[0].params)[0]))
     assert np.abs(finals[0] - finals[1]).max() > 1e-3
+    assert ("cap_scale" in together[1]) == (c3r.cap > 0)
+
+
+def test_weights_are_arguments_and_the_newer_parts_are_compiled_in():
+    config = C3RConfig(lambda_n=0.5, cap=0.7)
+    structure = Structure(("a", "b"), 3, (8,), 4, structure_of(config), True, 0.0)
+    assert (structure.config.lambda_n, structure.config.cap, structure.config.subsets) == (1.0, 0.7, True)
+    rows, plan = rows_of(0), batch_plan(80, batch_size=BATCH, steps=STEPS, seed=3)
+    params, losses = run_of(structure)(rows, plan, 7, weights_of(config), 0.05, 1e-3)
+    model, method = model_module(structure)[0], Method("c3r", True, config, 0.0)
+    run = functools.partial(train_on_arrays, model=model, method=method, optimizer=optax.adamw(0.05, weight_decay=1e-3))
+    state, metrics = jax.jit(run)(rows, plan, 7)
+    np.testing.assert_allclose(losses, metrics["loss"], rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), params, state.params)
+
+
+@pytest.mark.parametrize("c3r", [C3RConfig(expert=0.5), C3RConfig.hinge()], ids=["strong", "hinge"])
+def test_cap_and_experts_are_logged_where_there_are_any(c3r):
+    rows, model = rows_of(0), model_of(c3r)
+    run = functools.partial(train_on_arrays, model=model, method=Method("c3r", True, c3r, 0.0), optimizer=OPTIMIZER)
+    _, metrics = jax.eval_shape(run, rows, np.zeros((STEPS, BATCH), np.int32), 7)
+    newer = {name for name in metrics if name.startswith(("cap", "expert"))}
+    assert newer == ({"cap_scale", "expert_accuracy/a", "expert_accuracy/b"} if c3r.expert else set())
 
 
 def test_an_epoch_is_a_permutation():

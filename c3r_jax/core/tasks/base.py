@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import check_float, expand, promote
+from c3r_jax.core.batch import check_float, expand, global_mean, promote
 from c3r_jax.tasks.base import TaskSpec
 
 NECESSITY_KINDS = ("hinge", "log", "kl")
@@ -81,6 +81,29 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """The predicted probability of the label, or the task's equivalent; for reports."""
+
+    def batch_prior(
+        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
+    ) -> Array:
+        """What :meth:`prior` says of training labels, of the global batch's: for necessity "kl" without a prior."""
+        del num_outputs
+        return global_mean(promote(labels), where, axis_name)
+
+    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
+        """What an expert predicts: one-hot labels.
+
+        Raises:
+          ValueError: where labels are no classes of which a row has one.
+        """
+        del labels, num_outputs
+        raise ValueError(
+            f"C3RConfig.expert is not 0, but experts predict one class per row, and the task is {self.spec.name!r}: "
+            "use expert=0."
+        )
+
+    def beyond(self, outputs: Array, log_ratio: Array) -> Array:
+        """Outputs joined with experts whose summed log q / p is ``log_ratio``: a product of experts."""
+        return outputs + log_ratio.astype(outputs.dtype)
 
     def removable(self, along: Array, excess: Array, slope: Array) -> Float[Array, "batch 1"]:
         """The part of a row's component along the unit gradient of :meth:`excess` that favours its label.

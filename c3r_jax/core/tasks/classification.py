@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core.batch import check_labels, concrete, promote
+from c3r_jax.core.batch import check_labels, concrete, promote, weighted_mean
 from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoothing
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION as SPEC
@@ -128,6 +128,17 @@ class Classification(Task):
     def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """p_y."""
         return jnp.exp(label_logit(jax.nn.log_softmax(promote(outputs)), labels))
+
+    def batch_prior(
+        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
+    ) -> Float[Array, " classes"]:
+        """Label shares of the global batch, each row by its weight; even ones where no row counts."""
+        shares = weighted_mean(self.expert_targets(labels, num_outputs), where, self.weights(labels), axis_name)
+        return jnp.where(shares.sum() > 0, shares, 1 / num_outputs)
+
+    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
+        """One-hot labels (B, K)."""
+        return jax.nn.one_hot(labels, num_outputs)
 
     def weights(self, labels: Array) -> Float[Array, " batch"] | None:
         """The weight of each row's class."""

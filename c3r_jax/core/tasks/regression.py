@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import check_float, promote
+from c3r_jax.core.batch import check_float, global_mean, promote
 from c3r_jax.core.tasks.base import Task, check_kind, check_smoothing
 from c3r_jax.errors import DataError
 from c3r_jax.tasks.base import TaskSpec
@@ -58,6 +58,16 @@ class Regression(Task):
         if not sd > 0:
             raise DataError(f"all training labels are {mean}: a regression needs labels that vary.")
         return mean, sd
+
+    def batch_prior(
+        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
+    ) -> Float[Array, "2"]:
+        """Mean and standard deviation of the global batch; a standard deviation of 1 where its labels do not vary."""
+        del num_outputs
+        labels = promote(labels)
+        mean = global_mean(labels, where, axis_name)
+        variance = global_mean(jnp.square(labels - mean), where, axis_name)
+        return jnp.stack([mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)])
 
     def check_labels(self, labels: Any, num_rows: int) -> Float[Array, " batch"]:
         """Numbers (B,)."""

@@ -235,7 +235,7 @@ def objective(task: str) -> tuple[Any, Any, Any]:
 def test_the_objective_and_its_gradient(task, x64):
     """Terms from the branches by the formulas; directional derivative by finite differences (instrumented: no kink)."""
     data, labels, head = objective(task)
-    config = c3r_jax.C3RConfig(counterfactual="instrumented", necessity="log", lambda_n=0.7, lambda_v=0.5)
+    config = c3r_jax.C3RConfig.hinge(counterfactual="instrumented", necessity="log", lambda_n=0.7, lambda_v=0.5)
 
     def total(features: Any) -> Any:
         return c3r_jax.c3r_loss(head, mean_fuse, features, jnp.asarray(labels), config=config, task=TASKS[task])
@@ -264,7 +264,7 @@ def test_the_objective_and_its_gradient(task, x64):
 @pytest.mark.parametrize("task", TASKS)
 def test_excluded_rows_and_the_order_of_rows_change_nothing(task, x64):
     data, labels, head = objective(task)
-    config = c3r_jax.C3RConfig(necessity="kl", prior=PRIOR[task])
+    config = c3r_jax.C3RConfig.hinge(necessity="kl", prior=PRIOR[task])
     total = jax.jit(
         lambda h, y, mask: c3r_jax.c3r_loss(head, mean_fuse, h, y, config=config, where=mask, task=TASKS[task])
     )

@@ -128,7 +128,7 @@ def test_build_model_takes_every_kind():
     settings = ModelSettings(image=ImageSettings(patch=8))
     inputs = {"clip": CLIP, "scan": SCAN, "sound": SOUND[:2], "table": SOUND[:2, 0]}
     kinds = {"clip": "video", "scan": "volume", "sound": "sequence", "table": "features"}
-    model = build_model(settings, kinds, 3, 0, C3RConfig(instrument="none"))
+    model = build_model(settings, kinds, 3, 0, C3RConfig.hinge(instrument="none"))
     shape = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), inputs)[0])
     assert (shape.shape, shape.dtype) == ((2, 3), jnp.float32)
 

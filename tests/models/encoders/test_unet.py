@@ -73,7 +73,7 @@ def test_levels_and_their_widths(variables):
 def test_the_network_of_volumes_is_a_setting():
     settings = read_settings(get_config()).model
     kinds = dict.fromkeys(("flair", "t1"), "volume")
-    instrument = C3RConfig(instrument="none")
+    instrument = C3RConfig.hinge(instrument="none")
     model = build_model(settings, kinds, 4, 0, instrument, SEGMENTATION)
     assert isinstance(model.encoders["t1"], UNetEncoder) and model.encoders["t1"].dense
     with pytest.raises(ConfigError, match="volume.network is 'vnet': expected 'dilated' or 'unet'"):

@@ -151,7 +151,7 @@ def test_what_a_modality_says_alone(name, features):
     """As if it were the only one; of fused decisions, what its own head says."""
     fusion = FUSIONS[name]
     encoders = {name: FeatureEncoder(6, ()) for name in NAMES}
-    model = TwinNetwork(encoders, fusion, head_of(fusion, 6), C3RConfig(instrument="none"), 6)
+    model = TwinNetwork(encoders, fusion, head_of(fusion, 6), C3RConfig.hinge(instrument="none"), 6)
     here = jnp.ones((8, 3), bool)
     variables = jax.jit(model.init)(jax.random.key(0), features, here)
     alone = apply(model, variables, model.alone, features, here)
@@ -164,6 +164,6 @@ def test_what_a_modality_says_alone(name, features):
 def test_fusions_of_decisions_need_classes():
     settings = ModelSettings(fusion="evidential")
     with pytest.raises(ConfigError, match="config.model.fusion is 'evidential', which needs classes"):
-        build_model(settings, {"a": "features", "b": "features"}, 1, 1, C3RConfig(), REGRESSION)
+        build_model(settings, {"a": "features", "b": "features"}, 1, 1, C3RConfig.hinge(), REGRESSION)
     with pytest.raises(ConfigError, match="config.model.fusion is 'sum': expected one of mean, concat"):
         build_fusion("sum", 4, 2)

@@ -76,7 +76,7 @@ def test_eight_devices_train_as_one_does():
     config.model.dim, config.model.image.width, config.model.sequence.width = 4, 8, 8
     config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.1
     config.optimizer.warmup_steps = 0
-    c3r, settings = C3RConfig(instrument="none"), read_settings(config)
+    c3r, settings = C3RConfig.hinge(instrument="none"), read_settings(config)
     model = build_model(settings.model, {"audio": "sequence", "video": "video"}, 6, 0, c3r)
     assert model.encoders["video"].scratch and model.encoders["audio"].scratch
     optimizer = build_optimizer(settings.optimizer, 2)

@@ -1,0 +1,195 @@
+"""Does C3R cost accuracy on ordinary data? Plain training, modality dropout and the presets of C3R, paired by seed.
+
+Run ``python benchmarks/safety.py --json OUT.json`` (``--seeds 1``: a few minutes on two cores). The worlds are ordinary
+ones, in which nothing shifts, and the structural models, with and without their shift. One setting for all: the
+estimator's defaults but for the number of steps. Accuracy and balanced accuracy of every seed, and the differences to
+plain training with a 95 % t interval over seeds.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from c3r_jax import C3RClassifier
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.data.sets.structural import StructuralModel
+from c3r_jax.metrics.intervals import describe, t_interval
+
+Rows = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
+World = Callable[[int], dict[str, Rows]]  # seed -> "train", "same" and perhaps "shift"
+
+INPUTS = 12  # of each modality of the Gaussian worlds
+DISTANCE = 1.76  # of the classes' centres from their middle, in standard deviations of the noise
+TRAIN_ROWS, TEST_ROWS, STRUCTURAL_ROWS = 2000, 4000, 4000
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {"regularised": False},
+    "dropout": {"regularised": False, "modality_dropout": 0.4},
+    "c3r": {},
+    "c3r, strong": {"config": C3RConfig.strong()},
+    "c3r, hinge": {"config": C3RConfig.hinge()},
+}
+
+
+def gaussian(
+    seed: int, codes: np.ndarray, labels: np.ndarray, *, num_codes: int, scales: tuple[float, ...], stream: int
+) -> Rows:
+    """Gaussian classes around random centres.
+
+    Args:
+      seed: of the centres, and with ``stream`` of the noise.
+      codes: (n, M) what each modality sees of an example, 0 to num_codes - 1.
+      labels: (n,).
+      num_codes: centres of each modality.
+      scales: distance of each modality's centres; 0: pure noise.
+      stream: another number, other noise.
+    """
+    inputs = {}
+    for m, scale in enumerate(scales):
+        centres = scale / np.sqrt(INPUTS) * np.random.default_rng([seed, m]).standard_normal((num_codes, INPUTS))
+        noise = np.random.default_rng([seed, m, stream + 1]).standard_normal((len(codes), INPUTS))
+        inputs[f"m{m + 1}"] = (centres[codes[:, m]] + noise).astype(np.float32)
+    return inputs, labels
+
+
+def gaussian_world(
+    num_modalities: int, num_classes: int, *, shares: tuple[float, ...] | None = None, noise: int = 0
+) -> World:
+    """Every modality sees the label; the last ``noise`` of them see nothing."""
+    scales = (DISTANCE,) * (num_modalities - noise) + (0.0,) * noise
+
+    def part(seed: int, count: int, stream: int) -> Rows:
+        labels = np.random.default_rng([seed, stream]).choice(num_classes, count, p=shares)
+        codes = np.repeat(labels[:, None], num_modalities, 1)
+        return gaussian(seed, codes, labels, num_codes=num_classes, scales=scales, stream=stream)
+
+    return lambda seed: {"train": part(seed, TRAIN_ROWS, 0), "same": part(seed, TEST_ROWS, 1)}
+
+
+def complementary_world() -> World:
+    """Two modalities, four classes: each sees one of the label's two bits, and nothing of the other."""
+
+    def part(seed: int, count: int, stream: int) -> Rows:
+        bits = np.random.default_rng([seed, stream]).integers(0, 2, (count, 2))
+        return gaussian(
+            seed, bits, 2 * bits[:, 0] + bits[:, 1], num_codes=2, scales=(2 * DISTANCE, 2 * DISTANCE), stream=stream
+        )
+
+    return lambda seed: {"train": part(seed, TRAIN_ROWS, 0), "same": part(seed, TEST_ROWS, 1)}
+
+
+def structural_world(name: str) -> World:
+    """A structural model in distribution and, where it has cues, after they reversed."""
+
+    def parts(seed: int) -> dict[str, Rows]:
+        model = StructuralModel(name, seed=seed)
+        samples = {
+            "train": model.sample(STRUCTURAL_ROWS, seed=2 * seed),
+            "same": model.sample(TEST_ROWS, seed=2 * seed + 1),
+        }
+        if model.cues:
+            samples["shift"] = model.sample(TEST_ROWS, seed=2 * seed + 1, regime="shift")
+        return {part: (sample.inputs, sample.labels) for part, sample in samples.items()}
+
+    return parts
+
+
+# title: (the world, training steps)
+WORLDS: dict[str, tuple[World, int]] = {
+    "Gaussian, 2 modalities, 2 classes": (gaussian_world(2, 2), 300),
+    "Gaussian, 3 modalities, 4 classes": (gaussian_world(3, 4), 300),
+    "Gaussian, 4 modalities, 10 classes": (gaussian_world(4, 10), 300),
+    "complementary modalities": (complementary_world(), 300),
+    "one modality of pure noise": (gaussian_world(3, 4, noise=1), 300),
+    "shares .85, .10, .03, .02": (gaussian_world(3, 4, shares=(0.85, 0.10, 0.03, 0.02)), 300),
+    "structural: confounded": (structural_world("confounded"), 400),
+    "structural: anticausal": (structural_world("anticausal"), 400),
+    "structural: null": (structural_world("null"), 400),
+}
+
+
+def run(world: World, steps: int, seeds: int) -> dict[str, list[dict[str, float]]]:
+    """Returns the figures of every method by seed."""
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    for seed in range(seeds):
+        parts = world(seed)
+        tests = {name: rows for name, rows in parts.items() if name != "train"}
+        for name, settings in METHODS.items():
+            model = C3RClassifier(steps=steps, seed=seed, **settings).fit(*parts["train"])
+            row = {}
+            for regime, (inputs, labels) in tests.items():
+                predicted = model.predict(inputs)
+                row[f"accuracy, {regime}"] = float(accuracy_score(labels, predicted))
+                row[f"balanced accuracy, {regime}"] = float(balanced_accuracy_score(labels, predicted))
+            figures[name].append(row)
+    return figures
+
+
+def summary(figures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{method: {figure: mean, sd, each seed's value and the difference to plain training with its interval}}."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, rows in figures.items():
+        found[name] = {}
+        for key in rows[0]:
+            values = [row[key] for row in rows]
+            stat = describe(values)
+            difference = t_interval([v - row[key] for v, row in zip(values, figures["plain"], strict=True)])
+            found[name][key] = {
+                "mean": stat.mean,
+                "sd": _number(stat.sd),
+                "seeds": values,
+                "difference": difference.mean,
+                "interval": [_number(difference.lower), _number(difference.upper)],
+            }
+    return found
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what one seed cannot say is null."""
+    return None if np.isnan(value) else value
+
+
+def main() -> None:
+    """Prints a table for each world and writes all figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--worlds", default="", help="only the worlds whose title has this, e.g. structural")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # weak first stages and inverted labels are expected here, and part of the figures
+    results: dict[str, Any] = {"config": dataclasses.asdict(C3RConfig()), "seeds": arguments.seeds, "cases": {}}
+    chosen = {title: world for title, world in WORLDS.items() if arguments.worlds in title}
+    if not chosen:
+        parser.error(f"no world has {arguments.worlds!r} in its title: expected a part of one of {', '.join(WORLDS)}.")
+    for title, (world, steps) in chosen.items():
+        results["cases"][title] = summary(run(world, steps, arguments.seeds))
+        print_table(title, results["cases"][title])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def print_table(title: str, case: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Prints one world's figures as Markdown: the mean and, in brackets, the difference to plain training."""
+    keys = list(next(iter(case.values())))
+    print(f"\n### {title}\n\n| method | {' | '.join(keys)} |\n|---|{'---:|' * len(keys)}")
+    for name, values in case.items():
+        print(f"| {name} | " + " | ".join(_cell(values[key]) for key in keys) + " |", flush=True)
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    low, high = figure["interval"]
+    interval = "" if low is None else f", {100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{100 * figure['mean']:.1f} ({100 * figure['difference']:+.1f}{interval})"
+
+
+if __name__ == "__main__":
+    main()

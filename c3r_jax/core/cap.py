@@ -1,0 +1,83 @@
+"""A bound on what penalties may do: their gradient never exceeds the task's, so they can steer but not overrule it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Losses = Callable[[Any, Any], tuple[tuple[Array, Array], Any]]  # (rows, shared) -> ((task, penalty), anything)
+
+
+class Cap(NamedTuple):
+    """How strong the penalties' gradient was, over the global batch (scalars).
+
+    Attributes:
+      scale: what it was multiplied by; below 1 where the cap was reached.
+      task_norm: length of the task's gradient.
+      penalty_norm: length of the penalties' gradient before it was scaled.
+    """
+
+    scale: Float[Array, ""]
+    task_norm: Float[Array, ""]
+    penalty_norm: Float[Array, ""]
+
+
+def capped_loss(
+    losses: Losses, rows: Any, shared: Any, *, cap: float | Array = 1.0, axis_name: str | None = None
+) -> tuple[Float[Array, ""], Cap, Any]:
+    r"""Task loss plus penalty, whose gradient is :math:`g_T + \min(1, \text{cap}\,|g_T| / |g_P|)\, g_P`.
+
+    g_T and g_P are the gradients of the two with respect to (rows, shared), of the global batch. They are computed
+    here, by two backward passes through ``losses`` alone, and handed to whoever differentiates the result: encoders in
+    front of ``rows`` are differentiated once, as always. The value is task + penalty. Only first derivatives are
+    capped: the result must not be differentiated twice.
+
+    Args:
+      losses: pure function of both arguments; its last output is passed on as a constant.
+      rows: tree of floating-point arrays (B, ...), this device's part of the global batch.
+      shared: tree of floating-point arrays that all rows share, such as the head's parameters.
+      cap: largest length of the penalties' gradient, relative to the task's.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      The loss, :class:`Cap` and the last output of ``losses``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> losses = lambda x, w: ((x.sum(), 10 * x[0]), None)
+      >>> print(jax.grad(lambda x: capped_loss(losses, x, (), cap=0.5)[0])(jnp.ones(4)))  # |g_T| = 2, |g_P| = 10
+      [2. 1. 1. 1.]
+    """
+    fixed = jax.lax.stop_gradient((rows, shared))
+    (task, penalty), pull, passed = jax.vjp(losses, *fixed, has_aux=True)
+    one, zero = jnp.ones_like(task), jnp.zeros_like(task)
+    of_task, of_penalty = pull((one, zero.astype(penalty.dtype))), pull((zero, one.astype(penalty.dtype)))
+    task_norm, penalty_norm = _norm(of_task, axis_name), _norm(of_penalty, axis_name)
+    reached = penalty_norm > cap * task_norm
+    scale = jnp.where(reached, cap * task_norm / jnp.where(reached, penalty_norm, 1), 1)
+    gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
+    products = jax.tree.map(lambda x, g: (x * g).sum().astype(task.dtype), (rows, shared), gradient)
+    carrier = sum(jax.tree.leaves(products), jnp.zeros((), task.dtype))
+    loss = task + penalty + (carrier - jax.lax.stop_gradient(carrier))  # the difference is 0; its gradient is not
+    return loss, Cap(scale, task_norm, penalty_norm), passed
+
+
+def _norm(gradient: tuple[Any, Any], axis_name: str | None) -> Float[Array, ""]:
+    """Length of the gradient of the global loss, whose rows are spread over devices.
+
+    A sum over devices inside the loss is differentiated on every device: each has its own rows' gradient times the
+    number of devices, and a part of the shared ones' that becomes the gradient when it is averaged.
+    """
+    rows, shared = gradient
+    of_rows = _square(rows)
+    if axis_name is not None:
+        of_rows = jax.lax.psum(of_rows, axis_name) / jax.lax.axis_size(axis_name) ** 2
+        shared = jax.lax.pmean(shared, axis_name)
+    return jnp.sqrt(of_rows + _square(shared))
+
+
+def _square(tree: Any) -> Array:
+    squares = [jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum() for x in jax.tree.leaves(tree)]
+    return sum(squares, jnp.zeros(()))

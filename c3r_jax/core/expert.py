@@ -1,0 +1,130 @@
+"""The hypothetical world as an expert: what each modality says of the label that its instrument does not explain.
+
+The expert reads the residual of a modality's first stage and predicts the label from it. Training may then ask the
+representation to explain the label *beyond* the expert (a product of experts), and the expert's own accuracy measures
+how much of the label is predictable without the instrument: a necessity that can be compared across models.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from c3r_jax.core.batch import check_float, check_where, global_mean, global_sum, keep, promote
+from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
+
+BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # sharpness of an expert; 0: it says no more than the shares
+
+
+class Expert(NamedTuple):
+    """What one modality's residual says of the label; leave-one-out throughout, a constant for every gradient.
+
+    Attributes:
+      log_ratio: (B, K) log q(y | e) - log p(y); 0 in rows that lack the modality or an instrument of it.
+      beta: the chosen sharpness, one of :data:`BETAS`.
+      likelihood: mean log q(y | e) over the rows that have the modality, in nats.
+      accuracy: share of those rows whose label q finds most probable.
+      first_stage: :class:`LeaveOneOut` of the modality on its instrument.
+    """
+
+    log_ratio: Float[Array, "batch classes"]
+    beta: Float[Array, ""]
+    likelihood: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    first_stage: LeaveOneOut
+
+
+def residual_experts(
+    features: Mapping[str, Float[Array, "batch _"]],
+    targets: Float[Array, "batch classes"],
+    *,
+    present: Bool[Array, "batch modalities"] | None = None,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+    ridge: float = 1e-2,
+) -> dict[str, Expert]:
+    r"""An expert for every modality, from one global batch, in closed form.
+
+    .. math::
+       e_i = h_i - \hat h_i^{(-i)}, \quad
+       q(y \mid e_i) = \mathrm{softmax}_y\left(\beta\,(s_i - p) + \log p\right)
+
+    :math:`\hat h^{(-i)}` is the leave-one-out first stage on the other modalities, s the leave-one-out ridge prediction
+    of the one-hot label from e, p the label shares, and beta the value of :data:`BETAS` with the highest leave-one-out
+    likelihood; it is 0 where e says nothing of the label. Only moments and the likelihoods are summed over devices.
+
+    Args:
+      features: {name: (B, d_name)} representations, at least two; what is absent may hold anything.
+      targets: (B, K) one-hot labels, or shares that sum to 1.
+      present: (B, M) bool, columns in the sorted order of the names; None: all.
+      where: (B,) bool, rows that count; None: all.
+      axis_name: mapped axis over which the batch is split.
+      ridge: penalty of both regressions, relative to the mean variance of their instrument.
+
+    Returns:
+      {name: :class:`Expert`}.
+
+    Raises:
+      ValueError: on fewer than two modalities, or wrong shapes or dtypes.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> keys = jax.random.split(jax.random.key(0), 3)
+      >>> cause, cue = jax.random.normal(keys[0], (200, 1)), jax.random.normal(keys[1], (200, 1))
+      >>> h = {"image": jnp.concatenate([cause, cue], 1), "text": cause + 0.1 * jax.random.normal(keys[2], (200, 1))}
+      >>> labels = jax.nn.one_hot((cause + cue > 0).astype(int)[:, 0], 2)
+      >>> experts = residual_experts(h, labels)  # the cue is the image's alone
+      >>> [round(float(experts[name].accuracy), 1) for name in ("image", "text")]
+      [0.8, 0.5]
+
+    References:
+      G. Hinton, Training products of experts by minimizing contrastive divergence, 2002.
+      C. Clark et al., Don't take the easy way out: ensemble based methods for avoiding known dataset biases, 2019.
+    """
+    if len(features) < 2:
+        raise ValueError(f"features has {len(features)} modality, but at least 2 were expected: one has no instrument.")
+    names = sorted(features)
+    targets = promote(check_float("targets", targets, 2))
+    rows = check_where(where, targets.shape[0])
+    if present is None:
+        present = jnp.ones((targets.shape[0], len(names)), bool)
+    complete = rows & present.all(1)
+    h = {name: jax.lax.stop_gradient(keep(complete, promote(features[name]))) for name in names}
+    shares = global_mean(targets, rows, axis_name)
+    experts = {}
+    for name in names:
+        instrument = jnp.concatenate([h[other] for other in names if other != name], axis=1)
+        stage = leave_one_out(instrument, h[name], ridge=ridge, where=complete, axis_name=axis_name)
+        experts[name] = _expert(stage, targets, shares, complete, axis_name, ridge)
+    return jax.lax.stop_gradient(experts)
+
+
+def _expert(
+    stage: LeaveOneOut,
+    targets: Array,
+    shares: Array,
+    rows: Array,
+    axis_name: str | None,
+    ridge: float,
+) -> Expert:
+    scores = leave_one_out(stage.residual, targets, ridge=ridge, where=rows, axis_name=axis_name).predicted
+    seen = shares > 0  # a class without rows has no logarithm, and the expert leaves it alone
+    log_shares = jnp.log(jnp.where(seen, shares, 1))
+    centred = keep(rows, scores - shares[None, :])
+
+    def log_q(beta: Array) -> Array:
+        logits = jnp.where(seen[None, :], beta * centred + log_shares[None, :], -jnp.inf)
+        return jnp.where(seen[None, :], jax.nn.log_softmax(logits, axis=1), 0)
+
+    betas = jnp.asarray(BETAS, centred.dtype)
+    count = jnp.maximum(global_sum(rows.astype(centred.dtype).sum(), axis_name), 1)
+    likelihoods = jax.lax.map(lambda beta: keep(rows, (targets * log_q(beta)).sum(1)).sum(), betas)
+    likelihoods = global_sum(likelihoods, axis_name) / count
+    best = jnp.argmax(likelihoods)
+    chosen = log_q(betas[best])
+    correct = jnp.argmax(jnp.where(seen[None, :], chosen, -jnp.inf), axis=1) == jnp.argmax(targets, axis=1)
+    accuracy = global_sum(keep(rows, correct.astype(centred.dtype)).sum(), axis_name) / count
+    log_ratio = keep(rows, chosen - log_shares[None, :])
+    return Expert(log_ratio, betas[best], likelihoods[best], accuracy, stage)

@@ -1,0 +1,98 @@
+"""Leave-one-out ridge regression in closed form: what each row's prediction would be, had the fit not seen the row."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from c3r_jax.core.batch import HIGHEST, check_float, check_where, global_mean, global_sum, keep, promote
+from c3r_jax.core.first_stage import fit, penalised, varying_covariance
+from c3r_jax.core.linear_solve import solve_spd
+from c3r_jax.core.moments import batch_moments
+
+
+class LeaveOneOut(NamedTuple):
+    """Predictions of each row by a fit to all the others.
+
+    Attributes:
+      predicted: (B, d); 0 in excluded rows.
+      residual: (B, d) regressor minus prediction; 0 in excluded rows.
+      leverage: (B,) diagonal of the hat matrix, intercept included; 0 in excluded rows.
+      r2: (d,) 1 - PRESS / TSS, both leave-one-out: about 0, or below, where nothing is explained; 0 for a constant.
+      f_stat: (d,) F statistics of ``r2`` (p and n - p - 1 degrees of freedom), at least 0; NaN when n <= p + 1.
+      count: number of rows fitted.
+    """
+
+    predicted: Float[Array, "batch d"]
+    residual: Float[Array, "batch d"]
+    leverage: Float[Array, " batch"]
+    r2: Float[Array, " d"]
+    f_stat: Float[Array, " d"]
+    count: Float[Array, ""]
+
+
+def leave_one_out(
+    instrument: Float[Array, "batch p"],
+    regressor: Float[Array, "batch d"],
+    *,
+    ridge: float = 1e-2,
+    where: Bool[Array, " batch"] | None = None,
+    axis_name: str | None = None,
+) -> LeaveOneOut:
+    r"""Ridge regression with an intercept, each row predicted by the fit to the others; exact, at the cost of one fit.
+
+    .. math::
+       H_{ii} = \tfrac1n \left(1 + (v_i - \bar v)^T A^{-1} (v_i - \bar v)\right), \quad
+       h_i - \hat h_i^{(-i)} = \frac{h_i - \hat h_i}{1 - H_{ii}}
+
+    with A of :func:`c3r_jax.first_stage`. It is the fit to the other rows with the penalty n ridge tr(Cov v) / p of all
+    rows. Only moments are summed over devices; the leverage needs this device's rows alone.
+
+    Args:
+      instrument: (B, p) v.
+      regressor: (B, d) h.
+      ridge: penalty relative to the mean variance of v.
+      where: (B,) bool, rows that count; None: all.
+      axis_name: mapped axis over which the batch is split.
+
+    Returns:
+      :class:`LeaveOneOut`.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes.
+
+    Examples:
+      >>> import numpy as np, jax.numpy as jnp
+      >>> v = jnp.array([[0.0], [1.0], [2.0], [3.0]])
+      >>> found = leave_one_out(v, jnp.array([[0.0], [1.0], [2.0], [6.0]]), ridge=0.0)
+      >>> print(np.asarray(found.predicted[3]).round(3), np.asarray(found.leverage).round(3))  # 0, 1, 2 go on to 3
+      [3.] [0.7 0.3 0.3 0.7]
+
+    References:
+      D. M. Allen, The relationship between variable selection and data augmentation and a method for prediction, 1974.
+    """
+    v, h = promote(check_float("instrument", instrument, 2)), promote(check_float("regressor", regressor, 2))
+    if v.shape[0] != h.shape[0]:
+        raise ValueError(f"instrument has shape {v.shape}, but regressor {h.shape}: the rows must agree.")
+    rows = check_where(where, v.shape[0])
+    v, h = keep(rows, v), keep(rows, h)
+    p = v.shape[1]
+    moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
+    stage = fit(moments, slice(0, p), slice(p, None), ridge=ridge)
+    count = moments.count
+    spread = keep(rows, v - stage.mean_v[None, :])
+    a, condition = penalised(varying_covariance(moments)[0][:p, :p], ridge)
+    whitened = solve_spd(a, spread.T, condition=condition).T
+    leverage = keep(rows, (1 + (spread * whitened).sum(1)) / jnp.maximum(count, 1))
+    fitted = stage.mean_h[None, :] + jnp.matmul(spread, stage.coef, precision=HIGHEST)
+    spare = 1 - leverage
+    residual = keep(rows, (h - fitted) / jnp.where(spare > 0, spare, jnp.inf)[:, None])
+    press = global_sum(jnp.square(residual).sum(0), axis_name)
+    grown = count / jnp.maximum(count - 1, 1)  # a row's distance from the mean of the others
+    centre = global_mean(h, rows, axis_name)
+    total = jnp.square(grown) * global_sum(jnp.square(keep(rows, h - centre[None, :])).sum(0), axis_name)
+    r2 = jnp.where(total > 0, 1 - press / jnp.where(total > 0, total, 1), 0)
+    freedom = count - p - 1
+    share = jnp.clip(r2, 0)
+    f_stat = jnp.where(freedom > 0, share / p * freedom / jnp.maximum(1 - share, jnp.finfo(h.dtype).tiny), jnp.nan)
+    return LeaveOneOut(keep(rows, h - residual), residual, leverage, r2, f_stat, count)

@@ -1,0 +1,115 @@
+"""The cap: gradients of the formula, whatever stands before the features, on one device and on several."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import c3r_jax
+from c3r_jax.core.cap import capped_loss
+
+
+def parts(rows, shared):
+    """A task loss and a penalty that both read rows and shared parameters."""
+    outputs = rows["a"] @ shared["w"] + rows["b"].sum(1, keepdims=True)
+    return (jnp.square(outputs - 1).mean(), 5 * jnp.square(rows["a"]).mean() + jnp.abs(shared["w"]).sum()), outputs
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    rows = {"a": jnp.asarray(rng.standard_normal((16, 3))), "b": jnp.asarray(rng.standard_normal((16, 2)))}
+    return rows, {"w": jnp.asarray(rng.standard_normal((3, 2)))}
+
+
+def expected(rows, shared, cap):
+    gradients = [jax.grad(lambda *x, i=i: parts(*x)[0][i], argnums=(0, 1))(rows, shared) for i in (0, 1)]
+    task, penalty = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients)
+    scale = min(1.0, cap * np.linalg.norm(task) / np.linalg.norm(penalty))
+    return task + scale * penalty, scale
+
+
+@pytest.mark.parametrize("cap", [0.1, 1.0, 1e6])
+def test_the_gradient_is_the_formula(inputs, cap, x64):
+    rows, shared = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), inputs)
+    gradient = jax.grad(lambda *x: capped_loss(parts, *x, cap=cap)[0], argnums=(0, 1))(rows, shared)
+    found = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
+    wanted, scale = expected(rows, shared, cap)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+    loss, measured, outputs = capped_loss(parts, rows, shared, cap=cap)
+    (task, penalty), same = parts(rows, shared)
+    np.testing.assert_allclose(loss, task + penalty, rtol=1e-12)
+    np.testing.assert_array_equal(outputs, same)
+    np.testing.assert_allclose(measured.scale, scale, rtol=1e-10)
+
+
+def test_encoders_get_the_capped_gradient(inputs, x64):
+    """d loss / d encoder is the capped gradient at the features times the encoder's own derivative."""
+    rows, shared = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), inputs)
+
+    def total(gain):
+        encoded = jax.tree.map(lambda x: jnp.tanh(gain * x), rows)
+        return capped_loss(parts, encoded, shared, cap=0.3)[0]
+
+    encoded = jax.tree.map(lambda x: jnp.tanh(0.7 * x), rows)
+    at_features = jax.grad(lambda x: capped_loss(parts, x, shared, cap=0.3)[0])(encoded)
+    slopes = jax.tree.map(lambda x: x * (1 - jnp.tanh(0.7 * x) ** 2), rows)
+    chain = sum((at_features[name] * slopes[name]).sum() for name in rows)
+    np.testing.assert_allclose(jax.grad(total)(0.7), chain, rtol=1e-10)
+
+
+def test_no_gradient_of_the_task_leaves_none(inputs):
+    rows, shared = inputs
+
+    def flat(rows, shared):
+        return (jnp.zeros(()), parts(rows, shared)[0][1]), None
+
+    gradient = jax.grad(lambda x: capped_loss(flat, x, shared)[0])(rows)
+    assert all(not np.asarray(x).any() for x in gradient.values())
+
+
+def c3r(features, head, labels, where, axis_name=None):
+    config = c3r_jax.C3RConfig.strong()
+    fuse = lambda h, present: sum(h.values()) / len(h)  # noqa: E731
+    return c3r_jax.c3r_loss(lambda z: z @ head, fuse, features, labels, config=config, where=where, axis_name=axis_name)
+
+
+def test_a_split_batch_has_the_same_capped_gradient():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 64)
+    cause = np.eye(3)[labels] + 0.5 * rng.standard_normal((64, 3))
+    features = {m: jnp.asarray(cause + rng.standard_normal((64, 3)), jnp.float32) for m in ("a", "b")}
+    head, where = jnp.asarray(rng.standard_normal((3, 3)), jnp.float32), jnp.asarray(rng.random(64) < 0.9)
+    value = lambda x, w, y, m, axis=None: c3r(x, w, y, m, axis)  # noqa: E731
+    whole, terms = jax.grad(value, argnums=(0, 1), has_aux=True)(features, head, jnp.asarray(labels), where)
+    assert float(terms.cap.scale) < 1 and terms.experts is not None
+
+    def part(x, w, y, m):
+        gradient, terms = jax.grad(lambda x, w: value(x, w, y, m, "devices"), argnums=(0, 1), has_aux=True)(x, w)
+        return gradient, terms.cap.scale
+
+    split = lambda x: jnp.asarray(x).reshape(4, 16, *x.shape[1:])  # noqa: E731
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), head)
+    (of_rows, of_head), scale = jax.pmap(part, axis_name="devices")(
+        jax.tree.map(split, features), many, split(labels), split(where)
+    )
+    np.testing.assert_allclose(scale, np.full(4, terms.cap.scale), rtol=1e-3)
+    np.testing.assert_allclose(of_head.mean(0), whole[1], atol=1e-4)
+    for name in features:  # each device's rows have 4 times the gradient, which averaging over devices takes back
+        np.testing.assert_allclose(of_rows[name].reshape(64, 3) / 4, whole[0][name], atol=1e-5)
+
+
+def test_a_head_in_the_closure_is_trained():
+    """What predict and fuse close over counts in the lengths, and gets the capped gradient."""
+    rng = np.random.default_rng(2)
+    labels = jnp.asarray(rng.integers(0, 2, 40))
+    features = {m: jnp.asarray(rng.standard_normal((40, 2)) + labels[:, None], jnp.float32) for m in ("a", "b")}
+
+    def loss(head):
+        return c3r(features, head, labels, jnp.ones(40, bool))[0]
+
+    gradient = jax.grad(loss)(jnp.eye(2))
+    assert np.isfinite(gradient).all() and float(jnp.abs(gradient).max()) > 1e-3
+    assert jax.tree.all(jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), jax.jit(jax.grad(loss))(jnp.eye(2))))
