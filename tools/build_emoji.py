@@ -1,4 +1,4 @@
-"""Build ``c3r_jax/data/assets/emoji.zip``: images and names of 1,906 emoji, 9 classes, one fixed leak-free split.
+"""Build ``c3r_jax/data/sets/assets/emoji.zip``: images and names of 1,906 emoji, 9 classes, one fixed leak-free split.
 
 Get the two packages once, unpack them side by side, and run the script (the same input gives the same bytes)::
 
@@ -175,7 +175,7 @@ def main() -> None:
     """Builds or checks the two asset files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=pathlib.Path, required=True, help="folder with google/ and text/")
-    default = pathlib.Path(__file__).resolve().parent.parent / "c3r_jax" / "data" / "assets"
+    default = pathlib.Path(__file__).resolve().parent.parent / "c3r_jax" / "data" / "sets" / "assets"
     parser.add_argument("--out", type=pathlib.Path, default=default, help="folder for emoji.zip and its checksum")
     parser.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ TRIAL = """
 import pathlib, sys
 import c3r_jax
 from c3r_jax import C3RClassifier
-from c3r_jax.data import load_emoji
+from c3r_jax.data.sets.emoji import load_emoji
 from c3r_jax.data.sets.structural import StructuralModel
 
 place = pathlib.Path(c3r_jax.__file__)
