@@ -153,11 +153,22 @@ def fit(
     explained = jnp.matmul(cov_vv, coef, precision=HIGHEST)
     rss = var_h - 2 * (coef * cov_vh).sum(0) + (coef * explained).sum(0)
     r2 = jnp.where(varies, 1 - rss / jnp.where(varies, var_h, 1), 0)
-    spare = moments.count - p - 1
-    share = jax.lax.stop_gradient(r2)  # a diagnostic, never trained on
-    odds = share / jnp.where(share < 1, 1 - share, jnp.finfo(share.dtype).tiny)
-    f_stat = jnp.where(spare > 0, odds / p * spare, jnp.nan)
+    f_stat = f_statistic(r2, p, moments.count)
     return FirstStage(jnp.zeros((0, mean_h.shape[0]), coef.dtype), coef, mean_v, mean_h, r2, f_stat)
+
+
+def f_statistic(r2: Float[Array, " d"], p: int, count: Float[Array, ""]) -> Float[Array, " d"]:
+    """(R^2 / p) / ((1 - R^2) / (n - p - 1)), without gradient: a diagnostic, never trained on; NaN when n <= p + 1.
+
+    Args:
+      r2: explained share of variance.
+      p: columns of the instrument.
+      count: n, rows of the fit.
+    """
+    spare = count - p - 1
+    share = jax.lax.stop_gradient(r2)
+    odds = share / jnp.where(share < 1, 1 - share, jnp.finfo(share.dtype).tiny)
+    return jnp.where(spare > 0, odds / p * spare, jnp.nan)
 
 
 def varying_covariance(moments: Moments) -> tuple[Float[Array, "p p"], Bool[Array, " p"]]:

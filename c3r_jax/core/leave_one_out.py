@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import HIGHEST, check_float, check_where, global_mean, global_sum, keep, promote
-from c3r_jax.core.first_stage import fit, penalised, varying_covariance
+from c3r_jax.core.batch import HIGHEST, check_float, check_where, global_sum, keep, promote
+from c3r_jax.core.first_stage import f_statistic, penalised, varying_covariance
 from c3r_jax.core.linear_solve import solve_spd
 from c3r_jax.core.moments import batch_moments
 
@@ -76,23 +76,22 @@ def leave_one_out(
         raise ValueError(f"instrument has shape {v.shape}, but regressor {h.shape}: the rows must agree.")
     rows = check_where(where, v.shape[0])
     v, h = keep(rows, v), keep(rows, h)
-    p = v.shape[1]
+    p, d = v.shape[1], h.shape[1]
     moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
-    stage = fit(moments, slice(0, p), slice(p, None), ridge=ridge)
-    count = moments.count
-    spread = keep(rows, v - stage.mean_v[None, :])
-    a, condition = penalised(varying_covariance(moments)[0][:p, :p], ridge)
-    whitened = solve_spd(a, spread.T, condition=condition).T
+    count, mean_v, mean_h = moments.count, moments.mean[:p], moments.mean[p:]
+    cov, _ = varying_covariance(moments)
+    a, condition = penalised(cov[:p, :p], ridge)
+    spread = keep(rows, v - mean_v[None, :])
+    # One solve for the coefficients and for the leverages.
+    solved = solve_spd(a, jnp.concatenate([cov[:p, p:], spread.T], axis=1), condition=condition)
+    coef, whitened = solved[:, :d], solved[:, d:].T
     leverage = keep(rows, (1 + (spread * whitened).sum(1)) / jnp.maximum(count, 1))
-    fitted = stage.mean_h[None, :] + jnp.matmul(spread, stage.coef, precision=HIGHEST)
+    fitted = mean_h[None, :] + jnp.matmul(spread, coef, precision=HIGHEST)
     spare = 1 - leverage
     residual = keep(rows, (h - fitted) / jnp.where(spare > 0, spare, jnp.inf)[:, None])
     press = global_sum(jnp.square(residual).sum(0), axis_name)
     grown = count / jnp.maximum(count - 1, 1)  # a row's distance from the mean of the others
-    centre = global_mean(h, rows, axis_name)
-    total = jnp.square(grown) * global_sum(jnp.square(keep(rows, h - centre[None, :])).sum(0), axis_name)
+    total = jnp.square(grown) * count * jnp.diagonal(cov)[p:]
     r2 = jnp.where(total > 0, 1 - press / jnp.where(total > 0, total, 1), 0)
-    freedom = count - p - 1
-    share = jnp.clip(r2, 0)
-    f_stat = jnp.where(freedom > 0, share / p * freedom / jnp.maximum(1 - share, jnp.finfo(h.dtype).tiny), jnp.nan)
+    f_stat = f_statistic(jnp.clip(r2, 0), p, count)
     return LeaveOneOut(keep(rows, h - residual), residual, leverage, r2, f_stat, count)
