@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.data.sets.structural import StructuralModel
+from c3r_jax.estimator.classifier import DEFAULT
+from c3r_jax.methods.registry import make_rival
 from c3r_jax.metrics.intervals import describe, t_interval
+from c3r_jax.step.in_memory import Structure, weights_of
 
 Rows = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
 World = Callable[[int], dict[str, Rows]]  # seed -> "train", "same" and perhaps "shift"
@@ -34,9 +37,39 @@ TRAIN_ROWS, TEST_ROWS, STRUCTURAL_ROWS = 2000, 4000, 4000
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"regularised": False},
     "dropout": {"regularised": False, "modality_dropout": 0.4},
+    "evidential": {"regularised": False, "rival": {"fusion": "evidential", "strength": 0.3}},
     "c3r": {},
     "c3r, strong": {"config": C3RConfig.strong()},
     "c3r, hinge": {"config": C3RConfig.hinge()},
+}
+
+# A rival with a loss of its own takes the task term's place, and C3R's other terms then have no cap (docs/method.md).
+# Other fusions and ways of training, but for those that need to know environments. Strengths are the middle ones of
+# configs/sweeps/rivals.py, the same for every world.
+RIVALS: dict[str, dict[str, Any]] = {
+    **{fusion: {"rival": {"fusion": fusion}} for fusion in ("late", "concat", "gated", "bottleneck")},
+    **{fusion: {"rival": {"fusion": fusion, "strength": 0.3}} for fusion in ("evidential", "confidence")},
+    "modality dropout": {"modality_dropout": 0.4},
+    **{
+        name: {"rival": {"name": name, "strength": strength}}
+        for name, strength in (("ogm_ge", 0.3), ("mixup", 0.4), ("casn", 0.3), ("alignment", 0.1))
+    },
+}
+PAIRS = {"plain": {"regularised": False}, "c3r": {}}
+for _name, _settings in RIVALS.items():
+    PAIRS |= {_name: {"regularised": False, **_settings}, f"{_name} + c3r": _settings}
+# The default without one of its parts at a time; with an instrument of other rows; and one part alone.
+PARTS: dict[str, dict[str, Any]] = {
+    "plain": {"regularised": False},
+    "c3r": {},
+    "without expert": {"config": C3RConfig()},
+    "without subsets": {"config": C3RConfig(expert=0.5, subsets=False)},
+    "without gate": {"config": C3RConfig(expert=0.5, gate=False)},
+    "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},
+    "without penalties": {"config": C3RConfig(expert=0.5, lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
+    "hinge for kl": {"config": C3RConfig(expert=0.5, necessity="hinge")},
+    "without expert, instrument shuffled": {"config": C3RConfig(shuffled=True)},
+    "subsets alone": {"config": C3RConfig(lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
 }
 
 
@@ -62,17 +95,34 @@ def gaussian(
 
 
 def gaussian_world(
-    num_modalities: int, num_classes: int, *, shares: tuple[float, ...] | None = None, noise: int = 0
+    num_modalities: int,
+    num_classes: int,
+    *,
+    shares: tuple[float, ...] | None = None,
+    noise: int = 0,
+    constant: int = 0,
+    rows: int = TRAIN_ROWS,
 ) -> World:
-    """Every modality sees the label; the last ``noise`` of them see nothing."""
+    """Every modality sees the label; the last ``noise`` of them see nothing, and ``constant`` more never change.
+
+    Args:
+      num_modalities: modalities that are not constant.
+      num_classes: K.
+      shares: of the classes; None: even.
+      noise: modalities of pure noise.
+      constant: modalities that are 1 in every row.
+      rows: training rows.
+    """
     scales = (DISTANCE,) * (num_modalities - noise) + (0.0,) * noise
 
     def part(seed: int, count: int, stream: int) -> Rows:
         labels = np.random.default_rng([seed, stream]).choice(num_classes, count, p=shares)
         codes = np.repeat(labels[:, None], num_modalities, 1)
-        return gaussian(seed, codes, labels, num_codes=num_classes, scales=scales, stream=stream)
+        inputs, labels = gaussian(seed, codes, labels, num_codes=num_classes, scales=scales, stream=stream)
+        fixed = {f"fixed{m}": np.ones((count, INPUTS), np.float32) for m in range(constant)}
+        return inputs | fixed, labels
 
-    return lambda seed: {"train": part(seed, TRAIN_ROWS, 0), "same": part(seed, TEST_ROWS, 1)}
+    return lambda seed: {"train": part(seed, rows, 0), "same": part(seed, TEST_ROWS, 1)}
 
 
 def complementary_world() -> World:
@@ -87,11 +137,11 @@ def complementary_world() -> World:
     return lambda seed: {"train": part(seed, TRAIN_ROWS, 0), "same": part(seed, TEST_ROWS, 1)}
 
 
-def structural_world(name: str) -> World:
+def structural_world(name: str, num_modalities: int = 2) -> World:
     """A structural model in distribution and, where it has cues, after they reversed."""
 
     def parts(seed: int) -> dict[str, Rows]:
-        model = StructuralModel(name, seed=seed)
+        model = StructuralModel(name, num_modalities=num_modalities, seed=seed)
         samples = {
             "train": model.sample(STRUCTURAL_ROWS, seed=2 * seed),
             "same": model.sample(TEST_ROWS, seed=2 * seed + 1),
@@ -108,28 +158,70 @@ WORLDS: dict[str, tuple[World, int]] = {
     "Gaussian, 2 modalities, 2 classes": (gaussian_world(2, 2), 300),
     "Gaussian, 3 modalities, 4 classes": (gaussian_world(3, 4), 300),
     "Gaussian, 4 modalities, 10 classes": (gaussian_world(4, 10), 300),
+    "60 rows": (gaussian_world(2, 2, rows=60), 300),
+    "4,000 rows": (gaussian_world(3, 4, rows=4000), 300),
     "complementary modalities": (complementary_world(), 300),
     "one modality of pure noise": (gaussian_world(3, 4, noise=1), 300),
+    "one constant modality": (gaussian_world(2, 4, constant=1), 300),
     "shares .85, .10, .03, .02": (gaussian_world(3, 4, shares=(0.85, 0.10, 0.03, 0.02)), 300),
+    "shares .8, .2": (gaussian_world(2, 2, shares=(0.8, 0.2)), 300),
     "structural: confounded": (structural_world("confounded"), 400),
     "structural: anticausal": (structural_world("anticausal"), 400),
+    "structural: anticausal, 3 modalities": (structural_world("anticausal", 3), 400),
+    "structural: anticausal, 4 modalities": (structural_world("anticausal", 4), 400),
     "structural: null": (structural_world("null"), 400),
 }
 
 
-def run(world: World, steps: int, seeds: int) -> dict[str, list[dict[str, float]]]:
-    """Returns the figures of every method by seed."""
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+class WithRival(C3RClassifier):
+    """The estimator with a rival's loss or fusion, as ``config.rival`` and ``config.model.fusion`` set them."""
+
+    rival: Mapping[str, Any] = {}
+
+    def _structure_of(self, *arguments: Any) -> Structure:
+        chosen = dataclasses.replace(make_rival(**self.rival), strength=1.0)  # its strength is among the weights
+        return super()._structure_of(*arguments)._replace(fusion=self.rival.get("fusion", "mean"), rival=chosen)
+
+    def _weights(self, config: C3RConfig) -> np.ndarray:
+        return weights_of(config, self.rival.get("strength", 1.0))
+
+
+def estimator(*, rival: Mapping[str, Any] | None = None, **settings: Any) -> C3RClassifier:
+    """The estimator of a method's settings."""
+    if rival is None:
+        return C3RClassifier(**settings)
+    model = WithRival(**settings)
+    model.rival = rival
+    return model
+
+
+def run(
+    world: World, steps: int, seeds: int, methods: Mapping[str, dict[str, Any]], *, subsets: bool = False
+) -> dict[str, list[dict[str, float]]]:
+    """Returns the figures of every method by seed.
+
+    Args:
+      world: the data.
+      steps: training steps.
+      seeds: number of seeds, from 0.
+      methods: {name: settings of the estimator}.
+      subsets: whether each modality alone is scored too, and the worst of all under every regime.
+    """
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for seed in range(seeds):
         parts = world(seed)
         tests = {name: rows for name, rows in parts.items() if name != "train"}
-        for name, settings in METHODS.items():
-            model = C3RClassifier(steps=steps, seed=seed, **settings).fit(*parts["train"])
+        for name, settings in methods.items():
+            model = estimator(steps=steps, seed=seed, **settings).fit(*parts["train"])
             row = {}
             for regime, (inputs, labels) in tests.items():
                 predicted = model.predict(inputs)
                 row[f"accuracy, {regime}"] = float(accuracy_score(labels, predicted))
                 row[f"balanced accuracy, {regime}"] = float(balanced_accuracy_score(labels, predicted))
+                if subsets:
+                    alone = [model.predict({modality: values}) for modality, values in inputs.items()]
+                    scores = [accuracy_score(labels, chosen) for chosen in (predicted, *alone)]
+                    row[f"worst subset, {regime}"] = float(min(scores))
             figures[name].append(row)
     return figures
 
@@ -158,20 +250,31 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose what is compared, ``arguments.methods``."""
+    parser.set_defaults(methods=METHODS)
+    for option, methods, words in (
+        ("--parts", PARTS, "the default without one of its parts at a time instead"),
+        ("--rivals", PAIRS, "other fusions and ways of training, each alone and with C3R, instead"),
+    ):
+        parser.add_argument(option, dest="methods", action="store_const", const=methods, help=words)
+
+
 def main() -> None:
     """Prints a table for each world and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--worlds", default="", help="only the worlds whose title has this, e.g. structural")
+    add_choices(parser)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # weak first stages and inverted labels are expected here, and part of the figures
-    results: dict[str, Any] = {"config": dataclasses.asdict(C3RConfig()), "seeds": arguments.seeds, "cases": {}}
+    results: dict[str, Any] = {"config": dataclasses.asdict(DEFAULT), "seeds": arguments.seeds, "cases": {}}
     chosen = {title: world for title, world in WORLDS.items() if arguments.worlds in title}
     if not chosen:
         parser.error(f"no world has {arguments.worlds!r} in its title: expected a part of one of {', '.join(WORLDS)}.")
     for title, (world, steps) in chosen.items():
-        results["cases"][title] = summary(run(world, steps, arguments.seeds))
+        results["cases"][title] = summary(run(world, steps, arguments.seeds, arguments.methods))
         print_table(title, results["cases"][title])
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

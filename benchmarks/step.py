@@ -2,11 +2,14 @@
 
 python benchmarks/step.py --json OUT.json
 
-FLOPs come from the compiled programs (``cost_analysis``), peak memory from their buffers (``memory_analysis``), times
-from alternating runs of both in one process: their ratio stays valid if the machine's speed drifts.
+C3R in three forms: "first", as the demo is configured; "default", C3RConfig(); and "expert", the default with experts
+of each batch. FLOPs come from the compiled programs (``cost_analysis``), peak memory from their buffers
+(``memory_analysis``), times from alternating runs of all in one process: their ratios stay valid if the machine's speed
+drifts.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -18,18 +21,24 @@ import jax
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.step.train_step import step_columns, train_step
 from configs.emoji import get_config
 
+FORMS: dict[str, C3RConfig | None] = {"first": None, "default": C3RConfig(), "expert": C3RConfig(expert=0.5)}
 
-def compile_step(method: str, dropout: str, batch_size: int | None):
-    """Returns the compiled single-device step of a method, its state and a batch."""
+
+def compile_step(form: str, batch_size: int | None):
+    """Returns the compiled single-device step of "plain" or of a form of C3R, its state and a batch."""
     config = get_config()
-    config.method, config.modality_dropout.switch = method, dropout
+    config.method, config.modality_dropout.switch = "plain" if form == "plain" else "c3r", "off"
+    chosen = FORMS.get(form)
+    if chosen is not None:
+        config.c3r.update({name: value for name, value in dataclasses.asdict(chosen).items() if name in config.c3r})
     if batch_size:
         config.train.batch_size = batch_size
-    if method == "plain":
+    if form == "plain":
         config.c3r.instrument = "none"  # no moments either: nothing of C3R is left in the plain step
     experiment = build_experiment(config)
     step = functools.partial(
@@ -70,10 +79,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40, help="timed steps of each (default 40)")
     parser.add_argument("--batch_size", type=int, default=None, help="examples per step (default: the demo's)")
     arguments = parser.parse_args()
-    steps = {
-        "plain": compile_step("plain", "off", arguments.batch_size),
-        "c3r": compile_step("c3r", "off", arguments.batch_size),
-    }
+    steps = {name: compile_step(name, arguments.batch_size) for name in ("plain", *FORMS)}
     for step in steps.values():
         for _ in range(3):
             measure(*step)
@@ -81,23 +87,24 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for name, step in steps.items():
             times[name].append(measure(*step))
-    ratios = [c / p for c, p in zip(times["c3r"], times["plain"], strict=True)]
-    flops = {name: flops_of(step[0]) for name, step in steps.items()}
-    memory = {name: peak_bytes(step[0]) for name, step in steps.items()}
     figures = {
         "device": str(jax.devices()[0].device_kind),
         "batch_size": int(steps["plain"][2]["labels"].shape[0]),
-        "plain_flops": flops["plain"],
-        "c3r_flops": flops["c3r"],
-        "flops_ratio": flops["c3r"] / flops["plain"],
-        "plain_ms": 1e3 * statistics.median(times["plain"]),
-        "c3r_ms": 1e3 * statistics.median(times["c3r"]),
-        "time_ratio": statistics.median(ratios),
-        "time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
-        "plain_peak_bytes": memory["plain"],
-        "c3r_peak_bytes": memory["c3r"],
-        "memory_ratio": memory["c3r"] / memory["plain"],
     }
+    for name, (compiled, _, _) in steps.items():
+        figures |= {
+            f"{name}_flops": flops_of(compiled),
+            f"{name}_ms": 1e3 * statistics.median(times[name]),
+            f"{name}_peak_bytes": peak_bytes(compiled),
+        }
+    for name in FORMS:
+        ratios = [own / plain for own, plain in zip(times[name], times["plain"], strict=True)]
+        figures |= {
+            f"{name}_flops_ratio": figures[f"{name}_flops"] / figures["plain_flops"],
+            f"{name}_time_ratio": statistics.median(ratios),
+            f"{name}_time_ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
+            f"{name}_memory_ratio": figures[f"{name}_peak_bytes"] / figures["plain_peak_bytes"],
+        }
     pathlib.Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 

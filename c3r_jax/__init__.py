@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from c3r_jax.core.objective import C3RTerms, c3r_loss
     from c3r_jax.core.risk import C3Risk, c3_risk, necessity_loss, sufficiency_loss
     from c3r_jax.estimator.classifier import C3RClassifier
+    from c3r_jax.estimator.path import C3RClassifierCV
     from c3r_jax.estimator.post_hoc import PostHocInstrument
 
 __all__ = [
     "C3RClassifier",
+    "C3RClassifierCV",
     "C3RConfig",
     "C3RTerms",
     "C3Risk",
@@ -37,6 +39,7 @@ _HOMES = {
     "core.objective": ("C3RTerms", "c3r_loss"),
     "core.risk": ("C3Risk", "c3_risk", "necessity_loss", "sufficiency_loss"),
     "estimator.classifier": ("C3RClassifier",),
+    "estimator.path": ("C3RClassifierCV",),
     "estimator.post_hoc": ("PostHocInstrument",),
 }
 _LATER = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}

@@ -1,11 +1,15 @@
 """Every benchmark starts by its documented command, from anywhere, without the package installed."""
 
+import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
+from benchmarks import criterion
 from tests.processes import REPOSITORY
 
 BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
@@ -18,3 +22,35 @@ def test_benchmark_starts_anywhere(path, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert "--json" in done.stdout
+
+
+def test_criteria_are_ranked_as_spearman_does():
+    rng = np.random.default_rng(0)
+    accuracy = rng.random((14, 2))
+    noisy = accuracy + 0.3 * rng.random((14, 2))
+    noisy[3] = noisy[4]  # ties share their rank
+    expected = np.mean([spearmanr(noisy[:, seed], accuracy[:, seed]).statistic for seed in range(2)])
+    assert criterion.rank_correlation(noisy, accuracy) == pytest.approx(expected)
+    assert criterion.rank_correlation(np.ones((14, 2)), accuracy) == 0
+    found = {
+        "criteria": dict.fromkeys(criterion.CRITERIA, noisy) | {"C3 risk": -accuracy},
+        "tests": {"same": 1 - accuracy, "shift": accuracy},
+        "effective rows": [10.0, 20.0],
+        "rows where q is wrong": [30, 40],
+    }
+    names = [f"setting {i}" for i in range(14)]
+    case = json.loads(json.dumps(criterion.summary(found, names)))
+    assert set(case["correlations"]) == {"shift"} and set(case["settings"]) == set(names)
+    assert case["correlations"]["shift"]["C3 risk"]["correlation"] == pytest.approx(1)  # low risks are good
+    shown = case["correlations"]["shift"]["accuracy"]
+    low, high = shown["interval"]
+    assert low < shown["correlation"] < high < 1 and shown["correlation"] == pytest.approx(expected)
+    best = case["chosen"]["shift"]
+    assert best["C3 risk"] == best["oracle (not a valid rule)"] == pytest.approx(accuracy.max(0).mean())
+    assert best["accuracy"] <= best["C3 risk"]
+
+
+def test_criteria_take_the_worlds_of_another_benchmark():
+    worlds = criterion.worlds_of("safety")
+    parts = worlds["structural: confounded"](0)
+    assert {"train", "same", "shift"} == set(parts) and all(callable(world) for world in worlds.values())

@@ -144,10 +144,15 @@ def build_index(items: list[Item], groups: dict[int, str]) -> dict[str, object]:
 
 
 def write_zip(items: list[Item], index: dict[str, object]) -> bytes:
-    """Returns a zip whose bytes depend on its content only: stored, sorted, with one fixed time."""
+    """Returns the data set as a zip: the images, and the index with an emoji in each line."""
     entries = {f"images/{item.hexcode}.png": item.png for item in items}
     lines = json.dumps(index, ensure_ascii=False, indent=None, separators=(",", ":"), sort_keys=True)
     entries["index.json"] = lines.replace('{"concept"', '\n{"concept"').encode() + b"\n"
+    return zip_of(entries)
+
+
+def zip_of(entries: dict[str, bytes]) -> bytes:
+    """Returns a zip of {name: content} whose bytes depend on nothing else: stored, sorted, with one fixed time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(entries):
@@ -156,6 +161,29 @@ def write_zip(items: list[Item], index: dict[str, object]) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, entries[name])
     return buffer.getvalue()
+
+
+def write_or_check(content: bytes, target: pathlib.Path, source: pathlib.Path, *, check: bool) -> str:
+    """Writes a built file and ``<file>.sha256`` beside it, or ends the program if it differs from the file there.
+
+    Args:
+      content: what the file holds.
+      target: the file.
+      source: folder that it was built from, for the message.
+      check: compare instead of writing.
+
+    Returns:
+      The file's SHA-256.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    if check:
+        if target.read_bytes() != content:
+            sys.exit(f"{target} differs from what {source} gives ({digest}): build it again.")
+        return digest
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.with_name(f"{target.name}.sha256").write_text(f"{digest}  {target.name}\n", encoding="ascii")
+    return digest
 
 
 def report(index: dict[str, object]) -> str:
@@ -183,15 +211,8 @@ def main() -> None:
     assign_concepts(items)
     index = build_index(items, groups)
     content = write_zip(items, index)
-    digest = hashlib.sha256(content).hexdigest()
     target = arguments.out / "emoji.zip"
-    if arguments.check:
-        if target.read_bytes() != content:
-            sys.exit(f"{target} differs from what {arguments.source} gives ({digest}): build it again.")
-    else:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        target.with_name("emoji.zip.sha256").write_text(f"{digest}  emoji.zip\n", encoding="ascii")
+    digest = write_or_check(content, target, arguments.source, check=arguments.check)
     print(report(index))
     print(f"{target}: {len(content):,} bytes, sha256 {digest}")
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from tools.floors import direct, folder_imports, heights, imports
+from tools.mechanism_drawing import mechanism
 
 # Okabe and Ito's colours stay apart under the common forms of colour blindness; marks and dashes differ as well.
 LOOKS = {
@@ -55,6 +56,7 @@ def draw_all(measured: Mapping[str, Any], directory: pathlib.Path) -> list[pathl
             "shift": shift(measured["gain"]),
             "interventions": interventions(measured["gain"]),
             "failures": failures(measured["invalid"], measured["specific"]),
+            "mechanism": mechanism(measured["mechanism"]),
             "twin": twin(),
             "batch": batch(),
             "floors": floors(),
@@ -261,10 +263,10 @@ def floors() -> Figure:
     levels = heights(folders)
     figure, ax = _canvas(10, 0.75 * max(levels.values()) + 0.8)
     places = {name: (SIDES.get(name, 44), 4 + 7.5 * level) for name, level in levels.items()}
-    for name, below in direct(folders).items():
+    for name, below in sorted(direct(folders).items()):  # files have no order of their own
         for other in sorted(below):
             (x, y), (to_x, to_y) = places[name], places[other]
             _arrow(ax, (x, y - 2), (to_x, to_y + 2))
-    for name, (x, y) in places.items():
+    for name, (x, y) in sorted(places.items()):
         _box(ax, x, y, f"{name}/", BLUE if name == "core" else WHITE, width=14, height=4)
     return figure

@@ -1,10 +1,12 @@
 """The figures of README.md and docs/method.md: measured on the structural models, and drawn.
 
-Run ``python tools/method_figures.py`` (about five minutes on two cores): it measures, writes docs/figures/measured.json
-and draws docs/figures/*.svg. With ``--draw`` it draws from the existing measured.json, in two seconds.
+Run ``python tools/method_figures.py`` (about seven minutes on two cores): it measures, writes
+docs/figures/measured.json and draws docs/figures/*.svg. With ``--draw`` it draws from the existing measured.json, in a
+few seconds; with ``--only`` it measures one question again and keeps the others.
 
-Three questions, each with C3RClassifier's defaults and C3RConfig.hinge(), 4,000 training and 4,000 test examples and a
-fresh world per seed:
+Four questions. "mechanism" is about today's objective, see tools/mechanism.py. The others are asked of
+C3RConfig.hinge() and C3RClassifier's other defaults, with 4,000 training and 4,000 test examples and a fresh world per
+seed:
 
 - gain: accuracy in-distribution and after the cues reverse, on models whose cues are independent of each other;
 - invalid: accuracy under shift when the cue of one modality repeats the other's in a share of the examples, so that the
@@ -18,7 +20,7 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from c3r_jax import C3RClassifier, C3RConfig
 from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.data.sets.structural import REGIMES, StructuralModel, StructuralSample
 from c3r_jax.evaluation.structural import causal_report
+from tools.mechanism import measure_mechanism
 from tools.method_drawings import draw_all
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,6 +51,7 @@ ALL = {
 REPEATED = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of examples in which the second cue is the first one
 STRENGTHS = (0.0, 0.75, 1.5, 2.25, 3.0)  # log-odds of what one modality alone sees
 MODELS = ("confounded", "anticausal", "null")
+QUESTIONS = ("gain", "invalid", "specific", "mechanism")
 World = Callable[[int, str, int], StructuralSample]
 Rows = Iterator[tuple[str, str, dict[str, float]]]  # case, method, figures
 
@@ -112,21 +116,30 @@ def _weakest(estimator: C3RClassifier) -> float:
     return min(stage["f_median"] for stage in (estimator.first_stage_ or {}).values())
 
 
-def measure(seeds: int, num_examples: int = EXAMPLES, **settings: Any) -> dict[str, Any]:
-    """Returns {question: {case: {method: {figure: a number per seed}}}}; settings go to every estimator."""
+def measure(
+    seeds: int, num_examples: int = EXAMPLES, *, questions: Sequence[str] = QUESTIONS, **settings: Any
+) -> dict[str, Any]:
+    """Returns {question: {case: {method: {figure: a number per seed}}}}; settings go to every estimator.
+
+    The question "mechanism" has no methods: {world: {figure: a number or a curve per seed}}.
+    """
     found: dict[str, Any] = {}
     for seed in range(seeds):
         model = StructuralModel("confounded", seed=seed)
-        questions = {
+        all_rows = {  # generators: nothing is measured before it is asked for
             "gain": gain(seed, settings, num_examples),
             "invalid": swept({str(x): repeated(model, x) for x in REPEATED}, seed, settings, num_examples),
             "specific": swept({str(x): specific(model, x) for x in STRENGTHS}, seed, settings, num_examples),
         }
-        for question, rows in questions.items():
+        for question, rows in all_rows.items():
+            if question not in questions:
+                continue
             for case, method, figures in rows:
                 row = found.setdefault(question, {}).setdefault(case, {}).setdefault(method, {})
                 for name, value in figures.items():
                     row.setdefault(name, []).append(round(value, 4))
+    if "mechanism" in questions:
+        found["mechanism"] = measure_mechanism(seeds)
     return found
 
 
@@ -134,16 +147,26 @@ def main() -> None:
     """Measures if asked, draws, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="draw from docs/figures/measured.json as it is")
+    parser.add_argument(
+        "--only", choices=QUESTIONS, help="measure this one, and keep what measured.json has of the others"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/figures", help="directory of the figures")
     arguments = parser.parse_args()
     path = arguments.out / "measured.json"
+    if (arguments.draw or arguments.only) and not path.exists():
+        parser.error(f"{path} does not exist, but --draw and --only read it: measure everything once, without them.")
     if not arguments.draw:
         warnings.simplefilter("ignore")  # weak first stages are part of what is measured
         arguments.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(measure(arguments.seeds), indent=1) + "\n", encoding="utf-8")
+        kept = json.loads(path.read_text(encoding="utf-8")) if arguments.only else {}
+        found = measure(arguments.seeds, questions=(arguments.only,) if arguments.only else QUESTIONS)
+        path.write_text(json.dumps({**kept, **found}, indent=1) + "\n", encoding="utf-8")
     measured = json.loads(path.read_text(encoding="utf-8"))
+    print_mechanism(measured["mechanism"])
     for question, cases in measured.items():
+        if question == "mechanism":
+            continue
         print(f"\n| {question} | method | same | shift | F | do(s) flips | do(cue) flips |\n|---|---|{'---:|' * 5}")
         for case, methods in cases.items():
             for method, values in methods.items():
@@ -152,6 +175,16 @@ def main() -> None:
                     f"| {case} | {method} | {' | '.join(cells + [_cell(values.get(k)) for k in ('do_s', 'do_cue')])} |"
                 )
     draw_all(measured, arguments.out)
+
+
+def print_mechanism(found: Mapping[str, Any]) -> None:
+    """Prints every figure of the mechanism, of a curve its first and last point."""
+    print(f"\n| mechanism | figure | mean of the seeds, of training the first and the last |\n|---|---|{'---:|'}")
+    for world, figures in found.items():
+        for name, values in figures.items():
+            mean = np.atleast_1d(np.mean(values, axis=0))
+            ends = mean if len(mean) < 3 else mean[[0, -1]]
+            print(f"| {world} | {name} | {', '.join(f'{value:.3f}' for value in ends)} |")
 
 
 def _cell(values: list[float] | None) -> str:

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from c3r_jax import configurations
 from c3r_jax.data.sets.emoji import ASSET, read_checked
+from c3r_jax.data.sets.emoji_styles import TWITTER
 from c3r_jax.data.sets.manifest import MANIFEST, read_manifest, verify
 from c3r_jax.errors import DataError
 
@@ -193,13 +194,13 @@ def check_configs(package: pathlib.Path = configurations.PACKAGE) -> Finding:
     return Finding("configurations", "ok", f"{len(found)} in {configurations.folder(package)}")
 
 
-def check_emoji(path: pathlib.Path = ASSET) -> Finding:
-    """Whether the embedded data set is intact."""
+def check_emoji(path: pathlib.Path = ASSET, name: str = "emoji set") -> Finding:
+    """Whether a file of the embedded data sets is intact."""
     try:
         _, digest = read_checked(path)
     except DataError as error:
-        return Finding("emoji set", "broken", str(error))
-    return Finding("emoji set", "ok", f"SHA-256 {digest[:12]}... as written")
+        return Finding(name, "broken", str(error))
+    return Finding(name, "ok", f"SHA-256 {digest[:12]}... as written")
 
 
 def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
@@ -224,7 +225,7 @@ def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
 def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:
     """Runs all checks."""
     found = [check_python(), *check_requirements(requirements()), *check_devices(), *check_memory()]
-    found += [check_disk(workdir), check_configs(), check_emoji()]
+    found += [check_disk(workdir), check_configs(), check_emoji(), check_emoji(TWITTER, "emoji by others")]
     for path in data:
         sets = check_prepared(path, whole=whole)
         found += sets or [Finding("prepared sets", "ok", f"none in {path}")]

@@ -104,6 +104,12 @@ def main(program: str, command: str) -> None:
             f"{route}: mean {metric} {number(summary[f'mean_{metric}'])}, worst {number(summary[f'worst_{metric}'])} "
             f"({summary['worst_condition']})"
         )
+    environments = results.get("environments")
+    if environments is not None:
+        for route, found in environments["routes"].items():
+            worst = found["worst"].get(metric)
+            if worst is not None:
+                print(f"{route}: worst {environments['column']} {worst['name']}, {metric} {number(worst['value'])}")
     if protocols:
         print(robustness_table(results).to_markdown())
     print("wrote " + ", ".join(str(path) for path in written.values()))

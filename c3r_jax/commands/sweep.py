@@ -2,7 +2,8 @@
 
   c3r sweep --config=sweeps/ablation --workdir=runs/ablation
 
-The same command continues where an earlier one stopped. Writes results.json, results.md and sweep.png.
+The same command continues where an earlier one stopped. Writes results.json, results.md and sweep.png,
+and path.png for a study with several strengths of C3R (sweeps/path).
 """
 
 import json
@@ -22,6 +23,7 @@ from c3r_jax.sweep.engine import run_sweep
 from c3r_jax.sweep.full_runs import experiment_runs, run_experiments, trained_cells
 from c3r_jax.sweep.grid import read_cells
 from c3r_jax.sweep.paired_table import has_pairs, pairs_table
+from c3r_jax.sweep.path_tables import has_path, path_figure, path_table, rules_table
 from c3r_jax.sweep.settings import read_sweep
 from c3r_jax.sweep.tables import sweep_figure, sweep_table
 
@@ -68,6 +70,11 @@ def main(program: str, command: str) -> None:
     if has_pairs(records):
         for world in (*settings.data.worlds, *settings.experiments.names):
             tables[f"{world}: alone and with C3R"] = pairs_table(records, world, select_by=settings.select_by)
+    if has_path(records):
+        for world in settings.data.worlds:
+            tables[f"{world}: the path of strengths"] = path_table(records, world)
+            tables[f"{world}: what each rule chooses"] = rules_table(records, world, rows=settings.data.num_eval)
+        path_figure(records, settings.data.worlds, workdir / "path.png", rows=settings.data.num_eval)
     text = "\n\n".join(f"## {title}\n\n{table.to_markdown()}" for title, table in tables.items())
     content = {"schema": 1, "config": json.loads(config.to_json()), "runs": records}
     write_text(workdir / RESULTS, json.dumps(content, indent=1))

@@ -17,8 +17,9 @@ class C3RConfig:
     """Weights and modes of the C3R objective.
 
     By default the terms steer and never overrule the task: their gradient is capped at the task's, necessity asks for
-    the label shares and not for less than chance, and every modality alone has to predict. :meth:`strong` is for cues
-    that are expected to reverse; :meth:`hinge` and :meth:`paper` are for comparison.
+    the label shares and not for less than chance, and only as far as z_c predicts what z predicts; every modality alone
+    has to predict. :meth:`strong` is for cues that are expected to reverse; :meth:`hinge` and :meth:`paper` are for
+    comparison.
 
     Attributes:
       w_task: weight of the cross-entropy at z.
@@ -41,10 +42,17 @@ class C3RConfig:
       shuffled: fit the first stage on rows whose modalities belong to different examples (a negative control: a gain
         that remains is not due to the instrument).
       expert: share of the task term that has to explain the label beyond what the experts predict from each modality's
-        residual, the part that the other modalities do not explain; 0: no experts.
+        residual, the part that the other modalities do not explain; 0: no experts. They are those of each batch, unless
+        ``evidence`` is given: ``train.cache_frozen`` computes it once on all training rows if every encoder is frozen.
       subsets: whether the task term is a mean over all that is present and each present modality alone.
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
         and head; 0: no cap. There is none either where ``w_task`` is 0.
+      gate: whether ``lambda_n`` and ``expert`` are multiplied by the share of what z predicts that z_c predicts too
+        (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its class,
+        p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in its
+        place, and rare classes give up less.
+      strength: multiplies every weight but ``w_task``, and up to 1 the part of the task term that is about subsets;
+        0: plain training.
 
     Raises:
       ValueError: naming the field, its value and what was expected.
@@ -75,9 +83,21 @@ class C3RConfig:
     expert: float = 0.0
     subsets: bool = True
     cap: float = 1.0
+    gate: bool = True
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "ridge", "step_size", "cap"):
+        for name in (
+            "w_task",
+            "lambda_s",
+            "lambda_n",
+            "lambda_v",
+            "lambda_fe",
+            "ridge",
+            "step_size",
+            "cap",
+            "strength",
+        ):
             value = getattr(self, name)
             if not isinstance(value, Tracer) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
@@ -107,6 +127,11 @@ class C3RConfig:
             raise ValueError(
                 f"C3RConfig.shuffled is True, which needs instrument='two_stage', but it is {self.instrument!r}."
             )
+        if self.shuffled and self.expert:
+            raise ValueError(
+                "C3RConfig.shuffled is True, but experts would still see which rows belong together: use expert=0, "
+                f"not {self.expert}."
+            )
         if self.through_fuse and (self.counterfactual, self.instrument) != ("instrumented", "two_stage"):
             raise ValueError(
                 "C3RConfig.through_fuse is True, which needs counterfactual='instrumented' and instrument='two_stage'."
@@ -114,12 +139,14 @@ class C3RConfig:
 
     @classmethod
     def strong(cls, **changes: Any) -> "C3RConfig":
-        """For cues that are expected to reverse: larger weights, and experts. Costs some in-distribution accuracy.
+        """For cues that are expected to reverse: larger weights, and experts at full weight.
+
+        It costs some accuracy in distribution, and of rare classes.
 
         Args:
           **changes: fields that differ.
         """
-        return replace(cls(lambda_n=3.0, lambda_v=4.0, expert=0.5), **changes)
+        return replace(cls(lambda_n=3.0, lambda_v=4.0, expert=1.0), **changes)
 
     @classmethod
     def hinge(cls, **changes: Any) -> "C3RConfig":
@@ -131,7 +158,7 @@ class C3RConfig:
         Args:
           **changes: fields that differ.
         """
-        first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0)
+        first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0, gate=False)
         return replace(first, **changes)
 
     @classmethod

@@ -13,8 +13,9 @@ from c3r_jax.core.batch import all_rows, check_where, first_row, global_mean, ke
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.instruments import Features
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.objective import C3RTerms, Fitted, c3r_loss, real_world
+from c3r_jax.core.objective import C3RTerms, c3r_loss
 from c3r_jax.core.risk import sufficiency_loss
+from c3r_jax.core.worlds import Fitted, real_world
 from c3r_jax.tasks.contrastive import SOFTMAX
 from c3r_jax.tasks.registry import CONTRASTIVE
 
@@ -138,7 +139,9 @@ def contrastive_c3r_loss(
     where = check_where(where, num_examples)
     h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
     # Experts, subsets and the cap are about a task with classes: they do not apply to matchings.
-    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0)
+    without_task = dataclasses.replace(
+        config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0, gate=False
+    )
     shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):

@@ -1,18 +1,28 @@
-"""Instrument strength, over-identification and dependence of z on factors; on the host, float64, held-out rows."""
+"""Instrument strength, over-identification, shared errors, and dependence of z on factors; on the host."""
 
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
+from c3r_jax.core.expert import expert_of
+from c3r_jax.core.leave_one_out import leave_one_out
+from c3r_jax.core.rows_experts import COMPONENTS, RIDGES, best_leave_one_out, principal_components
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+
 __all__ = [
+    "Exclusion",
     "OverIdentification",
     "Strength",
     "distance_correlation",
+    "exclusion",
     "f_statistics",
+    "instrument_strength",
     "over_identification",
 ]
 
@@ -47,6 +57,15 @@ class OverIdentification(NamedTuple):
     statistic: np.ndarray
     dof: int
     p_value: np.ndarray
+
+
+class Exclusion(NamedTuple):
+    """Whether modalities err together in a class: correlation rho, its 95 % interval, and n rows; NaN if not known."""
+
+    rho: float
+    low: float
+    high: float
+    num_rows: int
 
 
 def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -> Strength:
@@ -86,15 +105,122 @@ def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -
             f_stat = (share / p) / ((1 - share) / (n - p - 1))
     else:
         f_stat = np.full(h.shape[1], np.nan)
-    strength = Strength(r2, f_stat, float(np.median(f_stat)), n, p)
+    return _judged(Strength(r2, f_stat, float(np.median(f_stat)), n, p), names)
+
+
+def instrument_strength(instrument: Any, regressor: Any, *, ridge: float = 1e-2, names: str = "") -> Strength:
+    r"""Strength of a first stage, each row predicted by the fit to all others: no rows need to be held out.
+
+    R^2 and F are those of :func:`c3r_jax.core.leave_one_out.leave_one_out`. With 30 rows held out of 300, F exceeds 10
+    only where R^2 is about .9, and in-sample the R^2 of pure noise is p / n; here it is 0 or below.
+
+    Args:
+      instrument: (n, p) v, the other modalities.
+      regressor: (n, d) h.
+      ridge: penalty relative to the mean variance of v.
+      names: the modality, for the warning.
+
+    Returns:
+      :class:`Strength`.
+
+    Raises:
+      ValueError: if the numbers of rows differ.
+
+    Warns:
+      UserWarning: when the median F is below 10 (a weak instrument).
+
+    Examples:
+      >>> import numpy as np
+      >>> v = np.random.default_rng(0).normal(size=(100, 2))
+      >>> print(instrument_strength(v, v @ [[1.0], [2.0]] + 0.1).weak)
+      False
+    """
+    # Centred in float64, so that a mean far from 0 costs no digits.
+    v, h = (np.asarray(a, np.float64) for a in (instrument, regressor))
+    v, h = (jnp.asarray(a - a.mean(0), jnp.float32) if len(a) else jnp.asarray(a, jnp.float32) for a in (v, h))
+    found = jax.device_get(_leave_one_out(v, h, ridge))
+    strength = Strength(found.r2, found.f_stat, float(np.median(found.f_stat)), h.shape[0], v.shape[1])
+    return _judged(strength, names)
+
+
+@jax.jit
+def _leave_one_out(instrument: Any, regressor: Any, ridge: Any) -> Any:
+    return leave_one_out(instrument, regressor, ridge=ridge)
+
+
+def _judged(strength: Strength, names: str) -> Strength:
+    """Warns of a weak instrument."""
     if strength.weak:
         whose = f" of {names}" if names else ""
         warnings.warn(
-            f"the first stage{whose} is weak: median F = {strength.f_median:.2f} on {n} rows, but at least {WEAK_F:g} "
-            "was expected; what the instrument explains is then mostly noise.",
-            stacklevel=2,
+            f"the first stage{whose} is weak: median F = {strength.f_median:.2f} on {strength.num_rows} rows, but at "
+            f"least {WEAK_F:g} was expected; what the instrument explains is then mostly noise.",
+            stacklevel=3,
         )
     return strength
+
+
+def exclusion(features: Mapping[str, Any], labels: Any, *, num_classes: int) -> dict[str, Exclusion]:
+    r"""Do the modalities err on the same examples? An instrument should not, given the label.
+
+    .. math::
+       \rho_m = \mathrm{Cor}\left(\log q_m(y \mid h_m),\ \sum_{k \neq m} \log q_k(y \mid h_k) \,\middle|\, y\right)
+
+    q_m is an expert from the modality itself: a leave-one-out ridge regression of the one-hot label, made sharp as in
+    :func:`c3r_jax.residual_experts`. Near 0, what misleads one modality says nothing of what misleads the others, as
+    for independent cues. Near 1, they share what misleads them: a cue in all of them, or examples that are hard for
+    each. As the J test it is evidence, and no proof.
+
+    Args:
+      features: {name: (n, d_name)} held-out representations, at least two.
+      labels: (n,) class ids.
+      num_classes: K.
+
+    Returns:
+      {name: :class:`Exclusion`}; NaN where a modality says nothing of the label, or with fewer than 4 rows more than
+      classes.
+
+    Raises:
+      ValueError: if the numbers of rows differ.
+
+    Examples:
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> labels, shared = rng.integers(0, 2, 400), rng.normal(size=400)
+      >>> h = {name: (labels + shared + 0.3 * rng.normal(size=400))[:, None] for name in ("image", "text")}
+      >>> exclusion(h, labels, num_classes=2)["image"].rho > 0.8
+      True
+    """
+    y = np.asarray(labels)
+    shapes = {name: np.shape(value) for name, value in features.items()}
+    if any(len(shape) != 2 or shape[0] != len(y) for shape in shapes.values()):
+        raise ValueError(f"features have shapes {shapes}, but ({len(y)}, d) was expected for {len(y)} labels.")
+    unknown = Exclusion(float("nan"), float("nan"), float("nan"), len(y))
+    present = np.unique(y)
+    spare = len(y) - len(present) - 3
+    if spare < 1:
+        return dict.fromkeys(features, unknown)
+    rows, targets = jnp.ones(len(y), bool), CLASSIFICATION.expert_targets(jnp.asarray(y), num_classes)
+    evidence = {}
+    for name, value in features.items():
+        parts = principal_components(jnp.asarray(value, jnp.float32), rows, COMPONENTS)
+        fit = best_leave_one_out(parts, targets, rows, RIDGES)
+        expert = expert_of(fit, fit.predicted, targets, targets.mean(0), rows)
+        own = np.asarray(expert.log_ratio, np.float64)[np.arange(len(y)), y]
+        for k in present:
+            own[y == k] -= own[y == k].mean()
+        evidence[name] = own
+    found = {}
+    for name, own in evidence.items():
+        others = np.sum([other for key, other in evidence.items() if key != name], axis=0)
+        sizes = np.linalg.norm(own) * np.linalg.norm(others)
+        found[name] = unknown
+        if len(evidence) > 1 and sizes > 1e-6 * len(y):
+            rho = float(np.clip(own @ others / sizes, -1, 1))
+            # Fisher's z, with a degree of freedom less for each class mean.
+            z, width = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12)), stats.norm.ppf(0.975) / np.sqrt(spare)
+            found[name] = Exclusion(rho, float(np.tanh(z - width)), float(np.tanh(z + width)), len(y))
+    return found
 
 
 def over_identification(

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.batch import check_float, check_where, global_mean, global_sum, keep, promote
 from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # sharpness of an expert; 0: it says no more than the shares
 
@@ -22,14 +24,15 @@ class Expert(NamedTuple):
     """What one modality's residual says of the label; leave-one-out throughout, a constant for every gradient.
 
     Attributes:
-      log_ratio: (B, K) log q(y | e) - log p(y); 0 in rows that lack the modality or an instrument of it.
+      log_ratio: (B, K) evidence to be added to outputs, log q(y | e) - log p(y) for classes; 0 in rows that lack the
+        modality or an instrument of it.
       beta: the chosen sharpness, one of :data:`BETAS`.
-      likelihood: mean log q(y | e) over the rows that have the modality, in nats.
-      accuracy: share of those rows whose label q finds most probable.
+      likelihood: minus the mean loss of q over the rows that have the modality, in nats for classes.
+      accuracy: share of correct predictions of q in those rows.
       first_stage: :class:`LeaveOneOut` of the modality on its instrument.
     """
 
-    log_ratio: Float[Array, "batch classes"]
+    log_ratio: Float[Array, "batch outputs"]
     beta: Float[Array, ""]
     likelihood: Float[Array, ""]
     accuracy: Float[Array, ""]
@@ -38,12 +41,13 @@ class Expert(NamedTuple):
 
 def residual_experts(
     features: Mapping[str, Float[Array, "batch _"]],
-    targets: Float[Array, "batch classes"],
+    targets: Float[Array, "batch outputs"],
     *,
     present: Bool[Array, "batch modalities"] | None = None,
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
     ridge: float = 1e-2,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Expert]:
     r"""An expert for every modality, from one global batch, in closed form.
 
@@ -53,15 +57,18 @@ def residual_experts(
 
     :math:`\hat h^{(-i)}` is the leave-one-out first stage on the other modalities, s the leave-one-out ridge prediction
     of the one-hot label from e, p the label shares, and beta the value of :data:`BETAS` with the highest leave-one-out
-    likelihood; it is 0 where e says nothing of the label. Only moments and the likelihoods are summed over devices.
+    likelihood; it is 0 where e says nothing of the label. For other tasks see :meth:`Task.expert_outputs`: several
+    labels have one log-odds each, a number its own prediction. Only moments and the likelihoods are summed over
+    devices.
 
     Args:
       features: {name: (B, d_name)} representations, at least two; what is absent may hold anything.
-      targets: (B, K) one-hot labels, or shares that sum to 1.
+      targets: (B, K) one-hot labels, or shares that sum to 1; for other tasks :meth:`Task.expert_targets`.
       present: (B, M) bool, columns in the sorted order of the names; None: all.
       where: (B,) bool, rows that count; None: all.
       axis_name: mapped axis over which the batch is split.
       ridge: penalty of both regressions, relative to the mean variance of their instrument.
+      task: what targets mean.
 
     Returns:
       {name: :class:`Expert`}.
@@ -97,34 +104,43 @@ def residual_experts(
     for name in names:
         instrument = jnp.concatenate([h[other] for other in names if other != name], axis=1)
         stage = leave_one_out(instrument, h[name], ridge=ridge, where=complete, axis_name=axis_name)
-        experts[name] = _expert(stage, targets, shares, complete, axis_name, ridge)
+        scores = leave_one_out(stage.residual, targets, ridge=ridge, where=complete, axis_name=axis_name).predicted
+        experts[name] = expert_of(stage, scores, targets, shares, complete, axis_name=axis_name, task=task)
     return jax.lax.stop_gradient(experts)
 
 
-def _expert(
+def expert_of(
     stage: LeaveOneOut,
-    targets: Array,
-    shares: Array,
-    rows: Array,
-    axis_name: str | None,
-    ridge: float,
+    scores: Float[Array, "batch outputs"],
+    targets: Float[Array, "batch outputs"],
+    shares: Float[Array, " outputs"],
+    rows: Bool[Array, " batch"],
+    *,
+    axis_name: str | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Expert:
-    scores = leave_one_out(stage.residual, targets, ridge=ridge, where=rows, axis_name=axis_name).predicted
-    seen = shares > 0  # a class without rows has no logarithm, and the expert leaves it alone
-    log_shares = jnp.log(jnp.where(seen, shares, 1))
+    """The expert of leave-one-out predictions: its sharpness is the one with the smallest loss.
+
+    Args:
+      stage: the modality's first stage.
+      scores: (B, K) leave-one-out predictions of the targets from the stage's residual.
+      targets: (B, K).
+      shares: (K,) mean targets.
+      rows: (B,) bool, rows that the predictions are for.
+      axis_name: mapped axis over which the batch is split.
+      task: what targets mean.
+    """
     centred = keep(rows, scores - shares[None, :])
 
-    def log_q(beta: Array) -> Array:
-        logits = jnp.where(seen[None, :], beta * centred + log_shares[None, :], -jnp.inf)
-        return jnp.where(seen[None, :], jax.nn.log_softmax(logits, axis=1), 0)
+    def losses(beta: Array) -> Array:
+        return keep(rows, task.expert_losses(task.expert_outputs(centred, shares, beta), targets)).sum()
 
     betas = jnp.asarray(BETAS, centred.dtype)
     count = jnp.maximum(global_sum(rows.astype(centred.dtype).sum(), axis_name), 1)
-    likelihoods = jax.lax.map(lambda beta: keep(rows, (targets * log_q(beta)).sum(1)).sum(), betas)
-    likelihoods = global_sum(likelihoods, axis_name) / count
+    likelihoods = -global_sum(jax.lax.map(losses, betas), axis_name) / count
     best = jnp.argmax(likelihoods)
-    chosen = log_q(betas[best])
-    correct = jnp.argmax(jnp.where(seen[None, :], chosen, -jnp.inf), axis=1) == jnp.argmax(targets, axis=1)
-    accuracy = global_sum(keep(rows, correct.astype(centred.dtype)).sum(), axis_name) / count
-    log_ratio = keep(rows, chosen - log_shares[None, :])
-    return Expert(log_ratio, betas[best], likelihoods[best], accuracy, stage)
+    chosen = task.expert_outputs(centred, shares, betas[best])
+    accuracy = global_sum(keep(rows, task.expert_correct(chosen, targets)).sum(), axis_name) / count
+    evidence = keep(rows, chosen - task.expert_outputs(jnp.zeros_like(centred), shares, betas[0]))
+    evidence = jnp.where(jnp.isfinite(evidence), evidence, 0)  # a regression that failed says nothing
+    return Expert(evidence, betas[best], likelihoods[best], accuracy, stage)

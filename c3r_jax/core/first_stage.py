@@ -107,18 +107,18 @@ def first_stage(
     return stage._replace(fitted=jnp.where(rows[:, None], _predict(stage, keep(rows, v)), outside))
 
 
-def check_rows(num_rows: int | None, p: int) -> None:
+def check_rows(num_rows: int | None, p: int, kind: str = "rows") -> None:
     """Refuses a first stage with fewer rows than coefficients, and warns if it is mostly noise."""
     if num_rows is None:
         return
     if num_rows <= p + 1:
         raise ValueError(
-            f"the first stage has {num_rows} rows, but more than p + 1 = {p + 1} were expected for an instrument of "
+            f"the first stage has {num_rows} {kind}, but more than p + 1 = {p + 1} were expected for an instrument of "
             f"p = {p} columns: use a larger batch, fewer features, accumulated moments, or instrument='none'."
         )
     if num_rows < 4 * p:
         warnings.warn(
-            f"the first stage has {num_rows} rows for p = {p} instrument columns: below 4 p = {4 * p} its R^2 is "
+            f"the first stage has {num_rows} {kind} for p = {p} instrument columns: below 4 p = {4 * p} its R^2 is "
             "mostly noise; use a larger batch or accumulated moments.",
             stacklevel=3,
         )

@@ -35,7 +35,7 @@ def leave_one_out(
     instrument: Float[Array, "batch p"],
     regressor: Float[Array, "batch d"],
     *,
-    ridge: float = 1e-2,
+    ridge: float | Array = 1e-2,
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
 ) -> LeaveOneOut:

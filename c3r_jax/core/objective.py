@@ -1,35 +1,27 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import check_float, check_where, global_mean, keep, promote, static_rows, weighted_mean
+from c3r_jax.core.batch import check_float, global_count, weighted_mean
+from c3r_jax.core.batch_checks import check_batch, checked_evidence
 from c3r_jax.core.cap import Cap, capped_loss
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.counterfactual import Predict, closeness, counterfactual
+from c3r_jax.core.counterfactual import Predict, closeness
 from c3r_jax.core.expert import Expert
-from c3r_jax.core.first_stage import FirstStage, check_rows
-from c3r_jax.core.instruments import (
-    Features,
-    Fuse,
-    RealWorld,
-    causal_representation,
-    instrument_moments,
-    moments_width,
-    relevance_loss,
-)
-from c3r_jax.core.moments import Moments, merge_moments
+from c3r_jax.core.first_stage import FirstStage
+from c3r_jax.core.gate import explained_share, is_zero, weights_of
+from c3r_jax.core.instruments import Features, Fuse
+from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
-from c3r_jax.core.task_term import task_term
-from c3r_jax.core.tasks.base import Task, valid_labels
+from c3r_jax.core.task_term import Evidence, task_term
+from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
-
-Fitted = tuple[RealWorld, Float[Array, ""], Moments | None]  # z_c, L_v and the batch's moments
+from c3r_jax.core.worlds import Fitted, hypothetical_representation, real_world
 
 
 class C3RTerms(NamedTuple):
@@ -43,7 +35,10 @@ class C3RTerms(NamedTuple):
       z, z_c, z_bar: (B, d).
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
-      experts: {name: :class:`Expert`} of the task term; None without experts.
+      experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
+      explained: share of what z predicts that z_c predicts too, :func:`explained_share`; None where no gate, subsets or
+        experts need it.
+      rows: number of rows of this batch in the first stage, those with every modality; 0 without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
     """
@@ -62,6 +57,8 @@ class C3RTerms(NamedTuple):
     first_stage: dict[str, FirstStage] | None
     moments: Moments | None
     experts: dict[str, Expert] | None = None
+    explained: Float[Array, ""] | None = None
+    rows: Float[Array, ""] | float = 0.0
     cap: Cap | None = None
 
 
@@ -78,6 +75,7 @@ def c3r_loss(
     key: Array | None = None,
     moments: Moments | None = None,
     fitted: Fitted | None = None,
+    evidence: Evidence | None = None,
     task: Task = CLASSIFICATION,
 ) -> tuple[Float[Array, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head.
@@ -106,6 +104,8 @@ def c3r_loss(
       moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
         batches); the gradient goes through this batch only.
       fitted: the result of :func:`real_world` for these rows, where several losses share it.
+      evidence: {name: (B, K)} of experts of these rows that were computed on all training rows, see
+        :func:`c3r_jax.experts_of_rows`; None: experts are computed from the batch.
       task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used.
 
     Returns:
@@ -129,7 +129,8 @@ def c3r_loss(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
-    features, labels, present, rows = _check_batch(features, labels, config, present, where, task)
+    features, labels, present, rows = check_batch(features, labels, config, present, where, task)
+    evidence = None if evidence is None else checked_evidence(evidence, features, rows)
 
     def terms(predict: Predict, fuse: Fuse, features: dict[str, Array]) -> tuple[Array, list[Array], C3RTerms]:
         return _terms(
@@ -145,10 +146,11 @@ def c3r_loss(
             key=key,
             earlier=moments,
             fitted=fitted,
+            evidence=evidence,
             task=task,
         )
 
-    if _is_zero(config.cap) or _is_zero(config.w_task):  # without a task term there is nothing to be relative to
+    if any(is_zero(x) for x in (config.cap, config.w_task, config.strength)):  # nothing to cap, or to be relative to
         of_task, of_others, measured = terms(predict, fuse, features)
         return sum(of_others, of_task), measured
     # What the two functions close over, such as the head's parameters, becomes an argument that can be differentiated.
@@ -182,6 +184,7 @@ def _terms(
     key: Array | None,
     earlier: Moments | None,
     fitted: Fitted | None,
+    evidence: Evidence | None,
     task: Task,
 ) -> tuple[Float[Array, ""], list[Array], C3RTerms]:
     """The weighted task term, the other weighted terms, and all of them alone before their weights."""
@@ -189,39 +192,60 @@ def _terms(
     real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, earlier)
     shared: dict[str, Any] = {"config": config, "where": rows, "axis_name": axis_name, "task": task}
     z_bar = hypothetical_representation(predict, fuse, features, z, labels, real, present, key=key, **shared)
-    term = task_term(predict, fuse, features, z, labels, present, **shared)
-    causal_logits, hypothetical_logits = predict(real.z_c), predict(z_bar)
+    logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
+    weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
+    causal_losses = loss(causal_logits, labels)
     prior = None if config.prior is None else jnp.asarray(config.prior)
-    if prior is None and config.necessity == "kl":
-        prior = task.batch_prior(labels, term.logits.shape[1], where=rows, axis_name=axis_name)
+    relative = config.gate or config.subsets or not is_zero(config.expert)  # to what a constant prediction says
+    if prior is None and (relative or config.necessity == "kl"):
+        prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
+    constant = explained = None
+    if relative:
+        assert prior is not None  # for type checkers
+        constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
+        constant_logits = jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)
+        compared = jnp.stack([loss(logits, labels), causal_losses, loss(constant_logits, labels)], axis=1)
+        explained = explained_share(*weighted_mean(jax.lax.stop_gradient(compared), rows, weights, axis_name))
+    by = weights_of(config, explained)
+    term = task_term(
+        predict,
+        fuse,
+        features,
+        logits,
+        labels,
+        present,
+        constant=constant,
+        expert=by.expert,
+        evidence=evidence,
+        **shared,
+    )
     losses = jnp.stack(
         [
             _counted(config.w_task, term.losses),
-            _counted(config.lambda_s, task.loss(causal_logits, labels, label_smoothing=config.label_smoothing)),
-            _counted(config.lambda_n, task.necessity(hypothetical_logits, labels, kind=config.necessity, prior=prior)),
+            _counted(by.sufficiency, causal_losses),
+            _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
             _counted(0, task.probability(hypothetical_logits, labels)),
         ],
         axis=1,
     )
-    means = weighted_mean(losses, rows, task.weights(labels), axis_name)
-    task_loss, sufficiency, necessity, label_probability = means
+    task_loss, sufficiency, necessity, label_probability = weighted_mean(losses, rows, weights, axis_name)
     close = closeness(z, z_bar, rows, axis_name)
     stages = None
     if real.stages is not None and real.h_hat is not None:
         stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
     others = (
-        (config.lambda_s, sufficiency),
-        (config.lambda_n, necessity),
-        (config.lambda_v, relevance),
-        (config.lambda_fe, close),
+        (by.sufficiency, sufficiency),
+        (by.necessity, necessity),
+        (by.relevance, relevance),
+        (by.closeness, close),
     )
     nothing = jnp.zeros((), task_loss.dtype)
     # A term that is switched off is reported, but not even a NaN in it reaches the loss or (see _counted) a gradient.
-    of_task = nothing if _is_zero(config.w_task) else config.w_task * task_loss
-    of_others = [weight * value for weight, value in others if not _is_zero(weight)]
+    of_task = nothing if is_zero(config.w_task) else config.w_task * task_loss
+    weighted = [weight * value for weight, value in others if not is_zero(weight)]
     return (
         of_task,
-        of_others,
+        weighted,
         C3RTerms(
             task=task_loss,
             sufficiency=sufficiency,
@@ -230,120 +254,28 @@ def _terms(
             closeness=close,
             risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
             label_probability=label_probability,
-            logits=term.logits,
+            logits=logits,
             z=z,
             z_c=real.z_c,
             z_bar=z_bar,
             first_stage=stages,
             moments=batch,
             experts=term.experts,
+            explained=explained,
+            rows=jnp.zeros(()) if batch is None else batch.count,
         ),
     )
 
 
-def hypothetical_representation(
-    predict: Predict,
-    fuse: Fuse,
-    features: Features,
-    z: Float[Array, "batch features"],
-    labels: Num[Array, "batch ..."],
-    real: RealWorld,
-    present: Bool[Array, "batch modalities"],
-    *,
-    config: C3RConfig,
-    where: Bool[Array, " batch"],
-    axis_name: str | None = None,
-    key: Array | None = None,
-    block_rows: int | None = None,
-    task: Task = CLASSIFICATION,
-) -> Float[Array, "batch features"]:
-    """z_bar (B, d) from the configured counterfactual, given z_c; used in training and evaluation."""
-    if config.through_fuse:
-        assert real.h_hat is not None  # C3RConfig allows it only with a first stage
-        return jnp.where(where[:, None], _neutral(fuse, features, real.h_hat, present, where, axis_name), z)
-    return counterfactual(
-        predict,
-        z,
-        labels,
-        mode=config.counterfactual,
-        step_size=config.step_size,
-        num_steps=config.num_steps,
-        z_c=None if config.instrument == "none" else real.z_c,
-        where=where,
-        axis_name=axis_name,
-        key=key,
-        block_rows=block_rows,
-        task=task,
-    )
-
-
-def _is_zero(weight: Any) -> bool:
-    return not isinstance(weight, Tracer) and weight == 0
+def _necessity(
+    outputs: Array, labels: Array, prior: Array | None, config: C3RConfig, task: Task
+) -> Float[Array, " batch"]:
+    """The penalty of each row; with the gate, rows of rare classes count less."""
+    losses = task.necessity(outputs, labels, kind=config.necessity, prior=prior)
+    rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
+    return losses if rarity is None else rarity.astype(losses.dtype) * losses
 
 
 def _counted(weight: Any, losses: Array) -> Array:
     """Per-example losses, as constants where their weight is 0."""
-    return jax.lax.stop_gradient(losses) if _is_zero(weight) else losses
-
-
-def _check_batch(
-    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, task: Task
-) -> tuple[dict[str, Array], Array, Array, Array]:
-    """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
-    if not isinstance(features, Mapping) or not features:
-        raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
-    # jit and grad rebuild a dict in sorted order: only that order is the same with and without them.
-    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
-    shapes = {name: h.shape for name, h in features.items()}
-    num_examples = next(iter(shapes.values()))[0]
-    if len({shape[0] for shape in shapes.values()}) != 1:
-        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
-    if len(features) < 2 and config.instrument != "none":
-        raise ValueError(
-            f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "
-            "modality has no other to serve as its instrument; add one, or use C3RConfig(instrument='none')."
-        )
-    if present is None:
-        present = jnp.ones((num_examples, len(features)), bool)
-    present = jnp.asarray(present)
-    if present.shape != (num_examples, len(features)) or present.dtype != bool:
-        raise ValueError(
-            f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(features))} and "
-            f"bool were expected: one column for each of {list(features)}."
-        )
-    rows = check_where(where, num_examples)
-    labels = valid_labels(labels, rows, task)
-    features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
-    return features, labels, present, rows
-
-
-def real_world(
-    fuse: Fuse,
-    features: Features,
-    z: Float[Array, "batch features"],
-    config: C3RConfig,
-    present: Bool[Array, "batch modalities"],
-    rows: Bool[Array, " batch"],
-    where: Bool[Array, " batch"] | None,
-    axis_name: str | None = None,
-    earlier: Moments | None = None,
-) -> Fitted:
-    """Computes z_c with the configured instrument, L_v and the batch's moments."""
-    if config.instrument == "none":
-        return RealWorld(z), jnp.zeros((), promote(z).dtype), None
-    if earlier is None and config.instrument == "two_stage":
-        widths = {name: h.shape[1] for name, h in features.items()}
-        check_rows(static_rows(z.shape[0], where, axis_name), moments_width(config, widths) - min(widths.values()))
-    batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
-    pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
-    real = causal_representation(fuse, features, present, pooled, config=config)
-    loss = relevance_loss(real, features, z, present, pooled.count, config=config, where=rows, axis_name=axis_name)
-    return real, loss, jax.lax.stop_gradient(batch)
-
-
-def _neutral(
-    fuse: Fuse, features: Features, h_hat: Features, present: Array, rows: Array, axis_name: str | None
-) -> Array:
-    """fuse(h - h_hat + mean(h_hat)): do(causal part := its mean) where fuse is not affine."""
-    means = {name: global_mean(promote(value), rows, axis_name) for name, value in h_hat.items()}
-    return fuse({name: h - h_hat[name] + means[name].astype(h.dtype)[None, :] for name, h in features.items()}, present)
+    return jax.lax.stop_gradient(losses) if is_zero(weight) else losses

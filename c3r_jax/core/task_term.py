@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import keep, zero_absent
+from c3r_jax.core.batch import global_sum, keep, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.expert import Expert, residual_experts
+from c3r_jax.core.gate import is_zero
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+
+Evidence = Mapping[str, Float[Array, "batch outputs"]]  # {name: an expert's log_ratio}
 
 
 class TaskTerm(NamedTuple):
@@ -20,12 +26,10 @@ class TaskTerm(NamedTuple):
 
     Attributes:
       losses: (B,) of each row, before any mean.
-      logits: (B, K) predict(z), of all that is present.
-      experts: {name: :class:`Expert`}; None without experts.
+      experts: {name: :class:`Expert`} computed from the batch; None without experts, or where they were given.
     """
 
     losses: Float[Array, " batch"]
-    logits: Float[Array, "batch classes"]
     experts: dict[str, Expert] | None
 
 
@@ -33,11 +37,14 @@ def task_term(
     predict: Predict,
     fuse: Fuse,
     features: dict[str, Array],
-    z: Float[Array, "batch features"],
+    logits: Float[Array, "batch outputs"],
     labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
     *,
     config: C3RConfig,
+    constant: Float[Array, " outputs"] | None,
+    expert: Any,
+    evidence: Evidence | None,
     where: Bool[Array, " batch"],
     axis_name: str | None,
     task: Task,
@@ -46,21 +53,29 @@ def task_term(
 
     .. math::
        T_i = \text{mean}_S \left[ (1 - w)\, \ell(l_S, y_i)
-             + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right) \right],
-       \quad l_S = \text{predict}(\text{fuse}(h, S))
+             + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right) \right]
 
-    S is all that the row has, and with ``config.subsets`` also each modality of it alone. w is ``config.expert``, q_m
-    the expert of modality m, and the sign joins outputs with an expert (:meth:`Task.beyond`): for classes,
-    :math:`l + \log(q / p)`.
+    S is all that the row has, and with ``config.subsets`` also each modality of it alone. For all, l_S is predict(z).
+    A modality alone counts with the share c that its evidence has in the fusion:
+
+    .. math::
+       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
+
+    with l_0 the best constant outputs, see :func:`share_alone`. Without it a mean of modalities would have to be as
+    sure with one of them as with all, and rare classes would pay for that. q_m is the expert of modality m, w its
+    weight, and the sign joins outputs with an expert (:meth:`Task.beyond`): for classes, :math:`l + \log(q / p)`.
 
     Args:
-      predict: z (B, d) -> logits (B, K).
+      predict: z (B, d) -> outputs (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
       features: {name: (B, d_name)}, zero where absent or excluded.
-      z: (B, d) fuse(features, present).
+      logits: (B, K) predict(fuse(features, present)).
       labels: (B, ...).
       present: (B, M) bool.
-      config: which subsets, how much of the expert.
+      config: which subsets, and how strong C3R is.
+      constant: (K,) l_0; None without subsets.
+      expert: w, 0 to 1; the number 0 switches experts off.
+      evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
       axis_name: mapped axis over which the batch is split.
       task: what outputs and labels mean.
@@ -69,35 +84,98 @@ def task_term(
       :class:`TaskTerm`.
     """
     loss = partial(task.loss, label_smoothing=config.label_smoothing)
-    logits = predict(z)
     experts = None
-    if config.expert:
-        targets = task.expert_targets(labels, logits.shape[1])
-        experts = residual_experts(
-            features, targets, present=present, where=where, axis_name=axis_name, ridge=config.ridge
-        )
+    if not is_zero(expert):
+        if evidence is None:
+            targets = task.expert_targets(labels, logits.shape[1])
+            shared: dict[str, Any] = {"present": present, "where": where, "axis_name": axis_name, "task": task}
+            experts = residual_experts(features, targets, ridge=config.ridge, **shared)
+            evidence = {name: found.log_ratio for name, found in experts.items()}
+        for name, value in evidence.items():
+            if value.shape != logits.shape:
+                raise ValueError(f"evidence[{name!r}] has shape {value.shape}, but the outputs have {logits.shape}.")
+    else:
+        evidence = None
 
     def of_subset(outputs: Array, columns: Bool[Array, "batch modalities"]) -> Array:
         plain = loss(outputs, labels)
-        if experts is None:
+        if evidence is None:
             return plain
-        beyond = loss(task.beyond(outputs, _evidence(experts, columns)), labels)
-        return (1 - config.expert) * plain + config.expert * beyond
+        beyond = loss(task.beyond(outputs, _joint(evidence, columns)), labels)
+        return (1 - expert) * plain + expert * beyond
 
     losses = of_subset(logits, present)
-    if not config.subsets:
-        return TaskTerm(losses, logits, experts)
-    total, count, columns = losses, jnp.ones_like(losses), jnp.arange(present.shape[1])
+    if not config.subsets or is_zero(config.strength):
+        return TaskTerm(losses, experts)
+    columns, alone = jnp.arange(present.shape[1]), []
     for m in range(present.shape[1]):
-        has = present[:, m]
         # A row without the modality keeps what it has, so that its z is finite, and is not counted.
-        alone = jnp.where(has[:, None], columns[None, :] == m, present)
-        total = total + keep(has, of_subset(predict(fuse(zero_absent(features, alone), alone)), alone))
+        only = jnp.where(present[:, [m]], columns[None, :] == m, present)
+        alone.append((only, predict(fuse(zero_absent(features, only), only))))
+    assert constant is not None  # the objective has it wherever there are subsets
+    outputs = jnp.stack([value for _, value in alone])
+    share = share_alone(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)[:, None]
+    total, count = losses, jnp.ones_like(losses)
+    for m, (only, value) in enumerate(alone):
+        has = present[:, m]
+        total = total + keep(has, of_subset(task.at_share(value, constant, share), only))
         count = count + has.astype(count.dtype)
-    return TaskTerm(total / count, logits, experts)
+    mean = total / count
+    if not isinstance(config.strength, Tracer) and config.strength >= 1:
+        return TaskTerm(mean, experts)
+    return TaskTerm(losses + jnp.minimum(1, config.strength) * (mean - losses), experts)
 
 
-def _evidence(experts: Mapping[str, Expert], columns: Any) -> Float[Array, "batch classes"]:
-    """The sum of the log-ratios of the experts whose modality is in the subset."""
-    parts = [keep(columns[:, m], expert.log_ratio) for m, expert in enumerate(experts.values())]
+def share_alone(
+    joint: Float[Array, "batch outputs"],
+    alone: Float[Array, "modalities batch outputs"],
+    present: Bool[Array, "batch modalities"],
+    constant: Float[Array, " outputs"],
+    *,
+    where: Bool[Array, " batch"],
+    axis_name: str | None = None,
+    task: Task = CLASSIFICATION,
+) -> Float[Array, " batch"]:
+    r"""The share that one modality's evidence has in the joint outputs: 1/n under a mean of n, 1 under a sum.
+
+    .. math::
+       c_i = \kappa / n_i, \quad
+       \kappa = \frac{\langle l - l_0,\ \bar l - l_0 \rangle}{\langle \bar l - l_0,\ \bar l - l_0 \rangle}
+       \ \text{within } [1, n_i]
+
+    where :math:`\bar l` is the mean of the outputs from each present modality alone, and the products run over the rows
+    of the global batch with several modalities; what a softmax ignores, the mean of a row's logits, is left out.
+
+    Args:
+      joint: (B, K) outputs l of all modalities.
+      alone: (M, B, K) outputs of each alone; anything where absent.
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      axis_name: mapped axis over which the batch is split.
+      task: what outputs mean.
+
+    Returns:
+      (B,) c, without gradient.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> alone = jax.random.normal(jax.random.key(0), (2, 8, 3))
+      >>> rows, present, zero = jnp.ones(8, bool), jnp.ones((8, 2), bool), jnp.zeros(3)
+      >>> print(share_alone(alone.mean(0), alone, present, zero, where=rows)[:2].round(3))
+      [0.5 0.5]
+    """
+    joint, alone, constant = jax.lax.stop_gradient((joint, alone, constant.astype(joint.dtype)))
+    count = jnp.maximum(present.sum(1), 1).astype(joint.dtype)
+    mean = jnp.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
+    several = where & (count > 1)
+    e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
+    products = global_sum(jnp.stack([(e * s).sum(), (s * s).sum()]), axis_name)
+    kappa = products[0] / jnp.where(products[1] > 0, products[1], 1)
+    return jnp.clip(kappa, 1, count) / count
+
+
+def _joint(evidence: Evidence, columns: Any) -> Float[Array, "batch outputs"]:
+    """The summed evidence of the experts whose modality is in the subset."""
+    parts = [keep(columns[:, m], value) for m, value in enumerate(evidence.values())]
     return jnp.stack(parts).sum(0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from c3r_jax.data.source import Column, DatasetInfo, Example
+from c3r_jax.data.source import ENVIRONMENT, Column, DatasetInfo, Example, environments_of
 from c3r_jax.errors import DataError
 
 
@@ -17,6 +17,7 @@ class ArraySource:
       info: the data set's description; its modalities must be the columns.
       index: ``(n,)`` ids of the examples, 0 to n - 1 if not given.
       present: ``(n, M)`` bool, which modalities each example has; all if not given.
+      environment: ``(n,)`` ids into ``info.environments``, -1 where unknown; None if the info names none.
 
     Raises:
       DataError: columns, labels and info do not match.
@@ -35,6 +36,7 @@ class ArraySource:
         info: DatasetInfo,
         index: np.ndarray | None = None,
         present: np.ndarray | None = None,
+        environment: np.ndarray | None = None,
     ):
         self.info = info
         self.labels = info.check_labels(labels)
@@ -57,6 +59,9 @@ class ArraySource:
                 "one flag per example and modality."
             )
 
+        self.environment = None if environment is None else info.check_environments(environment, n)
+        environments_of(self)  # refuses names without ids
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -66,6 +71,8 @@ class ArraySource:
         example |= {"label": label.item() if label.ndim == 0 else label, "index": int(self.index[position])}
         if self.present is not None:
             example["present"] = self.present[position]
+        if self.environment is not None:
+            example[ENVIRONMENT] = int(self.environment[position])
         return example
 
     def gather(self, positions: np.ndarray) -> Example:
@@ -77,4 +84,6 @@ class ArraySource:
         batch |= {"label": self.labels[positions], "index": self.index[positions]}
         if self.present is not None:
             batch["present"] = self.present[positions]
+        if self.environment is not None:
+            batch[ENVIRONMENT] = self.environment[positions]
         return batch

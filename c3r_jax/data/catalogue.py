@@ -9,18 +9,22 @@ from typing import Any
 from c3r_jax.data.preparation.layout import Layout
 from c3r_jax.data.sets.cached import CachedSource
 from c3r_jax.data.sets.emoji import SPLITS, EmojiSource, load_emoji
-from c3r_jax.data.sets.emoji_shift import SHIFT_SPLITS, load_emoji_shift
+from c3r_jax.data.sets.emoji_shift import MODALITIES, SHIFT_SPLITS, load_emoji_shift
+from c3r_jax.data.sets.emoji_styles import load_emoji_styles, style_splits
 from c3r_jax.data.sets.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.sets.records import RecordSource, load_records
 from c3r_jax.data.sets.standardised import (
     StandardisedSource,
 )
 from c3r_jax.errors import ConfigError
+from c3r_jax.settings.data import CueSettings
+from c3r_jax.settings.fields import values_of
 
 LAYOUTS = {  # name: module and class
     "brats2020": "brats:Brats2020",
     "brats2021": "brats:Brats2021",
     "cremad": "cremad:CremaD",
+    "emoji_styles": "emoji_styles:EmojiStyles",
     "food101": "image_text:Food101",
     "hateful_memes": "image_text:HatefulMemes",
     "iemocap": "iemocap:Iemocap",
@@ -30,6 +34,8 @@ LAYOUTS = {  # name: module and class
     "mosei_unaligned": "mosei:MoseiUnaligned",
     "mvsa": "image_text:MvsaSingle",
     "nyud2": "scenes:NyuDepthV2",
+    "openclipart": "openclipart:Openclipart",
+    "openclipart_described": "openclipart:OpenclipartDescribed",
     "stamps": "stamps:Stamps",
     "sunrgbd": "scenes:SunRgbd",
     "table": "table:Table",
@@ -60,8 +66,14 @@ AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource | C
 SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
     "emoji": (load_emoji, SPLITS),
     "emoji_shift": (load_emoji_shift, SHIFT_SPLITS),
+    "emoji_styles": (load_emoji_styles, style_splits()),
     "records": (load_records, SPLITS),
 }
+
+
+SPLITS_AT = {"emoji_styles": style_splits}  # of SOURCES that have more splits where config.data.path has a prepared set
+WITH_ENVIRONMENTS = ("records",)  # of SOURCES
+WITH_CUES = "emoji_shift"
 
 
 def _load_prepared(split: str, *, name: str, **settings: Any) -> PreparedSource:
@@ -72,10 +84,54 @@ def _load_prepared(split: str, *, name: str, **settings: Any) -> PreparedSource:
     return source
 
 
-def find_loader(name: str, path: str) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
-    """Returns the function that loads a split of a data set, and the names of its splits."""
+def _check_cues(name: str, cues: CueSettings) -> None:
+    """Refuses cues in modalities that there are not, and cues for sets in which none are planted."""
+    if not cues.modalities or not set(cues.modalities) <= set(MODALITIES):
+        raise ConfigError(
+            f"config.data.cues.modalities is {cues.modalities}: expected some of {', '.join(MODALITIES)}."
+        )
+    default = values_of(CueSettings())
+    changed = [leaf for leaf, value in values_of(cues).items() if value != default[leaf]]
+    if changed and name != WITH_CUES:
+        raise ConfigError(
+            f"config.data.cues.{changed[0]} is {getattr(cues, changed[0])!r}, but nothing is planted in {name!r}: set "
+            f"it to {default[changed[0]]!r}, or config.data.name to {WITH_CUES!r}."
+        )
+
+
+def find_loader(
+    name: str, path: str, *, environments: str = "", cues: CueSettings | None = None
+) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
+    """Returns the function that loads a split of a data set, and the names of its splits.
+
+    Args:
+      name: ``config.data.name``.
+      path: ``config.data.path``.
+      environments: column of the examples' environments; "": the set's first one, if it has any.
+      cues: what is planted; None: the defaults.
+
+    Raises:
+      ConfigError: there is no such data set, it never has columns of environments, or the planted cues cannot be
+        used.
+      DataError: it is not there, or was prepared without such a column.
+    """
+    cues = CueSettings() if cues is None else cues
+    _check_cues(name, cues)
     if name in SOURCES:
-        return SOURCES[name]
+        load, splits = SOURCES[name]
+        if name == WITH_CUES:
+            load = functools.partial(load, **values_of(cues))
+        if environments and name not in WITH_ENVIRONMENTS:
+            raise ConfigError(
+                f"config.data.environments is {environments!r}, but {name!r} has no columns of environments: set it to "
+                "'', or prepare a table with such a column (docs/own_data.md)."
+            )
+        if name in WITH_ENVIRONMENTS:
+            load = functools.partial(load, environments=environments)
+        return load, SPLITS_AT[name](path) if name in SPLITS_AT else splits
     if name in LAYOUTS:
-        return functools.partial(_load_prepared, name=name), prepared_splits(path, name)
-    raise ConfigError(f"config.data.name is {name!r}: expected one of {', '.join([*SOURCES, *LAYOUTS])}.")
+        load = functools.partial(_load_prepared, name=name, environments=environments)
+        return load, prepared_splits(path, name)
+    raise ConfigError(
+        f"config.data.name is {name!r}: expected one of {', '.join(dict.fromkeys([*SOURCES, *LAYOUTS]))}."
+    )

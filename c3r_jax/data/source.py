@@ -11,7 +11,8 @@ from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION
 from c3r_jax.tasks.registry import LABELLED
 
-RESERVED = ("label", "index", "present")  # keys of an example that are not modalities
+ENVIRONMENT, UNKNOWN = "environment", -1  # key of an example's environment, and its id where nobody knows it
+RESERVED = ("label", "index", "present", ENVIRONMENT)  # keys of an example that are not modalities
 Example = dict[str, Any]
 Column = np.ndarray | Sequence[str]
 
@@ -32,6 +33,8 @@ class DatasetInfo:
         their values.
       regions: {name: class ids} of masks, whose overlap is scored; {}: every class but the first (background).
       phrases: {class name: what a person would call its examples}, for classification without labels; {}: none.
+      environment: the column that says which environment an example is from, such as "subject"; "": there is none.
+      environments: names of the environments by id, those of the training split first; (): they are not known.
     """
 
     name: str
@@ -44,6 +47,8 @@ class DatasetInfo:
     depth: tuple[str, ...] = ("depth",)
     regions: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     phrases: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    environment: str = ""
+    environments: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -75,10 +80,42 @@ class DatasetInfo:
         """
         return self.spec.check_labels(labels, self.num_classes, self.name)
 
+    def check_environments(self, ids: np.ndarray, count: int) -> np.ndarray:
+        """Returns the environments of a split's examples as int32, after checking every one of them.
+
+        Args:
+          ids: (n,) ids; -1 where the environment is not known.
+          count: number of examples n.
+
+        Raises:
+          DataError: there are more or fewer of them, or an id has no name.
+
+        Examples:
+          >>> info = DatasetInfo("demo", ("sound",), ("low", "high"), environment="site", environments=("A", "B"))
+          >>> info.check_environments(np.array([1, -1]), 2).tolist()
+          [1, -1]
+        """
+        ids = np.asarray(ids)
+        if ids.shape != (count,) or ids.dtype.kind not in "iu":
+            raise DataError(
+                f"The environments of {self.name!r} are a {ids.dtype} array of shape {ids.shape}, expected one whole "
+                f"number for each of {count} examples."
+            )
+        wrong = np.flatnonzero((ids < UNKNOWN) | (ids >= len(self.environments)))
+        if wrong.size:
+            raise DataError(
+                f"Example {wrong[0]} of {self.name!r} has environment {ids[wrong[0]]}, expected {UNKNOWN} (unknown) to "
+                f"{len(self.environments) - 1}: name every environment in info.environments."
+            )
+        return ids.astype(np.int32)
+
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set split: ``source[i]`` is a dict of its modalities, "label" and, optionally, "index" and "present"."""
+    """A data set split: ``source[i]`` is a dict of its modalities and "label".
+
+    Optional are "index", "present" and, where ``info.environments`` has names, "environment": an id.
+    """
 
     @property
     def info(self) -> DatasetInfo:
@@ -125,6 +162,63 @@ def kind_of(name: str, value: Any) -> str:
         "height, width, channels), or a float array (features), (time, features), (depth, height, width) or (depth, "
         "height, width, channels): convert it in the source."
     )
+
+
+def environments_of(source: Source) -> np.ndarray | None:
+    """The environments (n,) of all examples of a split, int32; None where they are not known.
+
+    Raises:
+      DataError: names are known, but the source has no column of ids.
+    """
+    if not source.info.environments:
+        return None
+    ids = getattr(source, ENVIRONMENT, None)
+    if ids is None:
+        raise DataError(
+            f"{source.info.name!r} names {len(source.info.environments)} environments, but its source has no column "
+            f"{ENVIRONMENT!r}: give it one id for each example."
+        )
+    return source.info.check_environments(ids, len(source))
+
+
+def count_environments(train: Source) -> int:
+    """The number of environments that training examples come from, 0 if they are not known.
+
+    Raises:
+      DataError: the ids of training environments are not 0 to their number: methods have a weight for each.
+    """
+    ids = environments_of(train)
+    if ids is None:
+        return 0
+    found = np.unique(ids[ids != UNKNOWN])
+    if not np.array_equal(found, np.arange(len(found))):
+        raise DataError(
+            f"The training examples of {train.info.name!r} are from environments {found[:5].tolist()} ... of "
+            f"{len(train.info.environments)}, expected 0 to {len(found) - 1}: name those of the training split first."
+        )
+    return len(found)
+
+
+def choose_environments(columns: Mapping[str, Sequence[str]], chosen: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """A column of environments, and their names.
+
+    Args:
+      columns: {column: names by id} of a data set.
+      chosen: the column; "": the first one, ("", ()) if there is none.
+      name: the data set's name, for messages.
+
+    Raises:
+      DataError: there is no such column.
+
+    Examples:
+      >>> choose_environments({"site": ["A", "B"]}, "", "demo")
+      ('site', ('A', 'B'))
+    """
+    if chosen and chosen not in columns:
+        known = f"expected one of {', '.join(columns)}" if columns else "but that data set names no environments"
+        raise DataError(f"config.data.environments is {chosen!r} for {name!r}: {known}; '' takes the first, if any.")
+    column = chosen or next(iter(columns), "")
+    return column, tuple(columns.get(column, ()))
 
 
 def keep_padding(sequence: np.ndarray, changed: np.ndarray) -> np.ndarray:

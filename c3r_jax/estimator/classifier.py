@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,11 +19,22 @@ from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibr
 from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
 from c3r_jax.evaluation.collapse import collapse_notes
 from c3r_jax.evaluation.risk_report import first_stage_report
+from c3r_jax.evaluation.watch import batch_rows_notes
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.branches import Branches, measured_risk
-from c3r_jax.step.in_memory import Rows, Structure, batch_plan, model_of, padded, run_of, structure_of, weights_of
+from c3r_jax.step.in_memory import (
+    Rows,
+    Structure,
+    batch_plan,
+    model_of,
+    padded,
+    run_of,
+    structure_of,
+    weights_of,
+    with_experts,
+)
 
-DEFAULT = C3RConfig()
+DEFAULT = C3RConfig(expert=0.5)  # with experts of all training rows
 MIN_HELD_OUT = 20  # rows below which calibration and risk would be noise
 
 
@@ -37,8 +49,15 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     or, with ``modalities``, one wide array or frame (which ``cross_val_score``, ``GridSearchCV`` and ``Pipeline`` can
     split into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
 
+    By default every modality has an expert of all training rows, which predicts the label from what the other
+    modalities do not explain of it; half of the loss asks to explain the label beyond the experts. That half and the
+    necessity loss are gated by the share of what z predicts that z_c predicts too, and no term outweighs the task
+    (cap 1): meant for data that may shift or may not. Where cues are expected to reverse, ``C3RConfig.strong()`` has
+    larger weights, at some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength.
+
     Args:
-      config: :class:`C3RConfig`; None: its defaults. ``C3RConfig.strong()`` is for cues that are expected to reverse.
+      config: :class:`C3RConfig`; None: its defaults with ``expert=0.5``.
+      strength: multiplies ``config.strength``; 0: plain training, the same numbers as with ``regularised=False``.
       hidden: widths of each encoder's hidden layers.
       dim: width of the representations. The instrument has (M - 1) dim columns: keep the batch at four times that.
       steps: training steps.
@@ -60,7 +79,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
       modalities_: sorted names of the modalities.
       loss_curve_: (steps,) training loss.
       c3_risk_: :class:`C3Risk` of the held-out rows; None without them.
-      first_stage_: {modality: strength of its first stage on the held-out rows}; None without them.
+      first_stage_: {modality: strength of its first stage, leave-one-out, and tests on the held-out rows}; None without
+        them.
       calibration_: {route: temperature, biases and floors}.
 
     Examples:
@@ -78,6 +98,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self,
         config: C3RConfig | None = None,
         *,
+        strength: float = 1.0,
         hidden: Sequence[int] = (64,),
         dim: int = 16,
         steps: int = 500,
@@ -94,6 +115,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         verbose: bool = False,
     ):
         self.config = config
+        self.strength = strength
         self.hidden = hidden
         self.dim = dim
         self.steps = steps
@@ -132,28 +154,15 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
           NonFiniteError: if the loss becomes NaN or infinite; an earlier fit then stays unchanged.
         """
         config = self._checked_config()
-        matrices = split_modalities(X, self.modalities)
-        num_rows = len(next(iter(matrices.values())))
-        labels = check_labels(y, num_rows)
-        weights = check_weights(sample_weight, num_rows)
-        if self.class_weight is not None:
-            by_class = compute_sample_weight(self.class_weight, labels)
-            weights = by_class if weights is None else weights * by_class
-        classes, codes = np.unique(labels, return_inverse=True)
+        matrices, classes, codes, weights = self._read(X, y, sample_weight)
         held = stratified_holdout(codes, self.validation_fraction, example_rng(self.seed, 0, "hold out"))
         layout = Layout({name: matrix[~held] for name, matrix in matrices.items()})
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
         train = rows.take(~held)
-        structure = Structure(
-            tuple(layout.widths),
-            len(classes),
-            tuple(int(width) for width in self.hidden),
-            self.dim,
-            structure_of(config),
-            self.regularised,
-            float(self.modality_dropout),
-        )
+        structure = self._structure_of(config, tuple(layout.widths), len(classes))
+        if structure.regularised and config.expert:
+            train = with_experts(train, len(classes))
         params, losses = self._train(train, structure, config, None if weights is None else weights[~held])
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
@@ -182,12 +191,24 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         branches = self._branches(X)
         return branches.z if self._checked_route(route) == "representation" else branches.z_c
 
+    def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[dict[str, np.ndarray], Any, np.ndarray, Any]:
+        """Modalities, classes, each row's class number, and each row's weight or None."""
+        matrices = split_modalities(X, self.modalities)
+        num_rows = len(next(iter(matrices.values())))
+        labels = check_labels(y, num_rows)
+        weights = check_weights(sample_weight, num_rows)
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, labels)
+            weights = by_class if weights is None else weights * by_class
+        classes, codes = np.unique(labels, return_inverse=True)
+        return matrices, classes, codes, weights
+
     def _checked_config(self) -> C3RConfig:
         for name, least in (("dim", 1), ("steps", 1), ("batch_size", 2)):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ConfigError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
-        for name in ("learning_rate", "weight_decay"):
+        for name in ("learning_rate", "weight_decay", "strength"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, but a finite number >= 0 was expected.")
         for name, end in (("validation_fraction", 0.9), ("modality_dropout", 1.0)):
@@ -197,7 +218,21 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self._checked_route(self.route)
         if self.config is not None and not isinstance(self.config, C3RConfig):
             raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
-        return DEFAULT if self.config is None else self.config
+        config = DEFAULT if self.config is None else self.config
+        return replace(config, strength=config.strength * self.strength)
+
+    def _structure_of(self, config: C3RConfig, modalities: tuple[str, ...], num_classes: int) -> Structure:
+        """The compiled-in structure; at strength 0 that of plain training, so that the numbers are the same."""
+        regularised = self.regularised and config.strength > 0
+        return Structure(
+            modalities,
+            num_classes,
+            tuple(int(width) for width in self.hidden),
+            self.dim,
+            structure_of(config if regularised else replace(config, strength=1.0)),
+            regularised,
+            float(self.modality_dropout),
+        )
 
     @staticmethod
     def _checked_route(route: str) -> str:
@@ -205,11 +240,15 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             raise ConfigError(f"route is {route!r}, but one of {', '.join(ROUTES)} was expected.")
         return route
 
+    def _weights(self, config: C3RConfig) -> np.ndarray:
+        """The numbers that the compiled program takes as arguments."""
+        return weights_of(config)
+
     def _train(self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None) -> tuple:
         plan = batch_plan(
             len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=self.seed, weights=weights
         )
-        arguments = (plan, self.seed, weights_of(config), self.learning_rate, self.weight_decay)
+        arguments = (plan, self.seed, self._weights(config), self.learning_rate, self.weight_decay)
         params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments))
         broken = np.flatnonzero(~np.isfinite(losses))
         if len(broken):
@@ -240,14 +279,16 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
             self.calibration_ = {
                 route: calibrate(all_branches.logits[route], rows.labels, held, weights) for route in ROUTES
             }
-        h, branches, held_rows = jax.tree.map(lambda value: value[held], (h, all_branches, rows))
-        self.c3_risk_ = measured_risk(branches, held_rows.labels)
         self.first_stage_, notes = first_stage_report(
-            self._moments, h, held_rows.present, held_rows.labels, config=config, num_classes=num_classes
+            h, rows.present, rows.labels, config=config, num_classes=num_classes, held=held
         )
+        branches, held_rows = jax.tree.map(lambda value: value[held], (all_branches, rows))
+        self.c3_risk_ = measured_risk(branches, held_rows.labels)
         logits = branches.logits["representation"]
-        lambda_n = config.lambda_n if self.regularised else 0.0
+        lambda_n = config.lambda_n * config.strength if self._structure.regularised else 0.0
         notes += collapse_notes(branches.z, logits, held_rows.labels, lambda_n=lambda_n)
+        if self._structure.regularised and config.instrument == "two_stage":
+            notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim)
         for note in notes:
             warnings.warn(note, stacklevel=3)
 

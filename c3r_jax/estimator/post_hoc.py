@@ -118,7 +118,6 @@ class PostHocInstrument:
         logits, causal, hypothetical = (self._predict(value) for value in worlds)
         risk = c3_risk(causal, hypothetical, jnp.asarray(labels))
         stages, notes = first_stage_report(
-            self._moments,
             {name: np.asarray(value) for name, value in h.items()},
             np.asarray(mask),
             labels,

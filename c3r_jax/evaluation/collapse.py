@@ -106,7 +106,19 @@ def constant_prediction_notes(
     constant, words = target.spec.constant_accuracy(train_labels, labels, target.tolerance)
     if accuracy >= constant:
         return []
-    return [
-        f"accuracy {accuracy:.3f} is below {words} {constant:.3f}: the representation has "
-        "collapsed or the labels are inverted; lower config.c3r.lambda_n or raise config.c3r.w_task."
-    ]
+    said = worse_than_constant(accuracy, constant, words)
+    return [f"{said}; lower config.c3r.lambda_n or raise config.c3r.w_task."]
+
+
+def worse_than_constant(accuracy: float, constant: float, words: str) -> str:
+    """The sentence for predictions that are worse than one constant prediction, without advice.
+
+    Args:
+      accuracy: of the predictions.
+      constant: of the constant prediction.
+      words: what the constant prediction's accuracy is.
+    """
+    return (
+        f"accuracy {accuracy:.3f} is below {words} {constant:.3f}: the representation has collapsed or the labels are "
+        "inverted"
+    )

@@ -12,8 +12,8 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.contrastive import Match, key_logits, of_modality, others_mean, pair_loss, shared_first_stage, unit
 from c3r_jax.core.counterfactual import closeness
 from c3r_jax.core.instruments import Features
-from c3r_jax.core.objective import hypothetical_representation, real_world
 from c3r_jax.core.risk import necessity_loss, risk_events, risk_of, sufficiency_loss
+from c3r_jax.core.worlds import hypothetical_representation, real_world
 
 LOGITS_HELD = 1 << 24  # logits in memory at a time: 64 MB in float32
 

@@ -11,13 +11,16 @@ from c3r_jax.core.moments import Moments
 from c3r_jax.data.conditions.protocols import Condition
 from c3r_jax.evaluation.collapse import constant_prediction_notes
 from c3r_jax.evaluation.conditions import noise_scales, rearranged
+from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.evaluation.examples import example_records, modality_means, riskiest
 from c3r_jax.evaluation.risk_report import Voxels, first_stage_report, risk_report, voxel_probe
 from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, volume_scores
 from c3r_jax.evaluation.task_scores import branch_scores, classes_report
+from c3r_jax.experiments.calibrate import calibrated, fitted_calibration
 from c3r_jax.experiments.encode import encode_each, encode_split, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.experiments.open import training_moments
+from c3r_jax.metrics.biases import Biases
 from c3r_jax.metrics.classification import reliability
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of
@@ -61,7 +64,8 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
     train_h, train_present, train_labels, _ = encode_split(experiment, params, "train")
     after_encoders = experiment.devices.host(without_encoders(params))
     moments = experiment.branches.measure_moments(after_encoders, train_h, train_present)
-    run = _Runner(experiment, after_encoders, moments)
+    calibration = fitted_calibration(experiment, params, moments)
+    run = _Runner(experiment, after_encoders, moments, calibration)
     scales = noise_scales(experiment, conditions)
     encoded = encode_split(experiment, params, split)
     clean_h, present, labels, _ = encoded
@@ -72,7 +76,7 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
         branches = clean if condition.group == "clean" else run(h, visible, labels)
         rows.append(_condition_row(condition, branch_scores(experiment, branches, labels)))
     names = experiment.sources[split].info.class_names
-    report, notes = first_stage_report(moments, clean_h, present, labels, config=method.c3r, num_classes=len(names))
+    report, notes = first_stage_report(clean_h, present, labels, config=method.c3r, num_classes=len(names))
     train = run(train_h, train_present, train_labels)
     examples = {}
     if method.spec.one_class_per_example:
@@ -94,8 +98,10 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
         "worst_class": {route: _worst_class(scores) for route, scores in classes.items()},
         "risk": risk_report(train, train_labels, clean, labels, method.target),
         "first_stage": report,
+        "calibration": {r: {"temperature": f.temperature, "bias": f.bias.tolist()} for r, f in calibration.items()},
         "examples": examples,
         "reliability": {r: reliability(clean.logits[r], labels, num_bins=bins) for r in calibrated},
+        "environments": environment_report(experiment, split, clean, labels),
         "warnings": notes
         + constant_prediction_notes(clean.logits["representation"], labels, train_labels, method.target),
     }
@@ -124,7 +130,7 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
 
     trained, held_out = sampled("train", math.ceil(PROBED / experiment.settings.eval.batch_size)), sampled(split)
     names, seen = experiment.sources[split].info.class_names, (held_out.h, held_out.present, held_out.labels)
-    report, notes = first_stage_report(moments, *seen, config=experiment.method.c3r, num_classes=len(names))
+    report, notes = first_stage_report(*seen, config=experiment.method.c3r, num_classes=len(names))
     rows = [
         _condition_row(c, {route: overlaps[c.name][route].scores(scorer.regions) for route in ROUTES})
         for c in conditions
@@ -141,12 +147,13 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
 class _Runner:
     """Runs the branches of one trained model on any representations."""
 
-    def __init__(self, experiment: Experiment, params: Any, moments: Moments | None):
+    def __init__(self, experiment: Experiment, params: Any, moments: Moments | None, calibration: dict[str, Biases]):
         self._branches, self._params, self._moments = experiment.branches, params, moments
-        self._seed = experiment.settings.seed
+        self._seed, self._calibration = experiment.settings.seed, calibration
 
     def __call__(self, h: dict[str, np.ndarray], present: np.ndarray, labels: np.ndarray) -> Branches:
-        return self._branches(self._params, self._moments, h, present, labels, seed=self._seed)
+        branches = self._branches(self._params, self._moments, h, present, labels, seed=self._seed)
+        return calibrated(branches, self._calibration)
 
 
 def _condition_row(condition: Condition, routes: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.moments import Moments
 from c3r_jax.evaluation.collapse import relative_spread
 from c3r_jax.evaluation.contrastive_metrics import pair_metrics
+from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.evaluation.task_scores import branch_scores
 from c3r_jax.experiments.encode import encode_batches, encode_each, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.models.branches import BranchRunner, measured_risk
+from c3r_jax.metrics.scores import WORST_ENVIRONMENT
+from c3r_jax.models.branches import Branches, BranchRunner, measured_risk
 from c3r_jax.models.pair_head import match
 from c3r_jax.models.twin import rows_of
 from c3r_jax.step.state import TrainState
@@ -59,8 +61,9 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
 
     Returns:
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
-      ("mean_accuracy"); risks; except for segmentation, the relative spread of z ("z_spread"). For a contrastive task:
-      the share of examples whose own key is the best match in the full split, loss terms and risks.
+      ("mean_accuracy") and, where environments are known, in the worst one ("worst_environment_accuracy"); risks;
+      except for segmentation, the relative spread of z ("z_spread"). For a contrastive task: the share of examples
+      whose own key is the best match in the full split, loss terms and risks.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state, look)
@@ -82,6 +85,7 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
         scored = [branch_scores(experiment, subset, labels) for subset in branches]
         risk = measured_risk(branches[0], labels, experiment.method.target)
         spread["z_spread"] = relative_spread(branches[0].z)
+        spread |= _worst_environment(experiment, branches[0], labels)
     values = dict(scored[0]["representation"])
     values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]
     values |= spread | {f"risk_{name}": float(value) for name, value in risk._asdict().items()}
@@ -91,6 +95,16 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
     for name in scored[0]["representation"]:
         values[f"mean_{name}"] = float(np.mean([scores["representation"][name] for scores in scored]))
     return values
+
+
+def _worst_environment(experiment: Experiment, branches: Branches, labels: np.ndarray) -> dict[str, float]:
+    """Every score in the validation environment where it is worst; {} without environments."""
+    route = ROUTES[0]
+    report = environment_report(experiment, "validation", branches, labels, (route,))
+    if report is None:
+        return {}
+    worst = report["routes"][route]["worst"]
+    return {f"{WORST_ENVIRONMENT}{name}": found["value"] for name, found in worst.items()}
 
 
 def _batches(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
@@ -111,10 +125,11 @@ def current_moments(experiment: Experiment, state: TrainState, params: Any) -> M
       state: training state, on the devices.
       params: ``state.evaluated`` on the host, without the encoders.
     """
-    if not state.instrument:
+    if not set(Moments._fields) <= set(state.instrument):  # a rival's state may be there alone
         return None
     if not state.ema:
-        return Moments(**experiment.devices.host(state.instrument))
+        kept = experiment.devices.host(state.instrument)
+        return Moments(*(kept[name] for name in Moments._fields))
     train = experiment.settings.train
     num_rows = min(train.batch_size / (1 - train.moments_decay), len(experiment.sources["train"]))
     batches = experiment.train_iterator(plain=True)

@@ -1,10 +1,9 @@
 """Checks of a configuration before any long work."""
 
-import jax
-
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import ConfigError
 from c3r_jax.experiments.settings import Settings
+from c3r_jax.metrics.scores import MEAN, WORST_ENVIRONMENT, selected_score
 from c3r_jax.models.build import PUBLISHED
 from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
 from c3r_jax.settings.fields import values_of
@@ -24,11 +23,11 @@ def check_settings(settings: Settings, splits: tuple[str, ...]) -> None:
     check_pretrained(settings)
     data, select_by, split = settings.data, settings.train.select_by, settings.eval.split
     scores = [name for name in named(settings.task).scores if name != "accuracy"]
-    if select_by.removeprefix("mean_") not in ("accuracy", *scores):
+    if select_by.removeprefix(MEAN) not in ("accuracy", *scores) and not _by_environment(settings):
         more = f", or {', '.join(scores)}, each also with 'mean_'" if scores else ""
         raise ConfigError(
             f"config.train.select_by is {select_by!r}: expected 'accuracy' or 'mean_accuracy' (over modality "
-            f"subsets){more}."
+            f"subsets){more}, or {WORST_ENVIRONMENT!r} before a score."
         )
     if data.resize and data.resize < data.image_size:
         raise ConfigError(
@@ -37,6 +36,13 @@ def check_settings(settings: Settings, splits: tuple[str, ...]) -> None:
         )
     if split == "train" or split not in splits:
         raise ConfigError(f"config.eval.split is {split!r}: expected one of {', '.join(splits[1:])}.")
+
+
+def _by_environment(settings: Settings) -> bool:
+    """Whether a score of the task in the worst environment selects; scores of maps are not kept by environment."""
+    task, select_by = named(settings.task), settings.train.select_by
+    known = select_by.startswith(WORST_ENVIRONMENT) and selected_score(select_by) in ("accuracy", *task.scores)
+    return known and not (task.dense or task.contrastive)
 
 
 def check_data(settings: Settings, info: DatasetInfo) -> None:
@@ -55,7 +61,22 @@ def check_data(settings: Settings, info: DatasetInfo) -> None:
             f"config.task is {settings.task!r}, but data set {info.name!r} has labels for {info.task!r}: set "
             f"config.task={info.task!r}."
         )
-    if settings.train.select_by.removeprefix("mean_") in task.binary_scores and info.num_classes != 2:
+    if settings.eval.calibrate != "none" and settings.eval.split == "validation":
+        raise ConfigError(
+            f"config.eval.calibrate is {settings.eval.calibrate!r}, which is fitted on the validation split, and "
+            "config.eval.split is 'validation': evaluate another split, or use calibrate='none'."
+        )
+    if settings.eval.calibrate != "none" and not task.one_class_per_example:
+        raise ConfigError(
+            f"config.eval.calibrate is {settings.eval.calibrate!r}, which is for one class per example, but "
+            f"config.task is {settings.task!r}: set it to 'none'."
+        )
+    if _by_environment(settings) and not info.environments:
+        raise ConfigError(
+            f"config.train.select_by is {settings.train.select_by!r}, but data set {info.name!r} does not say which "
+            "environment an example is from: choose another score, or prepare the set with a column of environments."
+        )
+    if selected_score(settings.train.select_by) in task.binary_scores and info.num_classes != 2:
         raise ConfigError(
             f"config.train.select_by is {settings.train.select_by!r}, which is for two classes, but data set "
             f"{info.name!r} has {info.num_classes}: choose another score."
@@ -93,9 +114,9 @@ def check_pretrained(settings: Settings) -> None:
         }
         changed = [name for kind in frozen for name in sorted(changes[kind]) if augment[name]]
         cropped = "image" in frozen and data.resize > data.image_size
-        if not frozen or changed or cropped or data.train_noise or jax.process_count() > 1:
+        if not frozen or changed or cropped or data.train_noise:
             raise ConfigError(
                 "config.train.cache_frozen is True, which needs a frozen encoder, no change of its inputs in training "
                 f"(now: config.data.augment {', '.join(changed) or 'none'}, random crops by config.data.resize "
-                f"{data.resize}, config.data.train_noise {data.train_noise!r}) and one process: set it to False."
+                f"{data.resize}, config.data.train_noise {data.train_noise!r}): set it to False."
             )

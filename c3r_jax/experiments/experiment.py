@@ -23,7 +23,7 @@ from c3r_jax.data.sets.standardised import (
     fit_standardisation,
     standardisation_from_json,
 )
-from c3r_jax.data.source import Source, kinds_and_shapes
+from c3r_jax.data.source import Source, count_environments, kinds_and_shapes
 from c3r_jax.data.text.tokenizer_files import FileTokenizer, load_tokenizer, tokenizer_from_json
 from c3r_jax.data.text.tokenizers import ByteTokenizer, train_word_piece
 from c3r_jax.data.text.tokens import Tokenizer
@@ -66,6 +66,16 @@ class Experiment(Compiled):
     def cached(self) -> list[str]:
         """The modalities whose frozen encoders see each split once (``config.train.cache_frozen``)."""
         return frozen_encoders(self.model.encoders) if self.settings.train.cache_frozen else []
+
+    def knows_experts(self) -> bool:
+        """Whether C3R's experts are computed once, of all training rows: every encoder is frozen and cached."""
+        method, c3r = self.method, self.method.c3r
+        wanted = method.regularised and not method.contrastive and c3r.expert > 0 and c3r.strength > 0
+        return wanted and set(self.cached()) == set(self.model.modalities)
+
+    def num_outputs(self) -> int:
+        """Outputs of the head for each example."""
+        return self.method.spec.num_outputs(self.sources["train"].info.num_classes)
 
     def train_iterator(self, *, plain: bool = False) -> TrainIterator:
         """Endless training batches, this process's share of each; plain: unchanged, as in evaluation.
@@ -156,11 +166,12 @@ def build_experiment(
     """
     settings = read_settings(config)
     data = settings.data
-    load, splits = find_loader(data.name, data.path)
+    load, splits = find_loader(data.name, data.path, environments=data.environments, cues=data.cues)
     check_settings(settings, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
-    key = f"{data.name} {data.path} {size}"  # one file may be several sets, such as emoji and emoji_shift
+    # One file may be several sets, such as emoji and emoji_shift.
+    key = f"{data.name} {data.path} {size} {data.environments} {data.cues}"
     if data.keep:
         loaded = _cached(loaded, key)
     standardisation = _standardisation(data, loaded["train"], standardisation_json)
@@ -173,14 +184,15 @@ def build_experiment(
     train = sources["train"]
     tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     check_data(settings, train.info)
-    method = build_method(settings.of_method, _training_labels(train), train.info.num_classes)
+    classes = train.info.num_classes
+    method = build_method(settings.of_method, _training_labels(train), classes, count_environments(train))
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(
             f"modalities are {train.info.modalities}: expected sorted names, the order of a dict's keys in JAX."
         )
     kinds, _ = kinds_and_shapes(train)
     parts = CompiledSettings(settings.model, settings.optimizer, settings.train, settings.parallel)
-    compiled = compiled_for(parts, tuple(kinds.items()), train.info.num_classes, tokenizer.vocab_size, method)
+    compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method)
     check_batch(compiled.devices, settings.train.batch_size, "config.train.batch_size", settings.train.accumulation)
     check_batch(compiled.devices, settings.eval.batch_size, "config.eval.batch_size")
     protocol_conditions(settings.eval.protocols, train.info.modalities)  # refuses unknown names before training

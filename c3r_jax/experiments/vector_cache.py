@@ -12,8 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from c3r_jax.core.expert import Expert
+from c3r_jax.core.rows_experts import experts_of_rows
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+from c3r_jax.experiments.compiled import COLUMNS
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.models.build import PUBLISHED
+from c3r_jax.parallel.hosts import gathered, own_rows
 from c3r_jax.step.frozen import split_frozen
 
 KEPT_SPLITS = 64  # passes over splits whose vectors are cached, over all runs of a process
@@ -77,25 +83,49 @@ def _encoded(experiment: Experiment, params: Any, batches: Iterator[Any]) -> Ite
     devices = experiment.devices
     for batch in batches:
         vectors = devices.gather(experiment.vectors(params, devices.split(batch["inputs"])))
-        yield {**batch, "inputs": {**batch["inputs"], **vectors}}
+        yield {**batch, "inputs": {**batch["inputs"], **own_rows(vectors)}}
 
 
 class VectorTable:
-    """The frozen encoders' vectors of the training split, which replace a training batch's inputs.
+    """The frozen encoders' vectors of the whole training split, which replace a training batch's inputs.
 
     Args:
-      batches: :func:`cached_batches` of the training split.
+      batches: this process's :func:`cached_batches` of the training split.
       names: modalities to replace.
     """
 
     def __init__(self, batches: Iterable[dict[str, Any]], names: Iterable[str]):
-        unpadded = [jax.tree.map(lambda x, rows=batch["where"]: x[rows], batch) for batch in batches]
-        index = np.concatenate([batch["index"] for batch in unpadded])
-        self._order = np.argsort(index)
-        self._index = index[self._order]
-        self._vectors = {name: np.concatenate([batch["inputs"][name] for batch in unpadded]) for name in names}
+        columns = [
+            {"inputs": {name: batch["inputs"][name] for name in names}, **{name: batch[name] for name in COLUMNS}}
+            for batch in batches
+        ]
+        # Which examples a process trains on changes with every epoch, and experts are those of the whole split.
+        whole = gathered(jax.tree.map(lambda *parts: np.concatenate(parts), *columns))
+        rows = np.flatnonzero(whole["where"])  # without padding
+        rows = rows[np.argsort(whole["index"][rows])]
+        self._rows = jax.tree.map(lambda column: column[rows], whole)
+        self._evidence: dict[str, np.ndarray] = {}
+
+    def add_experts(self, num_outputs: int, task: Task = CLASSIFICATION) -> dict[str, Expert]:
+        """Computes the experts of all rows once; every batch then has their evidence as a column of its own.
+
+        Args:
+          num_outputs: K.
+          task: what labels mean.
+
+        Returns:
+          {modality: :class:`Expert`} of :func:`c3r_jax.experts_of_rows`.
+        """
+        rows = self._rows
+        known = {"num_outputs": num_outputs, "present": rows["present"], "task": task}
+        experts = experts_of_rows(rows["inputs"], rows["labels"], **known)
+        self._evidence = {name: np.asarray(found.log_ratio) for name, found in experts.items()}
+        return experts
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with vectors in place of inputs."""
-        rows = self._order[np.searchsorted(self._index, batch["index"])]
-        return {**batch, "inputs": {**batch["inputs"], **{name: v[rows] for name, v in self._vectors.items()}}}
+        """The batch with vectors in place of inputs, and "evidence" {modality: (B, K)} where there are experts."""
+        rows = np.searchsorted(self._rows["index"], batch["index"])
+        vectors = {name: column[rows] for name, column in self._rows["inputs"].items()}
+        evidence = {name: column[rows] for name, column in self._evidence.items()}
+        more = {"evidence": evidence} if evidence else {}
+        return {**batch, "inputs": {**batch["inputs"], **vectors}, **more}

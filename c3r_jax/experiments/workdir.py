@@ -15,7 +15,7 @@ from c3r_jax.parallel.hosts import barrier, is_primary
 
 RESULTS = "results.json"
 # Leaves that are younger than some runs, and what was done before they existed, where that is not today's default.
-BEFORE = {"c3r.expert": 0.0, "c3r.subsets": False, "c3r.cap": 0.0}
+BEFORE = {"c3r.expert": 0.0, "c3r.subsets": False, "c3r.cap": 0.0, "c3r.gate": False}
 FREE = ("parallel.", "train.accumulation", "model.remat", "data.num_workers", "train.writers")  # may change later
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from c3r_jax.data.source import kinds_and_shapes
 from c3r_jax.errors import CheckpointError, ConfigError, WorkdirError
+from c3r_jax.experiments.calibrate import fitted_calibration
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.experiments.open import open_run, restore_best, training_moments
 from c3r_jax.experiments.workdir import RESULTS
@@ -51,7 +52,8 @@ def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     moments = training_moments(experiment, params)
     variables = {"params": experiment.devices.host(params)}
     variables = variables if moments is None else with_moments(variables, moments)
-    weights = flat_weights(variables, experiment.standardisation)
+    calibration = fitted_calibration(experiment, params, moments)
+    weights = flat_weights(variables, experiment.standardisation, calibration)
     results = workdir / RESULTS
     scores = json.loads(results.read_text(encoding="utf-8")) if results.exists() else None
     try:

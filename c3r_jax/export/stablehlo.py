@@ -20,12 +20,14 @@ from c3r_jax.data.sets.standardised import Standardisation
 from c3r_jax.errors import ConfigError
 from c3r_jax.export import loader
 from c3r_jax.files.tensors import write_tensors
+from c3r_jax.metrics.biases import Biases
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.tasks.registry import named
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MEAN, SCALE = "standardisation/mean", "standardisation/scale"
+INVERSE, BIAS = "calibration/inverse_temperature", "calibration/bias"
 
 
 class Input(NamedTuple):
@@ -69,17 +71,31 @@ def prediction(model: TwinNetwork, standardisation: Standardisation) -> Callable
             padded = values.ndim == 3
             inputs[name] = jnp.where(values.any(-1, keepdims=True), standardised, 0) if padded else standardised
         collections = {name: variables[name] for name in ("params", "instrument") if name in variables}
-        return {route: apply(model, collections, model.__call__, inputs, present, route) for route in ROUTES}
+        logits = {route: apply(model, collections, model.__call__, inputs, present, route) for route in ROUTES}
+        if f"{BIAS}/{ROUTES[0]}" not in weights:
+            return logits
+        return {r: weights[f"{INVERSE}/{r}"] * x + weights[f"{BIAS}/{r}"][None, :] for r, x in logits.items()}
 
     return predict
 
 
-def flat_weights(variables: Mapping[str, Any], standardisation: Standardisation) -> dict[str, np.ndarray]:
-    """Parameters, moments and standardisation under names with slashes, as the safetensors file stores them."""
+def flat_weights(
+    variables: Mapping[str, Any], standardisation: Standardisation, calibration: Mapping[str, Biases] | None = None
+) -> dict[str, np.ndarray]:
+    """Parameters, moments, standardisation and calibration under names with slashes, as the safetensors file has them.
+
+    Args:
+      variables: of the model.
+      standardisation: of features.
+      calibration: {route: temperature and biases} of its logits; None or {}: there is none.
+    """
     flat = flatten_dict({name: dict(part) for name, part in variables.items()}, sep="/")
     weights = {str(name): np.asarray(value) for name, value in flat.items()}
     for part, values in ((MEAN, standardisation.mean), (SCALE, standardisation.scale)):
         weights |= {f"{part}/{name}": np.asarray(value) for name, value in values.items()}
+    for route, fitted in (calibration or {}).items():
+        weights[f"{INVERSE}/{route}"] = np.asarray(1 / fitted.temperature, np.float32)
+        weights[f"{BIAS}/{route}"] = fitted.bias.astype(np.float32)
     return weights
 
 
@@ -125,6 +141,7 @@ def export_model(
         "task": task,
         "decision": named(task).decision,
         "labels": labels,
+        "calibrated": f"{BIAS}/{ROUTES[0]}" in weights,
         "inputs": {name: spec._asdict() for name, spec in inputs.items()},
         "outputs": list(ROUTES),
         "platforms": list(exported.platforms),

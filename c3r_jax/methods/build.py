@@ -41,13 +41,14 @@ class MethodSettings:
     fusion: str
 
 
-def build_method(settings: MethodSettings, labels: np.ndarray, num_classes: int) -> Method:
+def build_method(settings: MethodSettings, labels: np.ndarray, num_classes: int, environments: int = 0) -> Method:
     """Builds a method and its task.
 
     Args:
       settings: settings of both.
       labels: the training labels (for masks, a sample of them), for the prior of necessity "kl" and class weights.
       num_classes: K.
+      environments: number of environments that training examples come from; 0: they are not known.
 
     Returns:
       :class:`Method`.
@@ -90,7 +91,7 @@ def build_method(settings: MethodSettings, labels: np.ndarray, num_classes: int)
         dropout_rate=float(rate) if dropped else None,
         task=task.name,
         target=target,
-        rival=build_rival(settings),
+        rival=build_rival(settings, environments),
     )
 
 
@@ -127,18 +128,23 @@ def make_method(
     return Method(name, regularised, c3r, dropout_rate or 0.0, task, target, official, rival)
 
 
-def build_rival(settings: MethodSettings) -> Rival:
-    """The configured rival, checked against the task and the fusion.
+def build_rival(settings: MethodSettings, environments: int = 0) -> Rival:
+    """The configured rival, checked against the task, the data and the fusion.
+
+    Args:
+      settings: settings of the method.
+      environments: number of environments that training examples come from; 0: they are not known.
 
     Raises:
       ConfigError: on a value that cannot be used, or a rival that does not fit the task, the data or the fusion.
     """
     name, fusion = settings.rival["name"], settings.fusion
     known = RIVALS.get(name)
-    if known is not None and known.needs_environments:
+    if known is not None and known.needs_environments and environments < 2:
         raise ConfigError(
-            f"config.rival.name is {name!r}, which compares environments, but no data set of train.py says which "
-            "environment an example is from: the structural models of configs/sweeps/rivals.py do."
+            f"config.rival.name is {name!r}, which compares environments, but the training examples are from "
+            f"{environments} known ones, expected at least 2: use a data set with a column of environments, such as "
+            "watch (subjects), or choose another of its columns by config.data.environments."
         )
     if known is not None and known.tasks and settings.task not in known.tasks:
         raise ConfigError(
@@ -146,6 +152,6 @@ def build_rival(settings: MethodSettings) -> Rival:
         )
     check_fusion(name, fusion)
     try:
-        return make_rival(fusion=fusion, **settings.rival)
+        return make_rival(fusion=fusion, environments=environments, **settings.rival)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.rival cannot be used: {error}") from error

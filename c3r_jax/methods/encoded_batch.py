@@ -24,6 +24,7 @@ class EncodedBatch(NamedTuple):
       target: the task's losses and correctness.
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
+      evidence: {modality: (B, K)} of experts that were computed on all training rows; None: there is none.
     """
 
     model: TwinNetwork
@@ -36,6 +37,7 @@ class EncodedBatch(NamedTuple):
     target: Task
     label_smoothing: float
     axis_name: str | None
+    evidence: Mapping[str, Float[Array, "batch classes"]] | None = None
 
     @property
     def masks(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def encoded_batch(
       variables: its variables.
       h: {modality: (B, d)} representations, zero where absent, or maps (B, ..., d).
       present: (B, M) bool.
-      batch: {"labels", "where"}, and "environment" (B,) where known.
+      batch: {"labels", "where"}, and where known "environment" (B,) and "evidence" {modality: (B, K)}.
       target: the task's losses and correctness.
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
@@ -96,5 +98,16 @@ def encoded_batch(
     if any(value.ndim > 2 for value in h.values()):  # one label per position of a map
         labels = jnp.reshape(labels, -1)
     rows, (present, where) = rows_of(h, present, batch["where"])
-    environment = batch.get("environment")
-    return EncodedBatch(model, variables, rows, present, labels, where, environment, target, label_smoothing, axis_name)
+    return EncodedBatch(
+        model,
+        variables,
+        rows,
+        present,
+        labels,
+        where,
+        batch.get("environment"),
+        target,
+        label_smoothing,
+        axis_name,
+        batch.get("evidence"),
+    )

@@ -81,7 +81,7 @@ class EnvironmentRival(Rival, abc.ABC):
         if batch.environment is None:
             raise ConfigError(
                 f"rival {self.name!r} compares environments, but the batch has no column 'environment': train on data "
-                "with known environments, such as the structural models of configs/sweeps/rivals.py."
+                "with known environments, such as watch or a table with a column of them."
             )
         return self.compare(batch, logits, batch.environment, step=step, state=state)
 

@@ -65,6 +65,7 @@ def _c3r(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[
         config=method.c3r,
         present=batch.present,
         key=key,
+        evidence=batch.evidence,
         task=batch.target,
         **batch.masks,
     )
@@ -127,6 +128,9 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
     for name, stage in (terms.first_stage or {}).items():
         metrics[f"r2/{name}"] = stage.r2.mean()
         metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    metrics["first_stage_rows"] = jnp.asarray(terms.rows)
+    if terms.explained is not None:
+        metrics["explained"] = terms.explained
     if terms.cap is not None:
         metrics["cap_scale"] = terms.cap.scale
     for name, expert in (terms.experts or {}).items():

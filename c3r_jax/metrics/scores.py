@@ -56,6 +56,19 @@ def score_of(metric: str) -> Score:
     return SCORES.get(metric, _UNKNOWN._replace(name=metric, percent=False))
 
 
+MEAN, WORST_ENVIRONMENT = "mean_", "worst_environment_"  # before a score's name in config.train.select_by
+
+
+def selected_score(select_by: str) -> str:
+    """The score that a value of ``config.train.select_by`` is a mean or the worst of.
+
+    Examples:
+      >>> selected_score("mean_mae"), selected_score("worst_environment_accuracy"), selected_score("map")
+      ('mae', 'accuracy', 'map')
+    """
+    return select_by.removeprefix(MEAN).removeprefix(WORST_ENVIRONMENT)
+
+
 METRIC_NOTES = {
     "nll": "NLL: mean negative log-likelihood in nats.",
     "ece": "ECE: expected calibration error, 0 to 1.",

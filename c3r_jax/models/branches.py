@@ -17,10 +17,10 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.instruments import Fuse, RealWorld, causal_representation, instrument_moments, moments_width
 from c3r_jax.core.moments import Moments, batch_moments, merge_moments
-from c3r_jax.core.objective import hypothetical_representation
 from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
+from c3r_jax.core.worlds import hypothetical_representation
 from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
 BLOCK = 1024  # rows at a time for measuring moments
@@ -57,6 +57,7 @@ def both_worlds(
     moments: Moments | None,
     *,
     config: C3RConfig,
+    where: Array | None = None,
     key: Array | None = None,
     task: Task = CLASSIFICATION,
 ) -> tuple[Array, Array, Array]:
@@ -70,6 +71,7 @@ def both_worlds(
       labels: (n,) class ids, or the task's own shape.
       moments: moments of the training set; None without an instrument.
       config: instrument and counterfactual.
+      where: (n,) bool, rows that z_bar's means are over, and that have one; None: all.
       key: PRNG key for counterfactual "permute".
       task: the task's losses and correctness.
 
@@ -80,7 +82,7 @@ def both_worlds(
     real = RealWorld(z)
     if moments is not None:
         real = causal_representation(fuse, h, present, moments, config=config)
-    where = jnp.ones(present.shape[0], bool)
+    where = jnp.ones(present.shape[0], bool) if where is None else where
     z_bar = hypothetical_representation(
         predict, fuse, h, z, labels, real, present, config=config, where=where, key=key, task=task
     )

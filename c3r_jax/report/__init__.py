@@ -5,6 +5,7 @@ from c3r_jax.report.aggregate import Aggregate, aggregate, compare
 from c3r_jax.report.document import Report, assemble
 from c3r_jax.report.html import FigureFile, html_table, report_html
 from c3r_jax.report.interpretation import what_it_means
+from c3r_jax.report.path_figures import path_figure
 from c3r_jax.report.plots import modality_bars, reliability_diagram, risk_curves, robustness_curves, training_curves
 from c3r_jax.report.tables import Table, results_table, routes_table
 from c3r_jax.report.write import results_markdown, run_markdown, write_report
@@ -21,6 +22,7 @@ __all__ = [
     "compare",
     "html_table",
     "modality_bars",
+    "path_figure",
     "reliability_diagram",
     "report_html",
     "results_markdown",

@@ -11,6 +11,7 @@ from c3r_jax.report.interpretation import read_first_stage, read_risks, what_it_
 from c3r_jax.report.tables import (
     Table,
     conditions_table,
+    environments_table,
     first_stage_table,
     per_class_table,
     results_table,
@@ -144,6 +145,7 @@ def detail_tables(run: Run) -> dict[str, Table]:
     """The tables of one run in the order of display, without empty ones."""
     tables = {"conditions": conditions_table(run), "robustness": robustness_table(run)}
     tables |= {f"classes, route {route}": per_class_table(run, route=route) for route in run.get("per_class") or {}}
+    tables["environments"] = environments_table(run)
     tables["first stage"] = first_stage_table(run)
     return {name: table for name, table in tables.items() if table.rows}
 

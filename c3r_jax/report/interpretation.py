@@ -111,11 +111,12 @@ def read_risks(run: Run) -> list[str]:
 
 
 def read_first_stage(run: Run) -> list[str]:
-    """Sentences about the first-stage diagnostics of one run: strength of each instrument and the J test."""
+    """Sentences about the first-stage diagnostics of one run: strength, the J test, and shared errors."""
     said = []
     for name, v in (run.get("first_stage") or {}).items():
         f = _finite(v.get("f_median"))
-        rows = f"held-out rows {number(v.get('n'), digits=0)}, instruments {number(v.get('p'), digits=0)}"
+        which = "rows, leave-one-out," if v.get("leave_one_out") else "held-out rows"
+        rows = f"{which} {number(v.get('n'), digits=0)}, instruments {number(v.get('p'), digits=0)}"
         if f is None:
             strength = "its F statistic could not be computed, so its strength is unknown"
         elif v.get("weak", f < 10):
@@ -138,7 +139,25 @@ def read_first_stage(run: Run) -> list[str]:
             said[-1] += (
                 f" The J test (p {number(p_value)}) finds nothing against the assumption; that is no proof of it."
             )
+        said[-1] += _shared_errors(name, v.get("exclusion"))
     return said
+
+
+def _shared_errors(name: str, shared: Any) -> str:
+    """A sentence about the exclusion test; "" where there is none, as in older results."""
+    rho, low, high = (_finite((shared or {}).get(key)) for key in ("rho", "low", "high"))
+    if rho is None or low is None or high is None:
+        return ""
+    if low <= 0 <= high:
+        meaning = "nothing shows that they do, as the instrument assumes"
+    elif rho > 0:
+        meaning = "the larger it is, the more a cue or a difficulty that they share misleads them together"
+    else:
+        meaning = "where one is misled, the others are less so"
+    return (
+        f" Whether {name} and the other modalities err on the same examples of a class: ρ {number(rho)} ({number(low)} "
+        f"to {number(high)}); {meaning}. This is evidence, and no proof."
+    )
 
 
 def _finite(value: Any) -> float | None:

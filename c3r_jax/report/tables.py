@@ -210,6 +210,37 @@ def per_class_table(run: Run, *, route: str = "representation") -> Table:
     return Table(("class", "precision, %", "recall, %", "F1, %", "examples"), rows, notes=notes)
 
 
+def environments_table(run: Run) -> Table:
+    """One run: its headline score in every environment, by route, the worst first; those of few examples come last."""
+    found = run.get("environments") or {}
+    routes, metric = found.get("routes") or {}, str(run.get("metric") or "accuracy")
+    if not routes:
+        return Table(("environment",), ())
+    first = next(iter(routes))
+    sign = 1 if score_of(metric).higher else -1
+
+    def order(name: str) -> tuple[bool, float]:
+        row = routes[first]["each"][name]
+        value = row.get(metric)
+        return row["examples"] < found["least"], math.inf if value is None else sign * value
+
+    rows = tuple(
+        (
+            name,
+            *(metric_value(routes[route]["each"][name].get(metric), metric) for route in routes),
+            number(routes[first]["each"][name]["examples"], digits=0),
+        )
+        for name in sorted(routes[first]["each"], key=order)
+    )
+    worst = {route: (routes[route].get("worst") or {}).get(metric) for route in routes}
+    said = [f"{route}: {w['name']}, {metric_value(w['value'], metric)}" for route, w in worst.items() if w]
+    notes = [f"Worst, of environments with at least {found['least']} examples: {'; '.join(said)}."] if said else []
+    if found.get("unknown"):
+        notes.append(f"{found['unknown']} examples have no known {found['column']}.")
+    header = (str(found["column"]), *(f"{metric_name(metric)}, {route}" for route in routes), "examples")
+    return Table(header, rows, notes=tuple(notes))
+
+
 def risks_table(runs: Sequence[Run]) -> Table:
     """Risks by method, mean and sd over seeds; a single run of a method shows its intervals instead."""
     by_method: dict[str, list[Mapping[str, Any]]] = {}
@@ -228,7 +259,7 @@ def risks_table(runs: Sequence[Run]) -> Table:
 
 
 def first_stage_table(run: Run) -> Table:
-    """One run: how well the other modalities predict each modality, on held-out rows."""
+    """One run: how well the other modalities predict each modality, and what speaks against them as an instrument."""
     rows = []
     for name, v in (run.get("first_stage") or {}).items():
         over = v.get("over_identification") or {}
@@ -243,12 +274,28 @@ def first_stage_table(run: Run) -> Table:
                 number(v.get("p"), digits=0),
                 "weak" if v.get("weak") else "not weak",
                 test if over else MISSING,
+                _with_interval(v.get("exclusion") or {}),
             )
         )
     return Table(
-        ("modality", "R², mean", "F, median", "rows", "instruments", "F against 10", "over-identification J"),
+        (
+            "modality",
+            "R², mean",
+            "F, median",
+            "rows",
+            "instruments",
+            "F against 10",
+            "over-identification J",
+            "shared errors ρ",
+        ),
         tuple(rows),
     )
+
+
+def _with_interval(shared: Mapping[str, Any]) -> str:
+    if shared.get("rho") is None:
+        return MISSING
+    return f"{number(shared['rho'])} [{number(shared.get('low'))}, {number(shared.get('high'))}]"
 
 
 def _risk_cell(risks: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -21,12 +21,30 @@ class AugmentSettings(Part, place="data.augment"):
 
 
 @dataclass(frozen=True)
+class CueSettings(Part, place="data.cues"):
+    """Planted cues of emoji_shift."""
+
+    modalities: tuple[str, ...] = setting(("image", "text"), "Modalities with a cue: image, text or both.")
+    corner: float = setting(0.25, "Side of the coloured corner as a share of the picture's side.", above=0, most=1)
+    agreement: float = setting(
+        0.9, "Probability that a cue agrees with the label, in every split but shift.", least=0, most=1
+    )
+    seed: int = setting(0, "Seed of the cues.", least=0)
+
+
+@dataclass(frozen=True)
 class DataSettings(Part, place="data"):
     """The data set, the preparation of its examples, and missing or noisy modalities in training."""
 
-    name: str = setting("emoji", "Data set; docs/data.md describes the benchmarks, emoji_shift has planted cues.")
+    name: str = setting(
+        "emoji",
+        "Data set; docs/data.md describes the benchmarks, emoji_shift has planted cues, emoji_styles other makers.",
+    )
     path: str = setting(
         "", 'Directory of "records" or of the prepared benchmark; or another file like the embedded one.'
+    )
+    environments: str = setting(
+        "", "Column of the data set that says which environment an example is from; empty: its first, if it has any."
     )
     image_size: int = setting(32, "Side in pixels of images and frames, as the model sees them.", least=1)
     resize: int = setting(0, "Side to which images are scaled before a crop, random in training; 0: no crop.", least=0)
@@ -54,3 +72,4 @@ class DataSettings(Part, place="data"):
         '"family:level" of c3r_jax.data.conditions.protocols.PROTOCOLS, drawn again in each epoch; empty: no noise.',
     )
     augment: AugmentSettings = part(AugmentSettings)
+    cues: CueSettings = part(CueSettings)

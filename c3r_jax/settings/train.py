@@ -18,7 +18,9 @@ class TrainSettings(Part, place="train"):
         0.0, "Decay of the averaged parameters, which are then evaluated; 0: off.", least=0, below=1, off=True
     )
     cache_frozen: bool = setting(
-        False, "Encode with frozen encoders once instead of in every step; no augmentation of their inputs."
+        False,
+        "Encode with frozen encoders once instead of in every step; no augmentation of their inputs. If all encoders "
+        "are frozen, C3R's experts (c3r.expert) are also computed once, on all training rows.",
     )
     label_smoothing: float = setting(0.0, "Label smoothing of every method's cross-entropies.", least=0, below=1)
     eval_every: int = setting(50, "Steps between validations, each followed by a checkpoint.", least=1)
@@ -29,7 +31,8 @@ class TrainSettings(Part, place="train"):
     select_by: str = setting(
         "mean_accuracy",
         "Score that selects the best checkpoint: accuracy (all modalities), mean_accuracy (over modality subsets), or "
-        "another score of the task, see c3r_jax/metrics/scores.py, e.g. auroc, mean_mae, mean_dice.",
+        "another score of the task, see c3r_jax/metrics/scores.py, e.g. auroc, mean_mae, mean_dice; with "
+        "worst_environment_ before it, that of the worst environment of validation.",
     )
     moments_decay: float = setting(0.9, "Decay of the running moments, per step.", least=0, below=1)
     writers: tuple[str, ...] = setting(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from c3r_jax.caches import make_room
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
 from c3r_jax.methods.build import make_method
 from c3r_jax.methods.method import Method
@@ -36,12 +37,14 @@ class Rows(NamedTuple):
       present: (n, M) bool.
       labels: (n,) class ids.
       environment: (n,) ids of the environments that rows come from; None: unknown.
+      evidence: {modality: (n, K)} of experts of all rows, see :func:`experts_of_rows`; None: of each batch, if any.
     """
 
     inputs: Mapping[str, Any]
     present: Any
     labels: Any
     environment: Any = None
+    evidence: Mapping[str, Any] | None = None
 
     def take(self, rows: Any) -> "Rows":
         """Some of the rows."""
@@ -123,7 +126,7 @@ def _all(chosen: Array) -> Bool[Array, " batch"]:
     return jnp.ones(chosen.shape, bool)
 
 
-WEIGHTS = ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe")
+WEIGHTS = ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "strength")
 STRENGTH = len(WEIGHTS)  # index of the rival's strength, after the weights
 BLOCK = 1024  # training sets are padded to a multiple of it, so that folds of nearly equal size share a program
 
@@ -162,7 +165,7 @@ def structure_of(config: C3RConfig) -> C3RConfig:
 
 
 def weights_of(config: C3RConfig, strength: float = 1.0) -> np.ndarray:
-    """The weights in the order of :data:`WEIGHTS` and the rival's strength, (6,) float32."""
+    """The weights in the order of :data:`WEIGHTS` and the rival's strength, (7,) float32."""
     return np.array([*(getattr(config, name) for name in WEIGHTS), strength], np.float32)
 
 
@@ -196,7 +199,7 @@ def train_run(
       rows: the training set.
       plan: (steps, batch) rows of every batch.
       seed: seed of everything random.
-      weights: (6,) as from :func:`weights_of`; those that are 0 in the structure are not read.
+      weights: (7,) as from :func:`weights_of`; those that are 0 in the structure are not read.
       learning_rate: learning rate of AdamW.
       weight_decay: weight decay of AdamW.
 
@@ -230,3 +233,15 @@ def padded(rows: Rows) -> Rows:
     """Rows padded with zeros to a multiple of :data:`BLOCK`; no plan uses the padding."""
     extra = -len(rows.labels) % BLOCK
     return jax.tree.map(lambda x: np.pad(x, ((0, extra), *[(0, 0)] * (x.ndim - 1))), rows)
+
+
+def with_experts(rows: Rows, num_classes: int, where: Any = None) -> Rows:
+    """Rows with the evidence of experts that were computed on them.
+
+    Args:
+      rows: a training set of vectors.
+      num_classes: K.
+      where: (n,) bool, the rows that are trained on; the others neither count nor get evidence. None: all.
+    """
+    experts = experts_of_rows(rows.inputs, rows.labels, num_outputs=num_classes, present=rows.present, where=where)
+    return rows._replace(evidence={name: np.asarray(found.log_ratio) for name, found in experts.items()})

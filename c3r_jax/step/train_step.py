@@ -15,16 +15,21 @@ from c3r_jax.methods.encoded_batch import encoded_batch
 from c3r_jax.methods.losses import method_loss, with_rival
 from c3r_jax.methods.method import Method
 from c3r_jax.methods.modality_dropout import drop_modalities
-from c3r_jax.methods.rival import RivalTerms
+from c3r_jax.methods.rival import NO_RIVAL, Rival, RivalTerms
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.step.frozen import joined, split_frozen
 from c3r_jax.step.optimizer import plateau_scale
 from c3r_jax.step.state import Batch, TrainState
 
 
-def step_columns(batch: Batch) -> Batch:
-    """The columns of a pipeline's batch that a step reads."""
-    return {name: batch[name] for name in ("inputs", "present", "labels", "where")}
+def step_columns(batch: Batch, rival: Rival = NO_RIVAL) -> Batch:
+    """The columns of a pipeline's batch that a step reads.
+
+    "environment" only where the rival compares environments, and "evidence" where experts of all rows are known.
+    """
+    more = ("environment",) if rival.needs_environments and "environment" in batch else ()
+    more += ("evidence",) if "evidence" in batch else ()
+    return {name: batch[name] for name in ("inputs", "present", "labels", "where", *more)}
 
 
 def example_keys(key: PRNGKeyArray, num_examples: int, axis_name: str | None) -> PRNGKeyArray:
@@ -51,7 +56,8 @@ def train_step(
 
     Args:
       state: :class:`TrainState`, equal on every device.
-      batch: {"inputs", "present", "labels", "where"}.
+      batch: {"inputs", "present", "labels", "where"}, and "environment" for a rival that compares environments,
+        and "evidence" {modality: (B, K)} where experts of all training rows are known.
       model: the twin network.
       method: the training method.
       optimizer: output of :func:`build_optimizer`.

@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,85 +14,16 @@ import numpy as np
 from c3r_jax.caches import make_room
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
-from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.evaluation.collapse import traced_spread
-from c3r_jax.evaluation.structural import NOISE_SD, noisy
+from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 from c3r_jax.files.atomic import write_text
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.branches import both_worlds
 from c3r_jax.models.twin import apply
-from c3r_jax.step.in_memory import Rows, Structure, batch_plan, model_of, train_run
-from c3r_jax.sweep.grid import Cell, SweepRun, run_structure, run_weights, world_of
+from c3r_jax.step.in_memory import Rows, Structure, model_of, train_run
+from c3r_jax.sweep.grid import Cell, SweepRun, run_structure, run_weights
 from c3r_jax.sweep.settings import SweepSettings
-
-VALIDATION = "validation"
-
-
-class Data(NamedTuple):
-    """The data of one seed of one world.
-
-    Attributes:
-      train: training :class:`Rows`.
-      tests: :class:`Rows` with a leading axis over :func:`test_names`.
-      plan: (steps, batch) row numbers of every batch.
-    """
-
-    train: Rows
-    tests: Rows
-    plan: np.ndarray
-
-
-def test_names(modalities: Sequence[str]) -> list[str]:
-    """Names of the evaluations of a run: the first is for selection, the others are tests."""
-    return [VALIDATION, "same", "shift", *(f"only {name}, shift" for name in modalities), "noise, shift"]
-
-
-def make_data(settings: SweepSettings, run: SweepRun) -> Data:
-    """Samples a seed's training set and tests, which do not depend on the cell."""
-    data, train = settings.data, settings.train
-    sizes = (data.num_train, data.num_eval, train.batch_size, train.steps)
-    return _draw(world_of(settings, run), run.seed, *sizes, data.environments)
-
-
-@functools.lru_cache(maxsize=32)
-def _draw(
-    world: StructuralModel,
-    seed: int,
-    num_train: int,
-    num_eval: int,
-    batch_size: int,
-    steps: int,
-    environments: tuple[float, ...],
-) -> Data:
-    """Cached, because the cells of a study use the same seeds one after another."""
-    begin = 10 * seed
-    count = len(world.modalities)
-
-    def rows(inputs: Any, labels: np.ndarray, present: list[bool] | None = None) -> Rows:
-        mask = np.tile(np.array(present or [True] * count), (len(labels), 1))
-        return Rows(inputs, mask, labels)
-
-    def sample(count: int, seed: int) -> tuple[Any, np.ndarray | None]:
-        """Training data; environments alternate row by row."""
-        if not environments:
-            return world.sample(count, seed=seed), None
-        environment = np.arange(count, dtype=np.int32) % len(environments)
-        return world.sample(count, seed=seed, cue_strength=np.array(environments)[environment]), environment
-
-    train, environment = sample(num_train, begin)
-    validation, same = sample(num_eval, begin + 1)[0], sample(num_eval, begin + 2)[0]
-    shift = world.sample(num_eval, seed=begin + 3, regime="shift")
-    alone = [rows(shift.inputs, shift.labels, [m == only for m in range(count)]) for only in range(count)]
-    tests = [
-        rows(validation.inputs, validation.labels),
-        rows(same.inputs, same.labels),
-        rows(shift.inputs, shift.labels),
-        *alone,
-        rows(noisy(shift.inputs, NOISE_SD, begin), shift.labels),
-    ]
-    plan = batch_plan(num_train, batch_size=batch_size, steps=steps, seed=seed)
-    train_rows = rows(train.inputs, train.labels)._replace(environment=environment)
-    return Data(train_rows, jax.tree.map(lambda *x: np.stack(x), *tests), plan)
+from c3r_jax.sweep.study_data import Data, make_data, test_names
 
 
 def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
@@ -104,7 +35,8 @@ def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
       data: the seed's data.
 
     Returns:
-      {"accuracy": (tests, routes), "risk": (6,), "spread": standard deviation of z relative to its norm}.
+      {"accuracy": (tests, routes)}, and of validation rows "risk": (6,), "spread": standard deviation of z relative to
+      its norm, "balanced_accuracy", and "expert_accuracy": :func:`joint_expert_accuracy`.
     """
     model, config = model_of(made)[0], made.config
     variables = {"params": params}
@@ -118,16 +50,31 @@ def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
         all_rows = jnp.ones(data.train.labels.shape[0], bool)
         moments = apply(model, variables, model.measure, data.train.inputs, data.train.present, all_rows)
 
-    def evaluate_test(rows: Rows) -> tuple[Any, Any, Any]:
+    def evaluate_test(rows: Rows) -> dict[str, Any]:
+        h = encode(rows)
         z, z_c, z_bar = both_worlds(
-            predict, fuse, encode(rows), rows.present, rows.labels, moments, config=config, key=jax.random.key(0)
+            predict, fuse, h, rows.present, rows.labels, moments, config=config, key=jax.random.key(0)
         )
-        accuracy = jnp.stack([(predict(value).argmax(-1) == rows.labels).mean() for value in (z, z_c)])
-        risk = jnp.stack(c3_risk(predict(z_c), predict(z_bar), rows.labels))
-        return accuracy, risk, traced_spread(z)
+        logits = predict(z)
+        of_experts = {"num_classes": made.num_classes, "present": rows.present, "where": rows.present.any(1)}
+        return {
+            "accuracy": jnp.stack([(value.argmax(-1) == rows.labels).mean() for value in (logits, predict(z_c))]),
+            "risk": jnp.stack(c3_risk(predict(z_c), predict(z_bar), rows.labels)),
+            "spread": traced_spread(z),
+            "balanced_accuracy": _balanced_accuracy(logits, rows.labels),
+            "expert_accuracy": joint_expert_accuracy(h, rows.labels, **of_experts),
+        }
 
-    accuracy, risk, spread = jax.lax.map(evaluate_test, data.tests)
-    return {"accuracy": accuracy, "risk": risk[0], "spread": spread[0]}
+    found = jax.lax.map(evaluate_test, data.tests)
+    return {name: values if name == "accuracy" else values[0] for name, values in found.items()}
+
+
+def _balanced_accuracy(logits: Any, labels: Any) -> Any:
+    """Mean recall over the classes that there are."""
+    own = jax.nn.one_hot(labels, logits.shape[1])
+    counts = own.sum(0)
+    recall = (own * (logits.argmax(-1) == labels)[:, None]).sum(0) / jnp.maximum(counts, 1)
+    return recall.sum() / jnp.maximum((counts > 0).sum(), 1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -186,7 +133,8 @@ def run_chunk(settings: SweepSettings, cells: dict[str, Cell], runs: Sequence[Sw
       One record per run, in the same order.
     """
     seeds = sorted({run.seed for run in runs})
-    by_seed = [make_data(settings, next(run for run in runs if run.seed == seed)) for seed in seeds]
+    experts = _row_experts(cells[runs[0].cell])
+    by_seed = [make_data(settings, next(r for r in runs if r.seed == seed), row_experts=experts) for seed in seeds]
     data = jax.tree.map(lambda *x: np.stack(x), *by_seed)
     # Every device gets the same number of runs; the last run is repeated to fill up.
     devices = devices_for(len(runs))
@@ -202,6 +150,11 @@ def run_chunk(settings: SweepSettings, cells: dict[str, Cell], runs: Sequence[Sw
     return [_record(run, names, jax.tree.map(lambda x, i=i: x[i], figures)) for i, run in enumerate(runs)]
 
 
+def _row_experts(cell: Cell) -> bool:
+    """Whether a cell's runs read experts of all training rows."""
+    return cell.row_experts and cell.regularised and cell.config.expert > 0
+
+
 def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str, Any]:
     accuracy = {
         route: {name: float(found["accuracy"][t, r]) for t, name in enumerate(names)} for r, route in enumerate(ROUTES)
@@ -213,6 +166,8 @@ def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str,
         "accuracy": accuracy,
         "risk": dict(zip(C3Risk._fields, map(float, found["risk"]), strict=True)),
         "spread": float(found["spread"]) if finite else 0.0,
+        "balanced_accuracy": float(found["balanced_accuracy"]),
+        "expert_accuracy": float(found["expert_accuracy"]),
         "first_loss": float(found["first_loss"]),
         "last_loss": float(found["last_loss"]) if finite else None,
     }
@@ -220,14 +175,15 @@ def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str,
 
 def chunks_of(settings: SweepSettings, cells: Sequence[Cell]) -> list[tuple[Structure, list[SweepRun]]]:
     """All runs, grouped by world and structure, in chunks that fit into ``config.memory_mib``."""
-    groups: dict[tuple[str, Structure], list[SweepRun]] = {}
+    groups: dict[tuple[str, Structure, bool], list[SweepRun]] = {}
     for world in settings.data.worlds:
         for cell in cells:
             for run in cell.runs(world, settings.seeds):
-                groups.setdefault((world, run_structure(settings, cell, run)), []).append(run)
+                key = world, run_structure(settings, cell, run), _row_experts(cell)
+                groups.setdefault(key, []).append(run)
     chunks = []
-    for (_, made), runs in groups.items():
-        size = chunk_size(made, make_data(settings, runs[0]), settings.memory_mib)
+    for (_, made, experts), runs in groups.items():
+        size = chunk_size(made, make_data(settings, runs[0], row_experts=experts), settings.memory_mib)
         # Equal parts, so that all of them use one program.
         parts = -(-len(runs) // size)
         step = -(-len(runs) // parts)

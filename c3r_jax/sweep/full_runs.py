@@ -12,7 +12,7 @@ from c3r_jax.data.catalogue import SOURCES
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.evaluate import evaluated
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.sweep.grid import Cell, SweepRun
+from c3r_jax.sweep.grid import C3R_STRENGTH, Cell, SweepRun
 from c3r_jax.sweep.settings import ExperimentsSettings
 from c3r_jax.training.loop import fit
 from c3r_jax.training.preemption import exit_when_stopped
@@ -35,7 +35,8 @@ def experiment_runs(settings: ExperimentsSettings, cell: Cell, name: str) -> lis
 def experiment_config(settings: ExperimentsSettings, cell: Cell, run: SweepRun) -> ConfigDict:
     """The configuration of one run: that of the experiment, with the cell's fusion, rival and dropout.
 
-    C3R's weights and modes are those of the experiment, because those of a cell are for structural models.
+    C3R's weights and modes are those of the experiment, because those of a cell are for structural models; a strength
+    of C3R in the cell's grid multiplies them.
 
     Args:
       settings: settings of the study's experiments.
@@ -56,6 +57,7 @@ def experiment_config(settings: ExperimentsSettings, cell: Cell, run: SweepRun) 
     experiment.modality_dropout.switch = "on" if cell.dropout else "off"
     experiment.model.fusion = cell.fusion
     experiment.rival.name, experiment.rival.strength = cell.rival.name, cell.strength(run)
+    experiment.c3r.strength = dict(run.weights).get(C3R_STRENGTH, experiment.c3r.strength)
     experiment.data.path = settings.path or experiment.data.path
     if settings.steps:
         experiment.train.steps = settings.steps

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,14 @@ from c3r_jax.models.build import build_fusion
 from c3r_jax.step.in_memory import WEIGHTS, Structure, structure_of, weights_of
 from c3r_jax.sweep.settings import SweepSettings
 
-CELL_KEYS = ("regularised", "dropout", "official", "fusion", "rival", "strength")
+C3R_STRENGTH = "c3r_strength"  # C3RConfig.strength in a cell, where "strength" is the rival's
+CELL_KEYS = ("preset", "row_experts", "regularised", "dropout", "official", "fusion", "rival", "strength", C3R_STRENGTH)
 
-GRID = (*WEIGHTS, "strength")  # settings of which a cell may have several values
+GRID = tuple(C3R_STRENGTH if name == "strength" else name for name in WEIGHTS) + (
+    "strength",
+)  # may have several values
+NUM_CLASSES = 2  # of every structural model
+PRESETS = {"default": C3RConfig, "strong": C3RConfig.strong, "hinge": C3RConfig.hinge, "paper": C3RConfig.paper}
 
 
 class SweepRun(NamedTuple):
@@ -63,6 +69,7 @@ class Cell(NamedTuple):
       official: whether training uses the objective of the public PyTorch code instead.
       fusion: value of ``config.model.fusion``.
       rival: another training method; its strength may be in the grid.
+      row_experts: whether experts are those of all training rows, as the estimator's, instead of each batch's.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Cell(NamedTuple):
     official: bool = False
     fusion: str = "mean"
     rival: Rival = NO_RIVAL
+    row_experts: bool = False
 
     def runs(self, world: str, seeds: int) -> list[SweepRun]:
         """All runs of this cell in one world."""
@@ -81,18 +89,25 @@ class Cell(NamedTuple):
 
     def configured(self, run: SweepRun) -> C3RConfig:
         """The configuration of one of its runs."""
-        return dataclasses.replace(self.config, **{k: v for k, v in run.weights if k != "strength"})
+        return dataclasses.replace(self.config, **_of_config(dict(run.weights)))
 
     def strength(self, run: SweepRun) -> float:
         """The strength of the rival in one of its runs."""
         return dict(run.weights).get("strength", self.rival.strength)
 
 
+def _of_config(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The grid's values that are fields of C3RConfig, by the name of the field."""
+    own = {name: value for name, value in weights.items() if name != "strength"}
+    return {("strength" if name == C3R_STRENGTH else name): value for name, value in own.items()}
+
+
 def read_cells(settings: SweepSettings) -> list[Cell]:
     """Reads ``config.cells``: {name: fields of C3RConfig or CELL_KEYS; a weight may be a tuple of values}.
 
-    Fields that a cell does not set are those of :meth:`C3RConfig.hinge`: the studies measure parts of the first version
-    of the objective. A cell may set the newer fields (``subsets``, ``cap``, ``expert``) as well.
+    Fields that a cell does not set are those of its ``preset``, by default of :meth:`C3RConfig.hinge`: the older
+    studies measure parts of the first version of the objective. ``strength`` is the rival's, ``c3r_strength`` C3R's.
+    With ``row_experts`` experts are computed on all training rows, as the estimator does, and not on each batch.
 
     Args:
       settings: of the study.
@@ -115,6 +130,12 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
         regularised, dropout = own.pop("regularised", True), float(own.pop("dropout", 0.0))
         official = own.pop("official", False)
         fusion, rival = own.pop("fusion", "mean"), own.pop("rival", "none")
+        preset, row_experts = own.pop("preset", "hinge"), own.pop("row_experts", False)
+        if preset not in PRESETS or not isinstance(row_experts, bool):
+            raise ConfigError(
+                f"config.cells[{name!r}] has preset {preset!r} and row_experts {row_experts!r}: expected one of "
+                f"{', '.join(PRESETS)}, and True or False."
+            )
         if official:
             _check_official(name, official, own, settings.data.num_modalities)
             own, regularised = {"instrument": "none"}, False
@@ -131,17 +152,16 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
             own.setdefault("prior", (1 - share, share))
         strengths = grid.get("strength", (own.pop("strength", 1.0),))
         try:
-            # Not C3RConfig(): records and tables of finished studies stay what the same cells give today.
-            fixed = C3RConfig.hinge(**{k: v for k, v in own.items() if k not in grid})
-            weights = {k: values for k, values in grid.items() if k != "strength"}
-            for values in itertools.product(*weights.values()):
-                dataclasses.replace(fixed, **dict(zip(weights, values, strict=True)))
+            # Not C3RConfig() by default: tables of finished studies stay what the same cells give today.
+            fixed = PRESETS[preset](**_of_config({k: v for k, v in own.items() if k not in grid}))
+            for values in itertools.product(*grid.values()):
+                dataclasses.replace(fixed, **_of_config(dict(zip(grid, values, strict=True))))
             build_fusion(fusion, 1, 2)
             environments = len(settings.data.environments)
             rivals = [make_rival(rival, fusion, strength=s, environments=environments) for s in strengths]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"config.cells[{name!r}] cannot be used: {error}") from error
-        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0]))
+        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0], row_experts))
     if not cells:
         raise ConfigError("config.cells is empty, but at least one cell was expected.")
     return cells
@@ -166,13 +186,16 @@ def world_of(settings: SweepSettings, run: SweepRun) -> StructuralModel:
 
 
 def run_structure(settings: SweepSettings, cell: Cell, run: SweepRun) -> Structure:
-    """The structure of a run; runs of equal structure share one program."""
+    """The structure of a run; runs of equal structure share one program, as do a cell's strengths of C3R."""
+    config = cell.configured(run)
+    if C3R_STRENGTH in cell.grid:
+        config = dataclasses.replace(config, strength=1.0)
     return Structure(
         world_of(settings, run).modalities,
-        2,
+        NUM_CLASSES,
         settings.model.hidden,
         settings.model.dim,
-        structure_of(cell.configured(run)),
+        structure_of(config),
         cell.regularised,
         cell.dropout,
         cell.official,
@@ -182,5 +205,5 @@ def run_structure(settings: SweepSettings, cell: Cell, run: SweepRun) -> Structu
 
 
 def run_weights(cell: Cell, run: SweepRun) -> np.ndarray:
-    """The weights of a run and its rival's strength (6,), as the estimator's ``weights_of`` gives them."""
+    """The weights of a run and its rival's strength (7,), as the estimator's ``weights_of`` gives them."""
     return weights_of(cell.configured(run), cell.strength(run))

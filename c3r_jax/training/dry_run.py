@@ -4,9 +4,11 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.models.twin import apply
 from c3r_jax.parallel.program import Program, inspect
 from c3r_jax.step.train_step import step_columns
 
@@ -65,10 +67,23 @@ def compile_step(experiment: Experiment) -> Program:
     """The cost of the compiled step; the state exists only as shapes and shardings."""
     devices = experiment.devices
     size = experiment.settings.train.batch_size
-    columns = step_columns(experiment.example_batch())
+    columns = step_columns(training_columns(experiment), experiment.method.rival)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), columns)
     state, split = devices.abstract(experiment.state_maker(), shapes)
     return inspect(experiment.step.lower(state, split).compile())
+
+
+def training_columns(experiment: Experiment) -> dict[str, Any]:
+    """The columns of a training batch as shapes: with vectors of cached encoders, and the evidence of their experts."""
+    batch = experiment.example_batch()
+    if not experiment.cached():
+        return batch
+    model = experiment.model
+    params = jax.eval_shape(experiment.state_maker()).params
+    vectors = jax.eval_shape(lambda p, x: apply(model, {"params": p}, model.vectors, x), params, batch["inputs"])
+    row = jax.ShapeDtypeStruct((1, experiment.num_outputs()), jnp.float32)
+    more = {"evidence": dict.fromkeys(model.modalities, row)} if experiment.knows_experts() else {}
+    return {**batch, "inputs": {**batch["inputs"], **vectors}, **more}
 
 
 def _size(params: Any) -> int:

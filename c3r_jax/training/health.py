@@ -1,4 +1,4 @@
-"""Health checks of a run: non-finite steps, loss spikes, and a collapsed representation."""
+"""Health checks of a run: non-finite steps, loss spikes, a collapsed representation, and C3R where it cannot work."""
 
 import dataclasses
 import json
@@ -12,7 +12,20 @@ from absl import logging
 
 from c3r_jax.errors import NonFiniteError
 from c3r_jax.evaluation.collapse import collapse_note
+from c3r_jax.evaluation.watch import (
+    BELOW_IN_ROW,
+    CUT,
+    MIN_STEPS,
+    NO_BASELINE,
+    WINDOW,
+    Baseline,
+    Note,
+    cap_note,
+    prediction_notes,
+    rows_note,
+)
 from c3r_jax.experiments.checkpoints import Checkpoints
+from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.experiments.metrics_log import MetricsLog, NoLog
 from c3r_jax.files.atomic import write_text
 from c3r_jax.settings.train import TrainSettings
@@ -29,11 +42,19 @@ class Health:
       losses: losses of the last steps.
       skipped: number of steps whose update was skipped.
       in_row: number of skipped steps in a row until now.
+      rows: rows of the first stage in the last steps.
+      capped: whether C3R's terms were cut to less than half, in the last steps.
+      below: number of validations in a row, until now, that were worse than a constant prediction.
+      said: kinds of the notes that were made: each is made once.
     """
 
     losses: list[float] = dataclasses.field(default_factory=list)
     skipped: int = 0
     in_row: int = 0
+    rows: list[float] = dataclasses.field(default_factory=list)
+    capped: list[bool] = dataclasses.field(default_factory=list)
+    below: int = 0
+    said: list[str] = dataclasses.field(default_factory=list)
 
 
 class StepWatch:
@@ -47,6 +68,7 @@ class StepWatch:
       settings: settings of training.
       health: history of the run; every check updates it.
       lambda_n: weight of the necessity loss; 0 if it is not used.
+      baseline: what accuracy and the first stage's rows are compared with.
     """
 
     def __init__(
@@ -59,9 +81,10 @@ class StepWatch:
         health: Health,
         *,
         lambda_n: float,
+        baseline: Baseline = NO_BASELINE,
     ):
         self._host, self._log, self._schedule, self._checkpoints = host, log, schedule, checkpoints
-        self._train, self._lambda_n = settings, lambda_n
+        self._train, self._lambda_n, self._baseline = settings, lambda_n, baseline
         self.health = health
         self._pending: tuple[int, Any, dict[str, Any]] | None = None
 
@@ -87,6 +110,7 @@ class StepWatch:
         else:
             self.health.in_row = 0
             self._check_spike(step, values["loss"])
+            self._check_terms(step, values)
         if step % self._train.log_every == 0:
             rate = float(self._schedule(step - 1)) * values.pop("plateau_scale", 1.0)
             self._log.write(step, "train", {**_finite(values), "learning_rate": rate})
@@ -117,11 +141,68 @@ class StepWatch:
             self._log.write(step, "spike", {"loss": loss, "usual": usual})
             logging.warning("step %d: the loss spikes, %.4g where %.4g is usual.", step, loss, usual)
 
-    def check_collapse(self, step: int, values: dict[str, float]) -> None:
-        """Logs a warning if z hardly varies over the validation examples."""
+    def _check_terms(self, step: int, values: dict[str, float]) -> None:
+        """Says if the first stage has too few rows, or C3R's terms would mostly overrule the task."""
+        health = self.health
+        if "first_stage_rows" in values:
+            health.rows = [*health.rows, values["first_stage_rows"]][-WINDOW:]
+            if len(health.rows) >= MIN_STEPS:
+                self._say(step, rows_note(float(np.mean(health.rows)), self._baseline.num_instruments))
+        if "cap_scale" in values:
+            health.capped = [*health.capped, values["cap_scale"] < CUT][-WINDOW:]
+            self._say(step, cap_note(health.capped))
+
+    def check_validation(self, step: int, values: dict[str, float], *, last: bool = False) -> None:
+        """Says if z hardly varies over the validation examples, or predictions are worse than a constant one.
+
+        Args:
+          step: number of the step.
+          values: scores of the validation examples.
+          last: whether the run ends here; before, one validation below a constant prediction may be its beginning.
+        """
         note = collapse_note(values.get("z_spread", 1.0), self._lambda_n)
         if note:
             logging.warning("step %d: %s.", step, note)
+        scores = values.get("accuracy", np.nan), values.get("nll", np.nan)
+        regularised = self._lambda_n > 0 or self._baseline.num_instruments > 0
+        notes = prediction_notes(*scores, self._baseline, regularised=regularised)
+        self.health.below = self.health.below + 1 if notes else 0
+        if self.health.below >= BELOW_IN_ROW or last:
+            for found in notes:
+                self._say(step, found)
+
+    def _say(self, step: int, note: Note | None) -> None:
+        """Logs a note, unless this run had it."""
+        if note is None or note.kind in self.health.said:
+            return
+        self.health.said = [*self.health.said, note.kind]
+        self._log.write(step, note.kind, note.figures)
+        logging.warning("step %d: %s.", step, note.text)
+
+
+def baseline_of(experiment: Experiment) -> Baseline:
+    """The baseline of a run, from its training and validation labels and its network.
+
+    Args:
+      experiment: the run.
+    """
+    method, sources = experiment.method, experiment.sources
+    spec, train, held_out = method.spec, sources["train"], sources["validation"]
+    constant, words = np.nan, ""
+    if not (spec.contrastive or spec.dense):  # labels are in memory
+        labels = (getattr(source, "labels", None) for source in (train, held_out))
+        columns = [np.asarray(column) for column in labels if column is not None]
+        if len(columns) == 2:
+            constant, words = spec.constant_accuracy(columns[0], columns[1], method.target.tolerance)
+    trained = method.regularised and method.c3r.strength > 0
+    fitted = trained and not method.contrastive and method.c3r.instrument == "two_stage"
+    return Baseline(
+        constant,
+        words,
+        len(held_out),
+        train.info.num_classes if spec.one_class_per_example else 0,
+        (len(experiment.model.modalities) - 1) * experiment.model.feature_dim if fitted else 0,
+    )
 
 
 def usual_loss(losses: Sequence[float], loss: float, factor: float) -> float | None:

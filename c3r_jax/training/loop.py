@@ -26,13 +26,13 @@ from c3r_jax.experiments.weights import read_weights, with_weights
 from c3r_jax.experiments.workdir import open_workdir
 from c3r_jax.files.atomic import write_text
 from c3r_jax.files.lock import exclusive_lock
-from c3r_jax.metrics.scores import score_of
+from c3r_jax.metrics.scores import score_of, selected_score
 from c3r_jax.parallel.hosts import is_primary
 from c3r_jax.progress import TrainingProgress
 from c3r_jax.step.optimizer import build_schedule
 from c3r_jax.step.state import TrainState
 from c3r_jax.step.train_step import step_columns
-from c3r_jax.training.health import Health, StepWatch
+from c3r_jax.training.health import Health, StepWatch, baseline_of
 from c3r_jax.training.preemption import StopRequest
 
 
@@ -149,8 +149,17 @@ def _fit(
     prepare = _batch_preparation(experiment, state)
     log = MetricsLog(path, start, loop_state.validated, train.writers) if is_primary() else NoLog()
     schedule = build_schedule(settings.optimizer, train.steps)
-    lambda_n = method.c3r.lambda_n if method.regularised else 0.0
-    watch = StepWatch(experiment.devices.host, log, schedule, checkpoints, train, loop_state.health, lambda_n=lambda_n)
+    lambda_n = method.c3r.lambda_n * method.c3r.strength if method.regularised else 0.0
+    watch = StepWatch(
+        experiment.devices.host,
+        log,
+        schedule,
+        checkpoints,
+        train,
+        loop_state.health,
+        lambda_n=lambda_n,
+        baseline=baseline_of(experiment),
+    )
 
     def save(step: int, selection: float) -> None:
         progress = {"iterator": iterator.get_state(), **dataclasses.asdict(loop_state)}
@@ -171,14 +180,14 @@ def _fit(
                     loop_state.selection.update(value, step)
                     loop_state.validated = saved = step
                     log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
-                    watch.check_collapse(step, values)
+                    watch.check_validation(step, values, last=step == train.steps)
                     save(step, value)
                     progress.note(step, f"validation {train.select_by} {values[train.select_by]:.3f}")
                 stopped_early = _is_over(loop_state.selection, train.patience)
                 if step == train.steps or stopped_early or stop.requested():
                     break
                 batch = prepare(next(iterator))
-                state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch)))
+                state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch, method.rival)))
                 step += 1
                 watch.add(step, metrics, batch)
                 progress.update(step)
@@ -191,25 +200,34 @@ def _fit(
     checkpoints.close()
     selection = loop_state.selection
     interrupted = not (stopped_early or loop_state.validated == step == train.steps)
-    best = selection.best if score_of(train.select_by.removeprefix("mean_")).higher else -selection.best
+    best = selection.best if score_of(selected_score(train.select_by)).higher else -selection.best
     return FitResult(path, step, selection.best_step, best, stopped_early, interrupted)
 
 
 def _selected(values: dict[str, float], name: str) -> float:
     """The value that selection maximises: negated where a lower score is better."""
-    value = values[name]
+    value = values.get(name, float("nan"))
     if not np.isfinite(value):
         raise DataError(
             f"validation {name} is {value}, so no checkpoint can be chosen by it: the split may have one class, or "
-            "outputs that do not vary; choose another config.train.select_by."
+            "outputs that do not vary, or no known environment; choose another config.train.select_by."
         )
-    return value if score_of(name.removeprefix("mean_")).higher else -value
+    return value if score_of(selected_score(name)).higher else -value
 
 
 def _batch_preparation(experiment: Experiment, state: TrainState) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function on training batches: the identity, or frozen encoders' vectors replace their inputs."""
+    """A function on training batches: the identity, or frozen encoders' vectors replace their inputs.
+
+    Where nothing but vectors is read and the objective has experts, these are computed here, of all training rows.
+    """
     cached = experiment.cached()
-    return VectorTable(encoded_batches(experiment, state.params, "train"), cached) if cached else lambda batch: batch
+    if not cached:
+        return lambda batch: batch
+    table = VectorTable(encoded_batches(experiment, state.params, "train"), cached)
+    if experiment.knows_experts():
+        for name, expert in table.add_experts(experiment.num_outputs(), experiment.method.target).items():
+            logging.info("Without its instrument, %s predicts %.3f of the training labels.", name, expert.accuracy)
+    return table
 
 
 def _is_over(selection: Selection, patience: int) -> bool:

@@ -9,6 +9,9 @@ import pytest
 import scipy.stats
 
 from c3r_jax.core import diagnostics
+from c3r_jax.core.expert import BETAS
+from c3r_jax.core.rows_experts import RIDGES
+from c3r_jax.data.sets.structural import StructuralModel
 
 from . import oracles
 
@@ -129,3 +132,92 @@ def test_f_statistics_is_the_oracle() -> None:
     np.testing.assert_allclose(result.r2, stage["r2"], rtol=1e-10)
     np.testing.assert_allclose(result.f_stat, stage["f_stat"], rtol=1e-10)
     assert result.f_median == pytest.approx(np.median(stage["f_stat"]))
+
+
+def leave_one_out_refits(v: Any, h: Any, ridge: float) -> Any:
+    """Every row predicted by a ridge regression on the others, with the penalty of all rows; float64."""
+    n, p = v.shape
+    penalty, predicted = n * ridge * v.var(0).sum() / p, np.empty_like(h)
+    for i in range(n):
+        rest = np.delete(np.arange(n), i)
+        centred, mean = v[rest] - v[rest].mean(0), h[rest].mean(0)
+        coef = np.linalg.solve(centred.T @ centred + penalty * np.eye(p), centred.T @ (h[rest] - mean))
+        predicted[i] = mean + (v[i] - v[rest].mean(0)) @ coef
+    return predicted
+
+
+def test_instrument_strength_is_a_fit_without_each_row() -> None:
+    rng = np.random.default_rng(8)
+    v = rng.normal(size=(60, 3))
+    h = v @ rng.normal(size=(3, 2)) + rng.normal(size=(60, 2))
+    predicted = leave_one_out_refits(v, h, 0.05)
+    means = (60 * h.mean(0) - h) / 59
+    r2 = 1 - np.square(h - predicted).sum(0) / np.square(h - means).sum(0)
+    found = diagnostics.instrument_strength(v + 1e4, h - 1e3, ridge=0.05)  # a mean far from 0 costs nothing
+    np.testing.assert_allclose(found.r2, r2, rtol=1e-4)
+    np.testing.assert_allclose(found.f_stat, r2 / 3 / ((1 - r2) / (60 - 4)), rtol=1e-3)
+    assert (found.num_rows, found.num_instruments, found.weak) == (60, 3, False)
+
+
+def test_instrument_strength_warns_of_noise() -> None:
+    v, h = np.random.default_rng(9).normal(size=(2, 200, 8))
+    with pytest.warns(UserWarning, match="the first stage of text is weak: median F = 0.00 on 200 rows"):
+        assert diagnostics.instrument_strength(v, h, names="text").weak
+
+
+def exclusion_oracle(features: dict[str, Any], labels: Any, num_classes: int) -> dict[str, float]:
+    """rho from its formula in float64, every prediction by a fit without its row."""
+    n, onehot = len(labels), np.eye(num_classes)[labels]
+    shares, evidence = onehot.mean(0), {}
+    for name, h in features.items():
+        x = (h - h.mean(0)) / h.std(0)
+        fits = [leave_one_out_refits(x, onehot, ridge) for ridge in RIDGES]
+        scores = min(fits, key=lambda fit: np.square(onehot - fit).sum()) - shares
+        log_q = [beta * scores + np.log(shares) for beta in BETAS]
+        log_q = [logits - np.log(np.exp(logits).sum(1, keepdims=True)) for logits in log_q]
+        own = max(log_q, key=lambda q: (onehot * q).sum())[np.arange(n), labels]
+        evidence[name] = own - np.array([own[labels == k].mean() for k in range(num_classes)])[labels]
+    return {
+        name: float(np.corrcoef(own, sum(evidence[other] for other in evidence if other != name))[0, 1])
+        for name, own in evidence.items()
+    }
+
+
+def modalities_with(shared: float, seed: int, rows: int = 90, names: str = "ab") -> tuple[dict[str, Any], Any]:
+    """The label is seen through noise of each modality's own, and through noise that all of them share."""
+    rng = np.random.default_rng(seed)
+    labels, common = rng.integers(0, 3, rows), rng.normal(size=(rows, 3))
+    h = {m: np.eye(3)[labels] + shared * common + 0.5 * rng.normal(size=(rows, 3)) for m in names}
+    return h, labels
+
+
+@pytest.mark.parametrize(("shared", "names"), [(0.0, "ab"), (1.0, "ab"), (0.5, "abc")])
+def test_exclusion_is_the_oracle(shared: float, names: str) -> None:
+    features, labels = modalities_with(shared, 3, names=names)
+    found = diagnostics.exclusion(features, labels, num_classes=3)
+    for name, rho in exclusion_oracle(features, labels, 3).items():
+        assert found[name].rho == pytest.approx(rho, abs=2e-3)
+        assert found[name].low < rho < found[name].high and found[name].num_rows == len(labels)
+
+
+def test_exclusion_tells_shared_errors_from_independent_ones() -> None:
+    for shared, least, most in ((0.0, -0.2, 0.2), (1.0, 0.6, 1.0)):
+        features, labels = modalities_with(shared, 4, rows=500)
+        found = diagnostics.exclusion(features, labels, num_classes=3)["a"]
+        assert least < found.rho < most
+        assert (found.low < 0 < found.high) == (shared == 0)
+
+
+def test_exclusion_is_high_on_the_null_model() -> None:
+    null = StructuralModel("null").sample(600, seed=0)
+    assert diagnostics.exclusion(null.inputs, null.labels, num_classes=2)["m1"].rho > 0.6
+
+
+def test_exclusion_is_unknown_without_evidence() -> None:
+    features, labels = modalities_with(0.0, 5)
+    nothing = {**features, "b": np.ones_like(features["b"])}
+    assert np.isnan(diagnostics.exclusion(nothing, labels, num_classes=3)["a"].rho)
+    few = {name: value[:5] for name, value in features.items()}
+    assert np.isnan(diagnostics.exclusion(few, np.array([0, 1, 2, 0, 1]), num_classes=3)["a"].rho)
+    with pytest.raises(ValueError, match=r"features have shapes .*but \(90, d\) was expected for 90 labels"):
+        diagnostics.exclusion({"a": features["a"][:4]}, labels, num_classes=3)

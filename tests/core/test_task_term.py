@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import c3r_jax
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.expert import residual_experts
+from c3r_jax.core.objective import c3r_loss
+from c3r_jax.core.task_term import share_alone
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
 from tests.core.test_expert import as_jax, experts_oracle
 
-HEAD = np.random.default_rng(5).standard_normal((3, 3))
+HEAD = 0.8 * np.eye(3) + 0.2 * np.random.default_rng(5).standard_normal((3, 3))
 
 
 def fuse(h, present):
@@ -55,15 +63,44 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     shares = np.bincount(labels[where], minlength=3) / where.sum()
     found = experts_oracle(known, labels, 3, complete, shares)
     ratios = np.stack([found[m][0] for m in ("a", "b")], axis=1) if expert else np.zeros((40, 2, 3))
-    sets = [present] + ([present & np.array(one) for one in ([True, False], [False, True])] if subsets else [])
-    total, count = np.zeros(40), np.zeros(40)
-    for chosen in sets:
-        exists = chosen.any(1)
-        logits = fuse(known, np.where(exists[:, None], chosen, True)) @ HEAD
-        beyond = logits + (chosen[:, :, None] * ratios).sum(1)
-        losses = (1 - expert) * cross_entropy(logits, labels) + expert * cross_entropy(beyond, labels)
-        total, count = total + np.where(exists, losses, 0), count + exists
+    counted = where.sum() * shares + 0.5
+    constant = np.log(counted / counted.sum())
+    logits = fuse(known, present) @ HEAD
+    alone = [fuse(known, np.where(present[:, [m]], np.eye(2, dtype=bool)[m], True)) @ HEAD for m in (0, 1)]
+    n = present.sum(1)
+    both = where & (n == 2)
+    e, s = ((x - x.mean(1, keepdims=True))[both] for x in (logits - constant, sum(alone) / 2 - constant))
+    share = np.clip((e * s).sum() / (s * s).sum(), 1, n)[:, None] / n[:, None]
+    w = expert * gate(features, labels, present, where, constant) if expert else 0
+
+    def losses(outputs, chosen):
+        beyond = outputs + (chosen[:, :, None] * ratios).sum(1)
+        return (1 - w) * cross_entropy(outputs, labels) + w * cross_entropy(beyond, labels)
+
+    total, count = losses(logits, present), np.ones(40)
+    for m in (0, 1) if subsets else ():
+        scaled = constant + share * (alone[m] - constant)
+        total = total + np.where(present[:, m], losses(scaled, np.eye(2, dtype=bool)[[m] * 40]), 0)
+        count = count + present[:, m]
     np.testing.assert_allclose(terms.task, (total / count)[where].mean(), rtol=1e-7)
+
+
+def gate(features, labels, present, where, constant):
+    """(H - S) / (H - T) from the reference implementation's z_c."""
+    _, terms = c3r_jax.c3r_loss(
+        lambda z: z @ jnp.asarray(HEAD),
+        fuse,
+        as_jax(features),
+        jnp.asarray(labels),
+        config=c3r_jax.C3RConfig(subsets=False),
+        present=jnp.asarray(present),
+        where=jnp.asarray(where),
+    )
+    at = [x[where] for x in (np.asarray(terms.z) @ HEAD, np.asarray(terms.z_c) @ HEAD, np.tile(constant, (40, 1)))]
+    t, s, h = (cross_entropy(x, labels[where]).mean() for x in at)
+    np.testing.assert_allclose(terms.explained, (h - s) / (h - t), rtol=1e-7)
+    assert t < s < h  # so that the share is neither 0 nor 1
+    return (h - s) / (h - t)
 
 
 def test_kl_without_a_prior_takes_the_batch_shares(problem):
@@ -91,17 +128,89 @@ def test_priors_of_other_tasks_are_the_batch_ones():
     np.testing.assert_allclose(mean_and_sd, [3.0, np.std([1, 2, 6])], rtol=1e-6)
 
 
-def test_experts_refuse_what_has_no_classes():
-    features = {m: jnp.ones((8, 1)) * jnp.arange(8.0)[:, None] for m in ("a", "b")}
-    with pytest.raises(ValueError, match="experts predict one class per row, and the task is 'regression'"):
-        c3r_jax.c3r_loss(
-            lambda z: z,
-            fuse,
-            features,
-            jnp.arange(8.0),
-            config=c3r_jax.C3RConfig(expert=0.5),
-            task=Regression(0.5),
-        )
+@pytest.mark.parametrize(
+    ("mix", "share"), [(lambda alone: alone.mean(0), 1 / 3), (lambda alone: alone.sum(0), 1.0)], ids=["mean", "sum"]
+)
+def test_a_modality_alone_counts_as_in_the_fusion(mix, share):
+    alone = np.random.default_rng(0).standard_normal((3, 9, 4)).astype(np.float32)
+    constant = jnp.asarray([0.3, -1.0, 0.2, 0.5])
+    present = np.ones((9, 3), bool)
+    present[0] = [True, False, False]
+    joint = mix(alone - np.asarray(constant)) + np.asarray(constant)
+    found = share_alone(jnp.asarray(joint), jnp.asarray(alone), jnp.asarray(present), constant, where=jnp.arange(9) > 1)
+    np.testing.assert_allclose(found, [1.0, *[share] * 8], rtol=1e-5)
+
+
+def test_several_labels_have_no_softmax_that_ignores_a_mean():
+    one = np.random.default_rng(1).standard_normal((2, 9, 1)).astype(np.float32)
+    twice = jnp.asarray(np.repeat(one, 2, axis=2))  # two labels that are the same
+    rows, present = jnp.ones(9, bool), jnp.ones((9, 2), bool)
+    found = share_alone(twice.sum(0), twice, present, jnp.zeros(2), where=rows, task=MultiLabel())
+    np.testing.assert_allclose(found, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_experts_of_other_tasks(task):
+    rng = np.random.default_rng(0)
+    cause, cue = rng.standard_normal((2, 400, 1)).astype(np.float32)
+    h = {"image": np.concatenate([cause, cue], 1), "text": cause + 0.1 * rng.standard_normal((400, 1), np.float32)}
+    if task == "regression":
+        target, labels = Regression(0.5), jnp.asarray(cue[:, 0])  # the image alone sees the label
+    else:
+        target, labels = MultiLabel(), jnp.asarray(np.concatenate([cue > 0, cause > 0], 1).astype(int))
+    targets = target.expert_targets(labels, 2)
+    experts = residual_experts(as_jax(h), targets, task=target)
+    assert experts["image"].accuracy > 0.7 and experts["image"].beta > 0
+    shares = targets.mean(0)
+    zero = target.expert_outputs(jnp.zeros((400, targets.shape[1])), shares, 0.0)
+    joined = target.expert_losses(zero + experts["image"].log_ratio, targets).mean()
+    np.testing.assert_allclose(-joined, experts["image"].likelihood, rtol=1e-5)
+    assert joined < target.expert_losses(zero, targets).mean() - 0.1
+    if task == "regression":
+        np.testing.assert_allclose(experts["text"].log_ratio, 0, atol=0.05)
+
+
+def test_strength_zero_is_plain_training(problem):
+    features, labels, _, where = problem
+    h, head = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (as_jax(features), HEAD))
+    where = jnp.asarray(where)
+
+    def loss(config, h, head):
+        return c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, jnp.asarray(labels), config=config, where=where)[0]
+
+    def plain(h, head):
+        losses = CLASSIFICATION.loss(fuse(h, np.ones((40, 2), bool)) @ head, jnp.asarray(labels))
+        return jnp.where(where, losses, 0).sum() / where.sum()
+
+    expected = jax.value_and_grad(plain, argnums=(0, 1))(h, head)
+    for config in (C3RConfig(strength=0.0), C3RConfig.strong(strength=0.0)):
+        found = jax.value_and_grad(partial(loss, config), argnums=(0, 1))(h, head)
+        chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-8)
+
+    def experts(strength):
+        config = C3RConfig(strength=strength)
+        _, terms = c3r_loss(lambda z: z @ head, fuse, h, jnp.asarray(labels), config=config, where=where)
+        return terms.experts
+
+    assert jax.eval_shape(experts, 0.5) is None  # a traced strength brings no term of weight 0 into the program
+    traced = jax.jit(lambda s: jax.value_and_grad(partial(loss, C3RConfig(strength=s)), argnums=(0, 1))(h, head))
+    chex.assert_trees_all_close(traced(0.0), expected, rtol=1e-6, atol=1e-7)
+    both = traced(1.0), jax.value_and_grad(partial(loss, C3RConfig()), argnums=(0, 1))(h, head)
+    chex.assert_trees_all_close(*both, rtol=1e-5, atol=1e-7)
+
+
+def test_given_evidence_takes_the_place_of_the_batch_experts(problem):
+    features, labels, _, where = problem
+    h = as_jax(features)
+    experts = residual_experts(h, jax.nn.one_hot(labels, 3), where=jnp.asarray(where))
+    loss = partial(c3r_loss, lambda z: z @ HEAD, fuse, h, jnp.asarray(labels), config=C3RConfig(expert=0.5))
+    given = {name: found.log_ratio for name, found in experts.items()}
+    both = [loss(where=jnp.asarray(where), evidence=evidence)[0] for evidence in (None, given)]
+    np.testing.assert_allclose(*both, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"evidence is of \['a'\], but the features are \['a', 'b'\]"):
+        loss(evidence={"a": given["a"]})
+    with pytest.raises(ValueError, match=r"evidence\['a'\] has 3 rows, but the features have 40"):
+        loss(evidence={name: value[:3] for name, value in given.items()})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +218,7 @@ def test_experts_refuse_what_has_no_classes():
     [
         ({"expert": 1.5}, "C3RConfig.expert is 1.5, but a share between 0 and 1 was expected"),
         ({"expert": 0.5, "instrument": "none"}, "C3RConfig.expert is 0.5, which needs instrument='two_stage'"),
+        ({"shuffled": True, "expert": 0.5}, "C3RConfig.shuffled is True, but experts would still see"),
         ({"cap": -1.0}, "C3RConfig.cap is -1.0, but a finite number >= 0 was expected"),
     ],
 )

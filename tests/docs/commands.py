@@ -19,7 +19,22 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL
 SHELL = ("", "sh", "bash")
 OURS = ("python", "make", "pip", "c3r", ".venv/bin/python")
 # Programs of others: that they are there and take their flags is not this project's to say.
-OTHERS = {"apt-get", "cd", "curl", "docker", "export", "git", "mkdir", "sbatch", ".", "cp", "kill", "tensorboard"}
+OTHERS = {
+    "apt-get",
+    "cd",
+    "curl",
+    "docker",
+    "export",
+    "git",
+    "mkdir",
+    "npm",
+    "dpkg",
+    "sbatch",
+    ".",
+    "cp",
+    "kill",
+    "tensorboard",
+}
 MODULES = {
     "build",
     "coverage",

@@ -3,6 +3,7 @@
 import io
 import warnings
 
+import jax
 import joblib
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def test_the_default_costs_no_accuracy_on_ordinary_data_and_the_first_version_do
 
 
 def test_modality_dropout_changes_no_weight():
-    assert C3RClassifier(modality_dropout=0.4)._checked_config() == C3RConfig()
+    assert C3RClassifier(modality_dropout=0.4)._checked_config() == C3RConfig(expert=0.5)
     assert C3RClassifier(C3RConfig.hinge(), modality_dropout=0.4)._checked_config() == C3RConfig.hinge()
 
 
@@ -191,6 +192,8 @@ def test_a_row_of_weight_zero_is_never_drawn(sample):
         ({"route": "z"}, "route is 'z'"),
         ({"config": {"lambda_n": 1}}, "config is dict"),
         ({"seed": -1}, "seed is -1"),
+        ({"strength": -1.0}, "strength is -1.0"),
+        ({"strength": float("nan")}, "strength is nan"),
     ],
 )
 def test_settings_refused(sample, change, message):
@@ -243,3 +246,21 @@ def test_warns_of_too_few_held_out_rows(sample):
         warnings.simplefilter("error")
         quiet.fit(few, sample.labels[:80])
     assert quiet.calibration_["representation"].temperature == 1
+
+
+def test_without_strength_it_is_plain_training(sample, fitted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = clone(fitted).set_params(regularised=False).fit(sample.inputs, sample.labels)
+        for without in ({"strength": 0.0}, {"config": C3RConfig(strength=0.0)}):
+            model = clone(fitted).set_params(**without).fit(sample.inputs, sample.labels)
+            jax.tree.map(np.testing.assert_array_equal, model._params, plain._params)
+            for route in ("representation", "instrument"):
+                found, expected = (m.predict_proba(sample.inputs, route) for m in (model, plain))
+                np.testing.assert_array_equal(found, expected)
+        doubled = clone(fitted).set_params(strength=2.0).fit(sample.inputs, sample.labels)
+        config = C3RConfig(expert=0.5, strength=2.0)
+        same = clone(fitted).set_params(config=config).fit(sample.inputs, sample.labels)
+    np.testing.assert_array_equal(doubled.predict_proba(sample.inputs), same.predict_proba(sample.inputs))
+    assert np.abs(doubled.predict_proba(sample.inputs) - fitted.predict_proba(sample.inputs)).max() > 1e-3
+    assert np.abs(plain.predict_proba(sample.inputs) - fitted.predict_proba(sample.inputs)).max() > 1e-3

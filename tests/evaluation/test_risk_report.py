@@ -3,14 +3,8 @@
 import numpy as np
 
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.moments import Moments
 from c3r_jax.evaluation.collapse import constant_prediction_notes
 from c3r_jax.evaluation.risk_report import first_stage_report
-
-
-def moments_of(h):
-    rows = np.concatenate(list(h.values()), axis=1).astype(np.float32)
-    return Moments(np.float32(len(rows)), rows.mean(0), np.cov(rows.T, bias=True).astype(np.float32))
 
 
 def sample(rng, n, strength, names=("a", "b")):
@@ -20,11 +14,11 @@ def sample(rng, n, strength, names=("a", "b")):
 
 def report(strength, *, names=("a", "b"), act=0.0, n=400):
     rng = np.random.default_rng(0)
-    fit, held_out = sample(rng, n, strength, names), sample(rng, n, strength, names)
+    held_out = sample(rng, n, strength, names)
     own = held_out["b"] - held_out["a"]  # what b knows and a does not
     labels = (held_out["a"][:, 0] + act * own[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(int)
     present = np.ones((n, len(names)), bool)
-    return first_stage_report(moments_of(fit), held_out, present, labels, config=C3RConfig.hinge(), num_classes=2)
+    return first_stage_report(held_out, present, labels, config=C3RConfig.hinge(), num_classes=2)
 
 
 def test_a_strong_instrument_is_not_called_weak():
@@ -46,13 +40,43 @@ def test_over_identification_is_rejected_when_another_modality_acts_on_the_label
     assert any("over-identification is rejected for a" in note for note in notes)
 
 
-def test_without_a_first_stage_there_is_no_report():
-    assert first_stage_report(
-        None, {}, np.ones((0, 2), bool), np.zeros(0), config=C3RConfig.hinge(), num_classes=2
-    ) == (
-        {},
-        [],
+def test_the_warning_of_a_weak_instrument_has_size_and_power():
+    """n = 300: independent modalities are called weak in 95 of 100 draws at least, a strong instrument in 5 at most."""
+    weak = {0.0: 0, 2.0: 0}
+    for strength in weak:
+        for seed in range(100):
+            h = sample(np.random.default_rng(seed), 300, strength)
+            found, notes = first_stage_report(
+                h, np.ones((300, 2), bool), np.zeros(300), config=C3RConfig(), num_classes=1
+            )
+            weak[strength] += found["a"]["weak"]
+            assert any("of a is weak" in note for note in notes) == found["a"]["weak"]
+    assert weak[0.0] >= 95 and weak[2.0] <= 5
+
+
+def test_strength_is_of_all_rows_and_tests_are_of_held_out_ones():
+    rng = np.random.default_rng(0)
+    h, present, labels = sample(rng, 300, 2.0), np.ones((300, 2), bool), rng.integers(0, 2, 300)
+    held = np.arange(300) < 80
+    shared = {"config": C3RConfig(), "num_classes": 2}
+    found, _ = first_stage_report(h, present, labels, held=held, **shared)
+    other, _ = first_stage_report(h, present, np.where(held, labels, 0), held=held, **shared)
+    assert found == other and found["a"]["n"] == 300 and found["a"]["leave_one_out"]
+    alone, _ = first_stage_report(
+        {name: value[held] for name, value in h.items()}, present[held], labels[held], **shared
     )
+    assert alone["a"]["exclusion"] == found["a"]["exclusion"] and alone["a"]["f_median"] < found["a"]["f_median"]
+    present[:100, 1] = False  # rows with a missing modality, whose values may be anything
+    h["b"][:100] = np.nan
+    part, _ = first_stage_report(h, present, labels, **shared)
+    assert part["a"]["n"] == 200 and np.isfinite(part["a"]["r2_mean"])
+    numbers, _ = first_stage_report(h, present, h["a"][:, 0], **shared)
+    assert numbers["a"]["exclusion"] is None  # within a class: numbers have none
+
+
+def test_without_a_first_stage_there_is_no_report():
+    config = C3RConfig(instrument="none")
+    assert first_stage_report({}, np.ones((0, 2), bool), np.zeros(0), config=config, num_classes=2) == ({}, [])
 
 
 def test_collapse_is_called_by_name():

@@ -1,5 +1,6 @@
 """Every leaf of every configuration is read by the code: a setting that does nothing is a trap."""
 
+import dataclasses
 import importlib
 import pathlib
 import sys
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 
 from c3r_jax.evaluation.conditions import conditions_of
+from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.experiments import experiment as module
 from c3r_jax.experiments.compiled import compiled_for
 from c3r_jax.experiments.open import as_evaluated
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.experiments.workdir import flatten
 from c3r_jax.methods.build import build_method
+from c3r_jax.models.branches import Branches
 from c3r_jax.models.build import build_model
 from c3r_jax.parallel.strategy import build_strategy
 from c3r_jax.settings.fields import Part
@@ -66,6 +69,12 @@ def test_every_leaf_is_read(small_config, tmp_path, seen):
     for task in ("regression", "segmentation"):
         small_config.task = task
         build_method(read_settings(small_config).of_method, np.arange(4) % 2, 2)
+    validation = made.sources["validation"]  # a set that says where its examples are from
+    validation.info = dataclasses.replace(validation.info, environment="site", environments=("A",))
+    validation.environment = np.zeros(len(validation), int)
+    logits = {"representation": np.zeros((len(validation), 9))}
+    branches = Branches(**{**dict.fromkeys(Branches._fields), "logits": logits})
+    environment_report(made, "validation", branches, validation.labels, ("representation",))
     # The leaves of c3r and rival are the fields of C3RConfig and Rival, by construction.
     leaves = {name for name in flatten(small_config.to_dict()) if not name.startswith(("c3r.", "rival."))}
     assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"

@@ -1,6 +1,8 @@
 """Published encoders in a run: weights go in, frozen ones stay bit by bit, cost no state, and are encoded once."""
 
+import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +11,32 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
+from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.text.tokenizer_files import bert_tokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.experiments import vector_cache
 from c3r_jax.experiments.check_config import check_pretrained
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encode_split, encoded_batches
 from c3r_jax.experiments.experiment import build_experiment
-from c3r_jax.experiments.settings import read_settings
+from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.settings import default_config, read_settings
 from c3r_jax.experiments.vector_cache import VectorTable
 from c3r_jax.files.tensors import write_tensors
 from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
+from c3r_jax.models.encoders.pretrained.bert import TransformerSize
 from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder
+from c3r_jax.models.encoders.pretrained.vit import ViT
 from c3r_jax.models.encoders.pretrained.weight_names import to_tensors
+from c3r_jax.parallel.hosts import own_rows
 from c3r_jax.parallel.sharded import partition
 from c3r_jax.step.frozen import joined, split_frozen
 from c3r_jax.step.optimizer import build_optimizer
-from c3r_jax.training.loop import fit
+from c3r_jax.step.train_step import step_columns
+from c3r_jax.training import health as watching
+from c3r_jax.training.dry_run import training_columns
+from c3r_jax.training.loop import _batch_preparation, _resume, fit
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
@@ -157,15 +168,116 @@ def test_random_crops_and_cached_vectors_exclude_each_other(config):
     check_pretrained(read_settings(config))
 
 
+@pytest.fixture
+def all_frozen(config, tmp_path, monkeypatch):
+    """Both encoders are frozen: the image's is a tiny ViT with random weights."""
+    size = TransformerSize(16, 1, 2, 32)
+    known = dataclasses.replace(
+        ARCHITECTURES["vit_s16"], width=16, make=lambda _, remat, dtype: ViT(size, remat=remat, dtype=dtype)
+    )
+    monkeypatch.setitem(ARCHITECTURES, "vit_tiny", known)
+    module = known.make(0, False, jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: rng.normal(scale=0.3, size=x.shape).astype(np.float32), shapes)
+    write_tensors(tmp_path / "vit.safetensors", to_tensors(params, known.names))
+    config.model.image.update(pretrained="vit_tiny", weights=str(tmp_path / "vit.safetensors"), frozen=True)
+    config.data.augment.update(shift=0, flip=False)
+    config.method, config.c3r = "c3r", default_config().c3r
+    config.c3r.expert = 0.5
+    config.train.ema_decay = 0.0
+    return config
+
+
+def prepared(config):
+    """The experiment, its training batches' preparation and its first batch."""
+    experiment = build_experiment(config)
+    state = _resume(experiment, experiment.state_maker(), types.SimpleNamespace(exist=lambda: False), None)[0]
+    prepare = _batch_preparation(experiment, state)
+    return experiment, state, prepare(next(experiment.train_iterator()))
+
+
+def test_experts_of_frozen_vectors_are_those_of_all_training_rows(all_frozen):
+    experiment, state, batch = prepared(all_frozen)
+    passes = [
+        jax.tree.map(lambda x, rows=part["where"]: x[rows], part)
+        for part in encoded_batches(experiment, state.params, "train")
+    ]
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
+    assert {name: value.shape[1] for name, value in whole["inputs"].items()} == {"image": 16, "text": 128}
+    experts = experts_of_rows(whole["inputs"], whole["labels"], num_outputs=9)
+    place = np.array([np.flatnonzero(whole["index"] == index)[0] for index in batch["index"]])
+    np.testing.assert_array_equal(batch["labels"], whole["labels"][place])
+    for name, expert in experts.items():
+        np.testing.assert_allclose(batch["evidence"][name], expert.log_ratio[place], atol=1e-3)
+        assert np.abs(batch["evidence"][name]).max() > 0.01
+    # A step reads them, and a dry run knows of them.
+    columns = step_columns(batch)
+    _, metrics = experiment.step(state, experiment.devices.split(columns))
+    assert "expert_accuracy/text" not in metrics  # none was computed of the batch
+    expected = step_columns(training_columns(experiment))
+    shapes = [jax.tree.map(lambda x: (x.shape[1:], x.dtype), tree) for tree in (columns, expected)]
+    assert shapes[0] == shapes[1]
+
+
+def test_experts_of_the_batch_remain_where_an_encoder_learns(all_frozen):
+    all_frozen.model.image.update(pretrained="", weights="", frozen=False)
+    assert "evidence" not in prepared(all_frozen)[2]
+    all_frozen.c3r.strength = 0.0
+    assert not build_experiment(all_frozen).knows_experts()
+
+
+def test_a_run_with_experts_of_all_rows_resumes_to_the_same_numbers(all_frozen, tmp_path, monkeypatch):
+    whole = fit(all_frozen, tmp_path / "whole")
+    original, looked = watching.first_non_finite, []
+
+    def stop_at_four(values):
+        looked.append(1)
+        if len(looked) == 4:
+            raise InterruptedError
+        return original(values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watching, "first_non_finite", stop_at_four)
+        with pytest.raises(InterruptedError):
+            fit(all_frozen, tmp_path / "parts")
+    assert fit(all_frozen, tmp_path / "parts").best == whole.best
+    assert read_history(tmp_path / "parts") == read_history(tmp_path / "whole")
+
+
+def test_rows_of_several_processes_are_put_together(monkeypatch):
+    """As process 1 of 2 sees it: its own half of each batch, and the other's by a gather."""
+    own = {
+        "index": np.array([1, 3]),
+        "where": np.ones(2, bool),
+        "labels": np.zeros(2),
+        "present": np.ones((2, 1), bool),
+    }
+    own["inputs"] = {"text": np.array([[1.0], [3.0]])}
+    other = {**own, "index": np.array([2, 0]), "inputs": {"text": np.array([[2.0], [0.0]])}}
+
+    def gather(tree):
+        return jax.tree.map(lambda *parts: np.concatenate(parts), other, tree)
+
+    monkeypatch.setattr(vector_cache, "gathered", gather)
+    found = VectorTable([own], ["text"])({"inputs": {}, "index": np.array([0, 1, 2, 3])})
+    np.testing.assert_array_equal(found["inputs"]["text"][:, 0], [0, 1, 2, 3])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    np.testing.assert_array_equal(own_rows(gather(own))["index"], own["index"])
+
+
 def test_vectors_are_found_by_the_examples_index():
     vectors = np.arange(10.0).reshape(5, 2)
     index = np.array([40, 7, 3, 12, 0])  # the last two rows of the second batch are padding
+    shared = {"labels": np.zeros(3, np.int32), "present": np.ones((3, 2), bool)}
     batches = [
-        {"inputs": {"text": vectors[:3]}, "index": index[:3], "where": np.ones(3, bool)},
+        {"inputs": {"text": vectors[:3]}, "index": index[:3], "where": np.ones(3, bool), **shared},
         {
             "inputs": {"text": vectors[[3, 0, 0]]},
             "index": np.array([12, 0, 0]),
             "where": np.array([True, False, False]),
+            **shared,
         },
     ]
     table = VectorTable(batches, ["text"])

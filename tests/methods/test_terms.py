@@ -123,7 +123,7 @@ def test_a_rivals_own_loss_replaces_the_tasks():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rival.name": "irm"}, "'irm', which compares environments, but no data set of train.py"),
+        ({"rival.name": "irm"}, "'irm', which compares environments, but the training examples are from 0 known ones"),
         ({"rival.name": "casn", "task": "regression"}, "'casn', but config.task is 'regression'"),
         ({"rival.name": "mixup", "model.fusion": "evidential"}, "fusion 'evidential' has a loss of its own"),
         ({"rival.name": "mixup", "rival.strength": 0.0}, "config.rival cannot be used: Rival.strength is 0"),

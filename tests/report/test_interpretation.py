@@ -102,3 +102,10 @@ def test_first_stage_in_words(run):
     image, text = read_first_stage(run)
     assert "speaks against the assumption" in image
     assert "could not be computed" in text
+    assert "(held-out rows 381, instruments 16)" in image and "same examples" not in image  # results of before
+    run["first_stage"]["image"] |= {"leave_one_out": True, "exclusion": {"rho": 0.42, "low": 0.3, "high": 0.53}}
+    run["first_stage"]["text"]["exclusion"] = {"rho": 0.02, "low": -0.1, "high": 0.14}
+    image, text = read_first_stage(run)
+    assert "(rows, leave-one-out, 381, instruments 16)" in image
+    assert "ρ 0.420 (0.300 to 0.530); the larger it is" in image and "This is evidence, and no proof." in image
+    assert "ρ 0.020 (-0.100 to 0.140); nothing shows" in text

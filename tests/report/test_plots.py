@@ -1,4 +1,5 @@
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from c3r_jax.report import (
     aggregate,
     modality_bars,
+    path_figure,
     reliability_diagram,
     risk_curves,
     robustness_curves,
@@ -42,6 +44,17 @@ def test_aggregate_figures(draw, seeds, runs, tmp_path):
 @pytest.mark.parametrize("draw", [risk_curves, training_curves])
 def test_history_figures(draw, histories, tmp_path):
     _check_picture(draw(histories, tmp_path / "a.png"))
+
+
+def test_path_of_strengths(tmp_path):
+    columns = ("accuracy", "balanced_accuracy", "expert_accuracy", "c3_risk")
+    table = {name: np.random.default_rng(0).uniform(0.6, 0.9, 10) for name in columns}
+    table |= {"strength": np.tile([0.0, 2.0], 5), "fold": np.repeat(range(5), 2)}
+    table["accuracy"][1] = np.nan  # training failed
+    for chosen in (0.0, 2.0):
+        cv = types.SimpleNamespace(path_=table, strength_=chosen, rule="c3_risk")
+        _check_picture(path_figure(cv, tmp_path / f"{chosen}.png"))
+    assert (tmp_path / "0.0.png").read_bytes() != (tmp_path / "2.0.png").read_bytes()
 
 
 def test_reliability(run, tmp_path):

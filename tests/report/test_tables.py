@@ -97,8 +97,10 @@ def test_missing_risks_are_not_a_number_but_n_a(run, missing):
 
 def test_first_stage_table(run):
     rows = first_stage_table(run).rows
-    assert rows[0] == ("image", "0.310", "24.1", "381", "16", "not weak", "12.3 on 8, p 0.140")
-    assert rows[1][-2:] == ("weak", "n/a")
+    assert rows[0] == ("image", "0.310", "24.1", "381", "16", "not weak", "12.3 on 8, p 0.140", "n/a")
+    assert rows[1][-3:] == ("weak", "n/a", "n/a")
+    run["first_stage"]["text"]["exclusion"] = {"rho": 0.8, "low": 0.7, "high": 0.9, "num_rows": 381}
+    assert first_stage_table(run).rows[1][-1] == "0.800 [0.700, 0.900]"
 
 
 def test_runs_without_risks_or_first_stage(run):

@@ -1,5 +1,7 @@
-"""Health checks of a run's numbers: broken parts of the state, loss spikes, a collapsed representation."""
+"""Health checks of a run's numbers: broken parts of the state, spikes, collapse, and C3R at its limits."""
 
+import dataclasses
+import json
 import types
 
 import chex
@@ -11,10 +13,12 @@ import pytest
 
 from c3r_jax.errors import NonFiniteError
 from c3r_jax.evaluation.collapse import relative_spread
+from c3r_jax.evaluation.watch import Baseline
+from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.settings.train import TrainSettings
 from c3r_jax.step.finite import BROKEN, first_non_finite, guarded
 from c3r_jax.step.state import TrainState
-from c3r_jax.training.health import Health, StepWatch
+from c3r_jax.training.health import Health, StepWatch, baseline_of
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,9 @@ def watched(tmp_path):
     log = types.SimpleNamespace(write=lambda step, split, values: lines.append((step, split, values)))
     checkpoints = types.SimpleNamespace(directory=tmp_path / "checkpoints", seal=lambda: None, steps=lambda: [])
     settings = TrainSettings(log_every=1000)
-    return StepWatch(dict, log, lambda step: 0.1, checkpoints, settings, Health(), lambda_n=3.0), lines
+    baseline = Baseline(0.4, "the commonest label's share", 500, 5, 16)
+    watch = StepWatch(dict, log, lambda step: 0.1, checkpoints, settings, Health(), lambda_n=3.0, baseline=baseline)
+    return watch, lines
 
 
 def test_spikes_are_reported(watched, caplog):
@@ -75,11 +81,69 @@ def test_spikes_are_reported(watched, caplog):
 
 def test_collapse_is_reported(watched, caplog):
     watch, _ = watched
-    watch.check_collapse(8, {"z_spread": 0.3})
-    watch.check_collapse(8, {"risk_total": 0.3})
+    watch.check_validation(8, {"z_spread": 0.3})
+    watch.check_validation(8, {"risk_total": 0.3})
     assert not caplog.text
-    watch.check_collapse(8, {"z_spread": relative_spread(np.ones((9, 3)) + 1e-5 * np.eye(9, 3))})
+    watch.check_validation(8, {"z_spread": relative_spread(np.ones((9, 3)) + 1e-5 * np.eye(9, 3))})
     assert "step 8: the representation has collapsed" in caplog.text and "lower lambda_n" in caplog.text
+
+
+def test_worse_than_a_constant_is_said_once_and_not_at_the_beginning(watched, caplog):
+    watch, lines = watched
+    watch.check_validation(10, {"accuracy": 0.2, "nll": 1.6})
+    watch.check_validation(20, {"accuracy": 0.5, "nll": 1.4})
+    watch.check_validation(30, {"accuracy": 0.37, "nll": 1.4})  # within two standard errors of 0.4
+    assert not lines and watch.health.below == 0
+    for step in (40, 50, 60):
+        watch.check_validation(step, {"accuracy": 0.2, "nll": 1.6})
+    assert lines == [(50, "below_constant", {"accuracy": 0.2, "constant": 0.4})]
+    assert "step 50: validation accuracy 0.200 is below the commonest label's share 0.400" in caplog.text
+    assert "lower config.c3r.strength" in caplog.text and "inverted labels" not in caplog.text
+    # What was said before is not said by a run that goes on from a checkpoint.
+    watch.health = Health(**json.loads(json.dumps(dataclasses.asdict(watch.health))))
+    watch.check_validation(70, {"accuracy": 0.2, "nll": 1.6}, last=True)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("accuracy", "loss"), [(0.3, 2.6), (0.05, 1.5)])
+def test_inverted_labels_are_called_by_name(watched, caplog, accuracy, loss):
+    watch, lines = watched
+    watch.check_validation(10, {"accuracy": accuracy, "nll": loss}, last=True)
+    assert [split for _, split, _ in lines] == ["below_constant", "inverted_labels"]
+    assert f"labels are inverted: validation accuracy is {accuracy:.3f} where guessing has 0.200" in caplog.text
+
+
+@pytest.mark.parametrize(("rows", "words"), [(3, "means nothing"), (40, "is mostly noise"), (65, None)])
+def test_a_first_stage_with_too_few_rows_is_said(watched, caplog, rows, words):
+    watch, lines = watched
+    for step in range(1, 61):
+        watch.add(step, {"loss": 1.0, BROKEN: 0.0, "first_stage_rows": rows + (-1.0) ** step}, {})
+    watch.check()
+    expected = [(20, "first_stage_rows", {"rows": rows, "instruments": 16.0})] if words else []
+    assert lines == expected
+    assert (f"step 20: the first stage {words}: {rows:.1f} rows" in caplog.text) == bool(words)
+
+
+def test_terms_that_would_overrule_the_task_are_said(watched, caplog):
+    watch, lines = watched
+    for step in range(1, 201):
+        scale = 0.4 if step <= 10 or step > 100 else 0.6  # gentle cuts are usual
+        watch.add(step, {"loss": 1.0, BROKEN: 0.0, "cap_scale": scale}, {})
+    watch.check()
+    assert lines == [(126, "capped", {"share": 26 / 50, "steps": 50.0})]
+    assert (
+        "would overrule the task: in 52% of the last 50 steps" in caplog.text and "config.c3r.strength" in caplog.text
+    )
+
+
+def test_what_a_run_is_compared_with(small_config):
+    experiment = build_experiment(small_config)
+    found = baseline_of(experiment)
+    train, validation = (experiment.sources[split].labels for split in ("train", "validation"))
+    assert found.constant == np.mean(validation == np.bincount(train).argmax())
+    assert found[2:] == (len(validation), 9, 4)  # two modalities: the instrument is the other one's representation
+    small_config.method = "plain"
+    assert baseline_of(build_experiment(small_config)).num_instruments == 0
 
 
 def test_examples_with_inputs_that_are_not_finite_are_named(watched, tmp_path):

@@ -89,21 +89,50 @@ class Task(abc.ABC):
         del num_outputs
         return global_mean(promote(labels), where, axis_name)
 
-    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
-        """What an expert predicts: one-hot labels.
+    @abc.abstractmethod
+    def constant(self, prior: Array, num_rows: Float[Array, ""]) -> Float[Array, " outputs"]:
+        """Outputs of the best constant prediction, (K,), from a prior that was estimated from ``num_rows`` rows."""
 
-        Raises:
-          ValueError: where labels are no classes of which a row has one.
+    def rarity(self, labels: Array, prior: Array) -> Float[Array, " batch"] | None:
+        """How much of its necessity each row is asked for, 1 on average: less in rare classes. None: all equally."""
+        del labels, prior
+        return None
+
+    def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
+        """Outputs whose distance from the constant ones is scaled: evidence at the share it has in a fusion.
+
+        Outputs that are sums of evidence, such as logits, are scaled; those of a regression are not.
         """
-        del labels, num_outputs
-        raise ValueError(
-            f"C3RConfig.expert is not 0, but experts predict one class per row, and the task is {self.spec.name!r}: "
-            "use expert=0."
-        )
+        del constant, share
+        return outputs
 
-    def beyond(self, outputs: Array, log_ratio: Array) -> Array:
-        """Outputs joined with experts whose summed log q / p is ``log_ratio``: a product of experts."""
-        return outputs + log_ratio.astype(outputs.dtype)
+    def contrasts(self, outputs: Array) -> Array:
+        """The part of outputs (B, K) that predictions depend on."""
+        return outputs
+
+    @abc.abstractmethod
+    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch outputs"]:
+        """What an expert's ridge regression predicts, (B, K)."""
+
+    @abc.abstractmethod
+    def expert_outputs(self, scores: Array, shares: Array, beta: Array) -> Float[Array, "batch outputs"]:
+        """An expert's outputs: beta times its centred scores (B, K), beyond what the mean targets (K,) say.
+
+        They are normalised where outputs are (log-probabilities), so that their distance from those at beta = 0 is
+        the expert's evidence.
+        """
+
+    @abc.abstractmethod
+    def expert_losses(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Loss of an expert's outputs in each row, given its targets."""
+
+    @abc.abstractmethod
+    def expert_correct(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Share of each row's labels that an expert's outputs predict."""
+
+    def beyond(self, outputs: Array, evidence: Array) -> Array:
+        """Outputs joined with the summed evidence of experts: for classes a product of experts."""
+        return outputs + evidence.astype(outputs.dtype)
 
     def removable(self, along: Array, excess: Array, slope: Array) -> Float[Array, "batch 1"]:
         """The part of a row's component along the unit gradient of :meth:`excess` that favours its label.

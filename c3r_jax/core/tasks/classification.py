@@ -136,9 +136,43 @@ class Classification(Task):
         shares = weighted_mean(self.expert_targets(labels, num_outputs), where, self.weights(labels), axis_name)
         return jnp.where(shares.sum() > 0, shares, 1 / num_outputs)
 
+    def contrasts(self, outputs: Array) -> Array:
+        """Logits minus their mean, which a softmax ignores."""
+        return outputs - outputs.mean(1, keepdims=True)
+
+    def rarity(self, labels: Array, prior: Array) -> Float[Array, " batch"]:
+        """p_y / sum_k p_k^2: evidence must outweigh a small share before a rare class is predicted."""
+        own = jnp.where(label_mask(prior[None, :], labels), prior[None, :], 0).sum(-1)
+        return own / jnp.square(prior).sum()
+
     def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
         """One-hot labels (B, K)."""
         return jax.nn.one_hot(labels, num_outputs)
+
+    def constant(self, prior: Array, num_rows: Float[Array, ""]) -> Float[Array, " classes"]:
+        """Log shares, with half a row more in every class, so that a class without rows has a logarithm."""
+        prior = promote(prior)
+        return jnp.log((num_rows * prior + 0.5) / (num_rows + 0.5 * prior.shape[0]))
+
+    def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
+        """Log p + share (l - log p)."""
+        constant = constant.astype(outputs.dtype)[None, :]
+        return constant + share.astype(outputs.dtype) * (outputs - constant)
+
+    def expert_outputs(self, scores: Array, shares: Array, beta: Array) -> Float[Array, "batch classes"]:
+        """Log q, where q = softmax(beta scores + log shares); the smallest number for a class without rows."""
+        seen, least = (shares > 0)[None, :], jnp.finfo(scores.dtype).min
+        log_shares = jnp.log(jnp.where(shares > 0, shares, 1))
+        logits = jnp.where(seen, beta * scores + log_shares[None, :], least)
+        return jnp.where(seen, jax.nn.log_softmax(logits, axis=1), least)
+
+    def expert_losses(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """-log q(y); ``targets`` may be shares."""
+        return -(targets * outputs).sum(1)
+
+    def expert_correct(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Whether q's most probable class is the target's."""
+        return (jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1)).astype(outputs.dtype)
 
     def weights(self, labels: Array) -> Float[Array, " batch"] | None:
         """The weight of each row's class."""

@@ -122,6 +122,35 @@ class MultiLabel(Task):
         """Mean over labels of sigma(m_k)."""
         return jax.nn.sigmoid(self._margins(outputs, labels)).mean(-1)
 
+    def constant(self, prior: Array, num_rows: Float[Array, ""]) -> Float[Array, " classes"]:
+        """Log-odds of each label's share, with half a row more on either side, so that they are finite."""
+        ones = num_rows * promote(prior)
+        return jnp.log((ones + 0.5) / (num_rows - ones + 0.5))
+
+    def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
+        """The log-odds of the share of each label, plus ``share`` times their distance from it."""
+        constant = constant.astype(outputs.dtype)[None, :]
+        return constant + share.astype(outputs.dtype) * (outputs - constant)
+
+    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
+        """0 or 1 of each label."""
+        del num_outputs
+        return promote(labels)
+
+    def expert_outputs(self, scores: Array, shares: Array, beta: Array) -> Float[Array, "batch classes"]:
+        """Log-odds of each label: beta scores beyond those of its share; 0 for a label that is the same in all rows."""
+        varies = (shares > 0) & (shares < 1)
+        share = jnp.where(varies, shares, 0.5)
+        return jnp.where(varies[None, :], beta * scores + jnp.log(share / (1 - share))[None, :], 0)
+
+    def expert_losses(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Mean binary cross-entropy."""
+        return (jax.nn.softplus(outputs) - targets * outputs).mean(-1)
+
+    def expert_correct(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Share of correct labels."""
+        return ((outputs > 0) == (targets > 0.5)).astype(outputs.dtype).mean(-1)
+
     def keys(self, labels: Array) -> Int[Array, " batch"]:
         """The rank of each row among the distinct rows."""
         return jnp.unique(labels, axis=0, size=labels.shape[0], return_inverse=True)[1].reshape(-1)

@@ -127,6 +127,28 @@ class Regression(Task):
         """exp(-t): 1 at the label, 1/e at the tolerance."""
         return jnp.exp(-self._error(outputs, labels))
 
+    def constant(self, prior: Array, num_rows: Float[Array, ""]) -> Float[Array, " 1"]:
+        """The mean label."""
+        del num_rows
+        return promote(prior)[:1]
+
+    def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch 1"]:
+        """The label."""
+        del num_outputs
+        return promote(labels)[:, None]
+
+    def expert_outputs(self, scores: Array, shares: Array, beta: Array) -> Float[Array, "batch 1"]:
+        """The mean label plus beta times the centred scores."""
+        return beta * scores + shares[None, :]
+
+    def expert_losses(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """The loss of each row."""
+        return self.loss(outputs, targets[:, 0])
+
+    def expert_correct(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
+        """Whether each row's error is within the tolerance."""
+        return self.correct(outputs, targets[:, 0]).astype(outputs.dtype)
+
     def removable(self, along: Array, excess: Array, slope: Array) -> Float[Array, "batch 1"]:
         """Also an overshooting component: removing it gives a larger error of the other sign."""
         beyond = (along > 0) & (along * slope > 2 * (excess + 1))

@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from c3r_jax.data.source import RESERVED, Example, Source, check_shape, check_source, kind_of, kinds_and_shapes
+from c3r_jax.data.source import (
+    ENVIRONMENT,
+    RESERVED,
+    UNKNOWN,
+    Example,
+    Source,
+    check_shape,
+    check_source,
+    kind_of,
+    kinds_and_shapes,
+)
 from c3r_jax.data.text.tokens import MASK_ID, Tokenizer
 from c3r_jax.errors import DataError
 
@@ -57,6 +67,7 @@ class Assembler:
         self._length = text_length
         self.num_examples = len(source)
         self.info = source.info
+        self._columns = tuple(name for name in RESERVED if name != ENVIRONMENT or source.info.environments)
         self.modalities = source.info.modalities
         kinds, self._shapes = kinds_and_shapes(source, like)
         self.kinds = {name: kind for name, kind in kinds.items() if name not in without}
@@ -90,14 +101,15 @@ class Assembler:
                     example[name] = "" if self.kinds[name] == "text" else self._empty(name)
         example["present"] = present
         example.setdefault("index", position)
-        return {key: example[key] for key in (*self.kinds, *RESERVED)}
+        example.setdefault(ENVIRONMENT, UNKNOWN)
+        return {key: example[key] for key in (*self.kinds, *self._columns)}
 
     def _empty(self, name: str) -> np.ndarray:
         return np.zeros(self._shapes[name], np.uint8 if self.kinds[name] in PIXELS else np.float32)
 
     def _stack(self, examples: list[Example], positions: np.ndarray) -> Example:
         info = self._source.info
-        stacked: Example = {key: [example[key] for example in examples] for key in (*self.kinds, *RESERVED)}
+        stacked: Example = {key: [example[key] for example in examples] for key in (*self.kinds, *self._columns)}
         for name, kind in self.kinds.items():
             if kind == "text":
                 continue
@@ -113,7 +125,8 @@ class Assembler:
         for position, label in zip(positions, labels, strict=True):
             check_shape(info.name, "label", int(position), label.shape, labels[0].shape)
         stacked["label"] = info.check_labels(np.stack(labels))
-        return {**stacked, "index": np.array(stacked["index"]), "present": np.stack(stacked["present"])}
+        arrays = {name: np.array(stacked[name]) for name in self._columns if name not in ("label", "present")}
+        return {**stacked, **arrays, "present": np.stack(stacked["present"])}
 
     def _encode(
         self, name: str, texts: list[str], positions: np.ndarray, cached: bool
@@ -147,18 +160,18 @@ class Assembler:
                 inputs[name], words[name] = self._encode(name, examples[name], positions, cached)
             else:
                 inputs[name] = examples[name] if kind in PIXELS else examples[name].astype(np.float32)
-        present = examples.get("present")
-        return self._finish(inputs, present, examples["label"], examples["index"]), words
+        return self._finish(inputs, examples), words
 
-    def _finish(
-        self, inputs: dict[str, np.ndarray], present: np.ndarray | None, labels: np.ndarray, index: np.ndarray
-    ) -> Batch:
+    def _finish(self, inputs: dict[str, np.ndarray], examples: Example) -> Batch:
+        present, labels = examples.get("present"), examples["label"]
         size = len(labels)
         batch = {
             "inputs": inputs,
             "present": np.ones((size, len(self.modalities)), bool) if present is None else present,
             "labels": labels.astype(self._source.info.spec.dtype),
             "where": np.ones(size, bool),
-            "index": index.astype(np.int32),
+            "index": examples["index"].astype(np.int32),
         }
+        if ENVIRONMENT in self._columns:
+            batch[ENVIRONMENT] = np.asarray(examples.get(ENVIRONMENT, np.full(size, UNKNOWN)), np.int32)
         return empty_missing(batch, self.modalities)

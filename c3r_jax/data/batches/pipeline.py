@@ -19,7 +19,7 @@ from c3r_jax.data.batches.crops import Crops, cropped_batch
 from c3r_jax.data.conditions.missing import DegradedSource, Misaligned
 from c3r_jax.data.conditions.protocols import Condition, apply_condition
 from c3r_jax.data.counter_rng import check_seed, permutation
-from c3r_jax.data.source import Example, Source
+from c3r_jax.data.source import ENVIRONMENT, Example, Source
 from c3r_jax.data.text.tokens import Tokenizer
 from c3r_jax.errors import DataError
 
@@ -43,7 +43,8 @@ def _check_sizes(batch_size: int, num_workers: int, shard_index: int, shard_coun
 def _copied(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     """Copies a worker's batch into this process's memory and restores the order of its keys (they arrive sorted)."""
     inputs = {name: np.array(batch["inputs"][name]) for name in modalities if name in batch["inputs"]}
-    return {"inputs": inputs, **{name: np.array(batch[name]) for name in ("present", "labels", "where", "index")}}
+    columns = ("present", "labels", "where", "index", *((ENVIRONMENT,) if ENVIRONMENT in batch else ()))
+    return {"inputs": inputs, **{name: np.array(batch[name]) for name in columns}}
 
 
 class _TrainingBatches:
@@ -211,7 +212,8 @@ def train_batches(
     Returns:
       Iterator with ``get_state`` and ``set_state`` over ``{"inputs": {modality: (B, ...)}, "present": bool (B, M),
       "labels": int32 (B,), "where": bool (B,), "index": int32 (B,)}``: images uint8, texts int32 (B, L), features
-      float32; a modality that is not present holds zeros. Labels of other tasks than classification: int32 (B, K) of 0
+      float32; a modality that is not present holds zeros. "environment", int32 (B,), is there where the source names
+      environments; -1 is an unknown one. Labels of other tasks than classification: int32 (B, K) of 0
       and 1 (multilabel), float32 (B,) (regression), uint8 (B, ..., H, W) (segmentation).
 
     Raises:

@@ -128,6 +128,7 @@ class DegradedSource:
         self.info = source.info
         self.labels = getattr(source, "labels", None)
         self.streamed = getattr(source, "streamed", False)
+        self.environment = getattr(source, "environment", None)
         self._source, self._seed, self._missing = source, check_seed(seed), missing
         shares = misaligned.shares if misaligned else ()
         self._origins = {name: origins(len(source), share, seed, name) for name, share in shares}

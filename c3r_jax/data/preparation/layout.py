@@ -30,12 +30,15 @@ class Item:
       label: class id, number, (K,) 0/1 array, or None if the reader returns it (segmentation masks) or it is unknown.
       place: what the layout's reader needs to find the item, small and picklable: relative paths, a position, a text.
       damage: why it cannot be used, if that is known from listing (such as a bad line of JSON); else None.
+      environments: its value in each of the layout's columns of environments; "" where it is not known.
     """
 
     key: str
     label: Any
     place: Any = None
     damage: str | None = None
+    # Without repr: the files of a preparation are named after items' reprs, and environments are in none of them.
+    environments: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
 
 class Layout(abc.ABC):
@@ -55,6 +58,8 @@ class Layout(abc.ABC):
       published_sizes: {split: number of examples}, as published; splits of unknown size are omitted.
       splits: {name of a split here: its name in the layout}; "train", "validation" and "test" if they exist.
       unlabelled: splits (names as here) that may have no labels: then every item of the split has label None.
+      environments: columns that say which environment an item is from, such as ("subject",); the first is the one that
+        runs use unless they name another.
       first_seen: whether class ids in the order of first appearance are offered, as in some public loaders.
       fit: how images become squares, see ``decode_image``: "crop" or "squash".
       spectrogram: spectrogram of its audio, see :func:`spectrogram`: "stft" or "fbank".
@@ -74,6 +79,7 @@ class Layout(abc.ABC):
     published_sizes: Mapping[str, int]
     splits: Mapping[str, str]
     unlabelled: ClassVar[tuple[str, ...]] = ()
+    environments: tuple[str, ...] = ()
     first_seen: ClassVar[bool] = False
     fit: ClassVar[str] = "crop"
     spectrogram: ClassVar[str] = "fbank"
@@ -106,6 +112,11 @@ class Layout(abc.ABC):
     @abc.abstractmethod
     def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
         """The items of each split in a fixed order, from directories and lists only: this takes seconds, not hours."""
+
+    def notes(self, source: pathlib.Path, items: Mapping[str, list[Item]]) -> list[str]:
+        """What a person should know about the items found, such as what was left out and why; a sentence each."""
+        del source, items
+        return []
 
     @abc.abstractmethod
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:

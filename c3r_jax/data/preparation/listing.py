@@ -19,12 +19,14 @@ class Listing:
       items: {split: items}; items that cannot be used have their damage.
       labelled: {split: whether it has labels}.
       warnings: warnings for people, one sentence each.
+      notes: what the layout says about the items, one sentence each.
     """
 
     class_names: tuple[str, ...]
     items: dict[str, list[Item]]
     labelled: dict[str, bool]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def damaged(self) -> list[dict[str, str]]:
@@ -36,9 +38,21 @@ class Listing:
             if item.damage is not None
         ]
 
+    def environments(self, layout: Layout) -> dict[str, list[str]]:
+        """{column: names of its environments by id}: those of the training split first, then all others, sorted."""
+        named: dict[str, list[str]] = {}
+        for number, column in enumerate(layout.environments):
+            train = {item.environments[number] for item in self.items["train"] if item.environments} - {""}
+            every = {item.environments[number] for items in self.items.values() for item in items if item.environments}
+            named[column] = [*sorted(train), *sorted(every - train - {""})]
+        return named
+
     def digest(self, layout: Layout) -> str:
         """A checksum of the list, independent of the source's location."""
         content = repr((layout.name, layout.version, self.class_names, self.items))
+        if layout.environments:
+            values = {split: [item.environments for item in items] for split, items in self.items.items()}
+            content += repr((layout.environments, values))
         return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -77,7 +91,8 @@ def list_source(layout: Layout, source: pathlib.Path, class_order: str = "sorted
         names, items = _first_seen(names, items)
     labelled = {split: _labelled(layout, split, listed) for split, listed in items.items()}
     items = {split: _checked(layout, listed, labelled[split]) for split, listed in items.items()}
-    return Listing(names, items, labelled, tuple(_warnings(layout, items, labelled)))
+    notes = tuple(layout.notes(source, items))
+    return Listing(names, items, labelled, tuple(_warnings(layout, items, labelled)), notes)
 
 
 def _first_seen(names: tuple[str, ...], items: dict[str, list[Item]]) -> tuple[tuple[str, ...], dict[str, list[Item]]]:

@@ -57,6 +57,8 @@ def prepare(
     print(f"{layout.title}: {sizes}", flush=True)
     for warning in listing.warnings:
         print(f"Warning: {warning}", flush=True)
+    for note in listing.notes:
+        print(f"Note: {note}", flush=True)
     home.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(home, DataError(f"Another process prepares {home} at the moment: wait for it to end.")):
         if not _is_prepared(final, listing.digest(layout)):
@@ -67,7 +69,7 @@ def prepare(
             damaged = _write_all(parts, converter, work / "parts", workers, max_damaged, report)
             splits = _usable(layout, listing, damaged)
             print(f"writing {layout.name}: {', '.join(splits)}", flush=True)
-            shards, repairs = write_shards(layout, listing.class_names, parts, splits, work)
+            shards, repairs = write_shards(layout, listing, parts, splits, work)
             write_manifest(shards, layout, source, listing, damaged, repairs, class_order)
             shards.replace(final)
         report.unlink(missing_ok=True)

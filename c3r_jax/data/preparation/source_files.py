@@ -15,6 +15,7 @@ from c3r_jax.errors import DataError
 from c3r_jax.files.archives import safe_name
 
 MAX_BYTES = 1 << 28  # of one file
+SIDE = 256  # pixels; no encoder sees more of a drawing
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a complete file of the accepted formats ends
 
 
@@ -71,6 +72,20 @@ def check_image(content: bytes) -> bytes:
     """
     picture, plain = _open_image(content)
     return content if plain else encode_png(picture)
+
+
+def on_square(content: bytes) -> bytes:
+    """Returns a drawing as PNG, centred on a white square of at most :data:`SIDE` pixels.
+
+    Raises:
+      DamagedItem: as :func:`check_image`.
+    """
+    with Image.open(io.BytesIO(check_image(content))) as picture:
+        picture.thumbnail((SIDE, SIDE))
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(picture.convert("RGB"), ((side - picture.width) // 2, (side - picture.height) // 2))
+    return encode_png(np.asarray(square))
 
 
 def cut_image(content: bytes) -> tuple[bytes, bytes]:

@@ -13,7 +13,8 @@ from c3r_jax.data.preparation.convert import Entry
 from c3r_jax.data.preparation.layout import Layout
 from c3r_jax.data.preparation.listing import Listing
 from c3r_jax.data.preparation.parts import Damaged, Part, read_part
-from c3r_jax.data.sets.manifest import DAMAGED, FORMAT, MANIFEST, describe_files, file_sha256, write_json
+from c3r_jax.data.sets.manifest import DAMAGED, ENVIRONMENTS, FORMAT, MANIFEST, describe_files, file_sha256, write_json
+from c3r_jax.data.source import UNKNOWN
 from c3r_jax.version import __version__
 
 Repairs = dict[str, collections.Counter[str]]  # {split: {repair: count}}
@@ -21,13 +22,13 @@ LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
 
 
 def write_shards(
-    layout: Layout, class_names: tuple[str, ...], parts: list[Part], splits: tuple[str, ...], work: pathlib.Path
+    layout: Layout, listing: Listing, parts: list[Part], splits: tuple[str, ...], work: pathlib.Path
 ) -> tuple[pathlib.Path, Repairs]:
-    """Writes the shards and, for each split, its labels in the order of the records; counts repairs.
+    """Writes the shards and, for each split, its labels and environments in the order of the records; counts repairs.
 
     Args:
       layout: layout of the benchmark.
-      class_names: names by class id.
+      listing: the items.
       parts: all parts, whose files are in ``work/parts``.
       splits: splits with at least one item.
       work: directory in which shards are written, below ``tfds``.
@@ -52,13 +53,24 @@ def write_shards(
                     yield entry
 
     shutil.rmtree(work / "tfds", ignore_errors=True)  # from a run that was stopped
-    shards = write_tfds(Prepared(layout, class_names, entries, splits, data_dir=work / "tfds"))
+    shards = write_tfds(Prepared(layout, listing.class_names, entries, splits, data_dir=work / "tfds"))
     for split in splits:
         records = open_records(shards, split)
         order = [int(records[i]["index"]) for i in range(len(records))]
         if not layout.task.dense:
             np.save(shards / f"labels-{split}.npy", np.array([labels[split][i] for i in order], layout.task.dtype))
+        if layout.environments:
+            np.save(shards / ENVIRONMENTS.format(split), _environments(layout, listing, split)[order])
     return shards, repairs
+
+
+def _environments(layout: Layout, listing: Listing, split: str) -> np.ndarray:
+    """Ids of the environments of a split's items, a column for each of the layout's; -1: unknown. (n, C) int32."""
+    ids = [{name: i for i, name in enumerate(names)} for names in listing.environments(layout).values()]
+    unknown = ("",) * len(ids)
+    values = (item.environments or unknown for item in listing.items[split])
+    rows = [[known.get(name, UNKNOWN) for known, name in zip(ids, of_item, strict=True)] for of_item in values]
+    return np.array(rows, np.int32).reshape(-1, len(ids))
 
 
 def write_manifest(
@@ -102,7 +114,9 @@ def write_manifest(
         "class_order": order,
         "regions": {name: list(ids) for name, ids in layout.regions.items()},
         "splits": splits,
+        "environments": listing.environments(layout),
         "warnings": list(listing.warnings),
+        "notes": list(listing.notes),
         "listing": listing.digest(layout),
         "lists": {str(path.relative_to(source)): file_sha256(path) for path in layout.list_files(source)},
         "files": describe_files(shards),

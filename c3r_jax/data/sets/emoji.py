@@ -31,7 +31,7 @@ CLASS_PHRASES = {
 }
 SPLITS = ("train", "validation", "test")
 ASSET = pathlib.Path(__file__).parent / "assets" / "emoji.zip"
-REPAIR = "restore it with git or reinstall the package, or build it with tools/build_emoji.py"
+REPAIR = "restore it with git or reinstall the package, or build it with the script in tools/ that builds it"
 
 
 class EmojiSource(ArraySource):
@@ -82,8 +82,8 @@ def read_index(path: str | os.PathLike[str] | None = None) -> tuple[dict[str, An
 
 
 @functools.lru_cache(maxsize=12)
-def _decoded(file: CacheArgument[zipfile.ZipFile], hexcodes: tuple[str, ...], size: int) -> np.ndarray:
-    """Images (n, size, size, 3), decoded once for all runs of a process and therefore read-only."""
+def decoded(file: CacheArgument[zipfile.ZipFile], hexcodes: tuple[str, ...], size: int) -> np.ndarray:
+    """Images of an archive (n, size, size, 3), decoded once for all runs of a process and therefore read-only."""
     images = np.stack([decode_on_white(file.value.read(f"images/{code}.png"), size) for code in hexcodes])
     images.flags.writeable = False
     return images
@@ -147,7 +147,7 @@ def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_
         phrases=CLASS_PHRASES,
     )
     chosen = np.array([position for position, item in enumerate(items) if item["split"] == split], np.int32)
-    images = _decoded(CacheArgument(digest, archive), tuple(items[i]["hexcode"] for i in chosen), image_size)
+    images = decoded(CacheArgument(digest, archive), tuple(items[i]["hexcode"] for i in chosen), image_size)
     texts = [items[i]["name"] for i in chosen]
     labels = np.array([items[i]["label"] for i in chosen])
     return EmojiSource({"image": images, "text": texts}, labels, info=info, index=chosen)

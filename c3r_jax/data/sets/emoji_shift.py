@@ -16,6 +16,7 @@ CUE_COLOURS = np.array(
     ],
     np.uint8,
 )
+MODALITIES = ("image", "text")
 SHIFT_SPLITS = ("train", "validation", "test", "shift", "clean")
 
 
@@ -50,17 +51,18 @@ def cue_classes(
     return np.where(uniform(seed, modality, "agrees", index) < agreement, labels, other)
 
 
-def plant_patches(images: np.ndarray, cues: np.ndarray) -> np.ndarray:
-    """Paints the upper left corner in the colour of the cue's class: a square of a quarter of the image's side.
+def plant_patches(images: np.ndarray, cues: np.ndarray, corner: float = 0.25) -> np.ndarray:
+    """Paints a square in the upper left corner in the colour of the cue's class.
 
     Args:
       images: (n, S, S, 3) uint8; not changed.
       cues: (n,) class ids.
+      corner: side of the square as a share of the image's side.
 
     Returns:
       uint8 of the same shape.
     """
-    side = max(1, images.shape[1] // 4)
+    side = max(1, int(corner * images.shape[1]))
     planted = images.copy()
     planted[:, :side, :side] = CUE_COLOURS[cues][:, None, None, :]
     return planted
@@ -78,8 +80,10 @@ def load_emoji_shift(
     image_size: int = 32,
     agreement: float = 0.9,
     seed: int = 0,
+    corner: float = 0.25,
+    modalities: tuple[str, ...] = ("image", "text"),
 ) -> EmojiSource:
-    """Loads the emoji set with one planted cue per modality: a coloured corner and a word before the name.
+    """Loads the emoji set with a planted cue in each of some modalities: a coloured corner, a word before the name.
 
     In "train", "validation" and "test" each cue agrees with the label with probability ``agreement``. In "shift" (the
     test examples again) each cue independently indicates a random other class; "clean" is the test split without cues.
@@ -89,13 +93,15 @@ def load_emoji_shift(
       path: another emoji.zip; the embedded one if not given.
       image_size: height and width.
       agreement: probability that a cue agrees with the label, except in "shift".
-      seed: seed of the cues.
+      seed: seed of the cues; what an example's cue in one modality is does not depend on the other arguments.
+      corner: side of the coloured square as a share of the image's side.
+      modalities: the modalities that have a cue: "image", "text" or both.
 
     Returns:
       The source.
 
     Raises:
-      ValueError: the split does not exist, or there are more classes than cues.
+      ValueError: the split does not exist, there are more classes than cues, or a modality is unknown.
       DataError: the file is missing or damaged.
 
     Examples:
@@ -104,6 +110,8 @@ def load_emoji_shift(
     """
     if split not in SHIFT_SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {SHIFT_SPLITS}: name a split of emoji_shift.")
+    if not modalities or not set(modalities) <= set(MODALITIES):
+        raise ValueError(f"modalities are {modalities}, expected some of {MODALITIES}: name those that have a cue.")
     source = load_emoji("test" if split in ("shift", "clean") else split, path=path, image_size=image_size)
     classes = source.info.num_classes
     if classes > len(CUE_WORDS):
@@ -119,7 +127,11 @@ def load_emoji_shift(
             seed=seed,
             index=source.index,
         )
-        for modality in source.info.modalities
+        for modality in modalities
     }
-    columns = {"image": plant_patches(source.images, cues["image"]), "text": plant_words(source.texts, cues["text"])}
+    columns = dict(source.columns)
+    if "image" in cues:
+        columns["image"] = plant_patches(source.images, cues["image"], corner)
+    if "text" in cues:
+        columns["text"] = plant_words(source.texts, cues["text"])
     return EmojiSource(columns, source.labels, info=source.info, index=source.index)

@@ -10,6 +10,7 @@ from c3r_jax.errors import DataError
 MANIFEST = "manifest.json"
 DAMAGED = "damaged.json"
 FORMAT = 1
+ENVIRONMENTS = "environments-{}.npy"  # ids (n, C) of a split's examples, a column for each column of environments
 
 
 def find_prepared(path: pathlib.Path, name: str, version: str = "*") -> pathlib.Path | None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from c3r_jax.data.media.audio import spectrogram
 from c3r_jax.data.media.image import decode_frames, decode_image
-from c3r_jax.data.sets.manifest import find_prepared, read_manifest
+from c3r_jax.data.sets.manifest import ENVIRONMENTS, find_prepared, read_manifest
 from c3r_jax.data.sets.records import evenly_spaced
-from c3r_jax.data.source import DatasetInfo, Example
+from c3r_jax.data.source import ENVIRONMENT, DatasetInfo, Example, choose_environments
 from c3r_jax.errors import DataError
 from c3r_jax.tasks.registry import named
 
@@ -25,10 +25,11 @@ class PreparedSource:
     """A split of a prepared benchmark.
 
     ``source[i]`` has the modalities, decoded to fixed shapes (None if missing), "label", "present", "key" and "index",
-    the item's position in the benchmark's list.
+    the item's position in the benchmark's list; and "environment" where ``info.environments`` has names.
 
     Attributes:
       info: the data set's description.
+      environment: (n,) ids into ``info.environments``; None if there are none.
       streamed: True, so that nothing per example is cached in memory.
     """
 
@@ -45,6 +46,11 @@ class PreparedSource:
             self._labels = np.load(directory / f"labels-{split}.npy", allow_pickle=False)[positions]
             if self._labelled:
                 self._labels = info.check_labels(self._labels)
+        self.environment = None
+        if info.environments:
+            ids = np.load(directory / ENVIRONMENTS.format(split), allow_pickle=False)
+            column = list(manifest["environments"]).index(info.environment)
+            self.environment = info.check_environments(ids[positions, column], len(positions))
         self._records: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,11 +77,11 @@ class PreparedSource:
     def texts(self) -> list[str]:
         """Texts of up to ``SAMPLE`` examples, evenly spread."""
         names = [name for name, kind in self._manifest["kinds"].items() if kind == "text"]
-        records = (self._record(i) for i in evenly_spaced(len(self)))
+        records = (self.record(i) for i in evenly_spaced(len(self)))
         return [record[name].decode() for record in records for name in names if record[name]]
 
     def __getitem__(self, position: int, /) -> Example:
-        record = self._record(int(position))
+        record = self.record(int(position))
         present = np.asarray(record["present"], bool)
         example: Example = {"present": present, "index": int(record["index"]), "key": record["key"].decode()}
         try:
@@ -84,11 +90,14 @@ class PreparedSource:
                 example[name] = self._decoders[kind](record[name]) if is_present else None
         except DataError as error:
             raise DataError(f"{example['key']!r} of {self.info.name!r}: {error}") from error
+        if self.environment is not None:
+            example[ENVIRONMENT] = int(self.environment[position])
         label = record["label"]
         example["label"] = label if np.ndim(label) else label.item() if isinstance(label, np.generic) else label
         return example
 
-    def _record(self, position: int) -> dict[str, Any]:
+    def record(self, position: int) -> dict[str, Any]:
+        """One example as it is stored, with images and frames encoded."""
         if self._records is None:
             from c3r_jax.data.sets.tfds_records import open_records  # TensorFlow Datasets is slow to import
 
@@ -113,7 +122,12 @@ class PreparedSource:
 
 
 def load_prepared(
-    split: str, *, name: str | None = None, path: str | os.PathLike[str] | None = None, image_size: int = 32
+    split: str,
+    *,
+    name: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    image_size: int = 32,
+    environments: str = "",
 ) -> PreparedSource:
     """Opens one split of a prepared benchmark.
 
@@ -125,12 +139,13 @@ def load_prepared(
       name: name of the benchmark; any prepared one if not given.
       path: the directory that was given as ``--out``, or the prepared set's directory.
       image_size: height and width S to which images are scaled.
+      environments: column that names the examples' environments; "": the first one, if the set has any.
 
     Returns:
       :class:`PreparedSource`, after comparing names and sizes of its files with its manifest.
 
     Raises:
-      DataError: the set is missing or incomplete, or has no such split.
+      DataError: the set is missing or incomplete, or has no such split or column.
     """
     directory = find_prepared(pathlib.Path(path), name or "*") if path else None
     if directory is None:
@@ -151,6 +166,7 @@ def load_prepared(
         positions = train if split == "train" else validation
     if not len(positions):
         raise DataError(f"{directory} has no items of split {split!r}, expected one of {', '.join(sizes)}.")
+    column, names = choose_environments(manifest.get("environments", {}), environments, manifest["name"])
     info = DatasetInfo(
         name=manifest["name"],
         modalities=tuple(manifest["kinds"]),
@@ -160,6 +176,8 @@ def load_prepared(
         image_size=image_size,
         task=manifest["task"],
         regions={name: tuple(ids) for name, ids in manifest.get("regions", {}).items()},
+        environment=column,
+        environments=names,
     )
     return PreparedSource(directory, manifest, stored_split, positions, info)
 

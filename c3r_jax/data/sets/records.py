@@ -1,7 +1,8 @@
 """Image-text data sets larger than memory: random access to ArrayRecord shards or WebDataset tar files.
 
-A directory holds ``dataset.json`` ({"name", "class_names"} and, for classification without labels, "phrases": {class:
-what a person would call its examples}) and the shards of each split, ``SPLIT-*.arrayrecord`` or
+A directory holds ``dataset.json`` ({"name", "class_names"}; for classification without labels, "phrases": {class: what
+a person would call its examples}; where examples come from known environments, "environments": {field of an
+ArrayRecord's records: names by id}) and the shards of each split, ``SPLIT-*.arrayrecord`` or
 ``SPLIT-*.tar``. Thanks to random access, shuffling over the whole set, exact resume in the middle of an epoch and
 sharding by process work as they do in memory; only offsets and labels are in memory, 20 to 60 bytes per example.
 """
@@ -21,7 +22,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from c3r_jax.data.media.image import decode_on_white, encode_png
-from c3r_jax.data.source import DatasetInfo, Example
+from c3r_jax.data.source import ENVIRONMENT, UNKNOWN, DatasetInfo, Example, choose_environments
 from c3r_jax.errors import DataError
 
 DESCRIPTION = "dataset.json"
@@ -38,7 +39,7 @@ class Examples(Protocol):
 
 
 def write_records(examples: Examples, directory: str | os.PathLike[str], split: str, *, shard_size: int) -> None:
-    """Writes a split of {"image", "text", "label"} examples as ArrayRecord shards.
+    """Writes a split of {"image", "text", "label"} examples as ArrayRecord shards; also "environment", if they have it.
 
     Args:
       examples: e.g. ``load_emoji("train", image_size=64)``.
@@ -48,9 +49,10 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for old in (*directory.glob(f"{split}-*.arrayrecord"), directory / f"{split}-labels.npy"):
+    beside = [directory / f"{split}-{name}.npy" for name in ("labels", ENVIRONMENT)]
+    for old in (*directory.glob(f"{split}-*.arrayrecord"), *beside):
         old.unlink(missing_ok=True)
-    count, labels = -(-len(examples) // shard_size), []
+    count, labels, environments = -(-len(examples) // shard_size), [], []
     for shard in range(count):
         path = directory / f"{split}-{shard:05d}-of-{count:05d}.arrayrecord"
         writer = ArrayRecordWriter(str(path), "group_size:1")
@@ -58,10 +60,15 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
             example = examples[i]
             labels.append(int(example["label"]))
             record = {"image": encode_png(example["image"]), "text": example["text"], "label": labels[-1]}
+            if ENVIRONMENT in example:
+                environments.append(int(example[ENVIRONMENT]))
+                record[ENVIRONMENT] = environments[-1]
             writer.write(msgpack.packb(record))
         writer.close()
     # Stored beside the shards, so that opening the set does not read all of it.
-    np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
+    np.save(beside[0], np.array(labels, np.int32))
+    if environments:
+        np.save(beside[1], np.array(environments, np.int32))
 
 
 class _ArrayRecords:
@@ -94,17 +101,27 @@ class _ArrayRecords:
         return msgpack.unpackb(self._open()[position])
 
     def labels(self) -> np.ndarray:
-        """The labels of all examples: from the file beside the shards, or read one by one."""
+        """The labels of all examples."""
+        written = self._beside("labels")
+        return np.array([self.read(i)["label"] for i in range(len(self))]) if written is None else written
+
+    def environments(self, field: str) -> np.ndarray:
+        """The ids of the environments of all examples; -1 in records without this field."""
+        written = self._beside(field)
+        return np.array([self.read(i).get(field, UNKNOWN) for i in range(len(self))]) if written is None else written
+
+    def _beside(self, name: str) -> np.ndarray | None:
+        """A number for each example from the file beside the shards, if there is one."""
         split = self.paths[0].name.rsplit("-", 3)[0]
-        written = self.paths[0].with_name(f"{split}-labels.npy")
-        if written.exists():
-            labels = np.load(written, allow_pickle=False)
-            if len(labels) == len(self):
-                return labels
-            raise DataError(
-                f"{written} has {len(labels)} labels for {len(self)} examples: delete it, or write the split again."
-            )
-        return np.array([self.read(i)["label"] for i in range(len(self))])
+        path = self.paths[0].with_name(f"{split}-{name}.npy")
+        if not path.exists():
+            return None
+        written = np.load(path, allow_pickle=False)
+        if len(written) == len(self):
+            return written
+        raise DataError(
+            f"{path} has {len(written)} {name} for {len(self)} examples: delete it, or write the split again."
+        )
 
     def where(self, position: int) -> str:
         """The location of an example, for messages."""
@@ -171,6 +188,11 @@ class _TarFiles:
             )
         return np.array([self._label(i) for i in range(len(self))])
 
+    def environments(self, field: str) -> np.ndarray:
+        """Samples of tar files say nothing of environments: -1 for each."""
+        del field
+        return np.full(len(self), UNKNOWN)
+
     def where(self, position: int) -> str:
         """The location of an example, for messages."""
         return f"sample {position} in {self.paths[self._places[position, 0]]}"
@@ -201,6 +223,7 @@ class RecordSource:
     Attributes:
       info: the data set's description.
       labels: (n,) int32.
+      environment: (n,) ids into ``info.environments``; None if there are none.
       streamed: True, so that nothing per example is cached in memory.
     """
 
@@ -210,6 +233,8 @@ class RecordSource:
         self.info = info
         self._files, self._size = files, image_size
         self.labels = info.check_labels(files.labels())
+        named = bool(info.environments)
+        self.environment = info.check_environments(files.environments(info.environment), len(files)) if named else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -228,16 +253,20 @@ class RecordSource:
                 f"{self._files.where(int(position))} cannot be read ({type(error).__name__}: {error}): write it again, "
                 "or leave it out."
             ) from error
-        return {"image": image, "text": stored["text"], "label": int(self.labels[position]), "index": int(position)}
+        found = {"image": image, "text": stored["text"], "label": int(self.labels[position]), "index": int(position)}
+        return found if self.environment is None else {**found, ENVIRONMENT: int(self.environment[position])}
 
 
-def load_records(split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32) -> RecordSource:
+def load_records(
+    split: str, *, path: str | os.PathLike[str] | None = None, image_size: int = 32, environments: str = ""
+) -> RecordSource:
     """Opens one split of a directory of shards.
 
     Args:
       split: "train", "validation" or "test".
       path: the directory.
       image_size: height and width S to which images are scaled.
+      environments: field of the records that names their environments; "": the first of the description, if any.
 
     Returns:
       :class:`RecordSource`.
@@ -255,6 +284,7 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
         written = json.loads(description.read_text(encoding="utf-8"))
         name, class_names = str(written["name"]), tuple(written["class_names"])
         phrases = {label: tuple(some) for label, some in written.get("phrases", {}).items()}
+        fields = {column: list(names) for column, names in written.get("environments", {}).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{description} cannot be used ({type(error).__name__}: {error}): write "
@@ -270,6 +300,7 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
     _check_complete(shards[both[0]])
     files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else _TarFiles(shards["tar"])
     sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
+    column, names = choose_environments(fields, environments, name)
     info = DatasetInfo(
         name=name,
         modalities=("image", "text"),
@@ -278,6 +309,8 @@ def load_records(split: str, *, path: str | os.PathLike[str] | None = None, imag
         sha256=_fingerprint(sizes),
         image_size=image_size,
         phrases=phrases,
+        environment=column,
+        environments=names,
     )
     return RecordSource(files, info, image_size)
 

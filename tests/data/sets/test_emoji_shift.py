@@ -12,6 +12,8 @@ from c3r_jax.data.sets.emoji_shift import (
     plant_patches,
     plant_words,
 )
+from c3r_jax.errors import ConfigError
+from c3r_jax.experiments.experiment import build_experiment
 
 LABELS = np.repeat(np.arange(9), 4000)
 INDEX = np.arange(len(LABELS))
@@ -74,10 +76,48 @@ def test_splits():
     assert not words & set(CUE_WORDS)
 
 
+def test_variants():
+    """A larger corner, one modality, another agreement: each changes that alone; the defaults are what they were."""
+    plain, clean = load_emoji_shift("train", image_size=16), load_emoji("train", image_size=16)
+    large = load_emoji_shift("train", image_size=16, corner=0.5)
+    np.testing.assert_array_equal(large.images[:, :4, :4], plain.images[:, :4, :4])
+    assert (large.images[:, :8, :8] == large.images[:, :1, :1]).all()  # a quarter of the picture
+    np.testing.assert_array_equal(large.images[:, 8:], clean.images[:, 8:])
+    assert large.texts == plain.texts
+    words, picture = (load_emoji_shift("train", image_size=16, modalities=(m,)) for m in ("text", "image"))
+    assert words.texts == plain.texts and picture.texts == clean.texts
+    np.testing.assert_array_equal(words.images, clean.images)
+    np.testing.assert_array_equal(picture.images, plain.images)
+    weak = load_emoji_shift("train", image_size=16, agreement=0.8, seed=1)
+    pointed = np.array([CUE_WORDS.index(text.split()[0]) for text in weak.texts])
+    assert abs((pointed == weak.labels).mean() - 0.8) < 0.04 and weak.texts != plain.texts
+    shift = load_emoji_shift("shift", image_size=16, agreement=0.8, modalities=("text",))
+    assert not any(
+        CUE_WORDS.index(text.split()[0]) == label for text, label in zip(shift.texts, shift.labels, strict=True)
+    )
+
+
+def test_variants_are_settings(small_config):
+    small_config.data.name, small_config.data.keep = "emoji_shift", True
+    plain = build_experiment(small_config).sources["train"][0]
+    small_config.data.cues.update({"corner": 0.5, "modalities": ("image",)})
+    changed = build_experiment(small_config).sources["train"][0]
+    assert plain["text"].endswith(f" {changed['text']}") and (changed["image"][:8, :8] == plain["image"][0, 0]).all()
+    small_config.data.name = "emoji"
+    with pytest.raises(
+        ConfigError, match=r"config.data.cues.modalities is \('image',\), but nothing is planted in 'emoji'"
+    ):
+        build_experiment(small_config)
+    small_config.data.name, small_config.data.cues.modalities = "emoji_shift", ("sound",)
+    with pytest.raises(ConfigError, match=r"cues.modalities is \('sound',\): expected some of image, text"):
+        build_experiment(small_config)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: load_emoji_shift("other"), "split is 'other'"),
+        (lambda: load_emoji_shift("train", modalities=()), r"modalities are \(\), expected some of"),
         (lambda: cue_classes(LABELS, "a", num_classes=1, agreement=0.5, seed=0, index=INDEX), "num_classes is 1"),
         (lambda: cue_classes(LABELS, "a", num_classes=9, agreement=1.5, seed=0, index=INDEX), "agreement is 1.5"),
     ],

@@ -194,7 +194,8 @@ def test_a_run_trains_on_shards(directory, small_config, tmp_path):
     small_config.data.name, small_config.data.path = "records", str(directory)
     small_config.train.steps, small_config.train.eval_every = 4, 4
     assert fit(small_config, tmp_path).steps == 4
-    assert np.isfinite(read_history(tmp_path)[-1]["values"]["mean_accuracy"])
+    validated = [line["values"] for line in read_history(tmp_path) if line["split"] == "validation"]
+    assert np.isfinite(validated[-1]["mean_accuracy"])
 
 
 @pytest.fixture

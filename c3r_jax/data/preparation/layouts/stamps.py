@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int16
-from PIL import Image
 
-from c3r_jax.data.media.image import encode_png
 from c3r_jax.data.preparation.grouping import UnionFind, assign_splits_by_class
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
 from c3r_jax.data.preparation.layouts.clips import MAX_SECONDS, one_channel
 from c3r_jax.data.preparation.packages import Files, Package
-from c3r_jax.data.preparation.source_files import check_image
+from c3r_jax.data.preparation.source_files import on_square
 
 CLASSES = {  # folder: class
     "animals": "animals",
@@ -29,7 +27,7 @@ CLASSES = {  # folder: class
     "town": "town",
     "vehicles": "vehicles",
 }
-SPEECH, SIDE, RATE = "_desc_fr.ogg", 256, 16000
+SPEECH, RATE = "_desc_fr.ogg", 16000
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 PACKAGE = Package(
     command="apt-get download tuxpaint-stamps-default",
@@ -104,7 +102,7 @@ class Stamps(Layout):
         def read(item: Item) -> Record:
             picture = files.get(f"{item.key}.png")
             return {
-                "image": None if picture is None else _on_square(picture),
+                "image": None if picture is None else on_square(picture),
                 "speech": _speech(files[item.key + SPEECH]),
                 "text": _text(files, item.key),
             }
@@ -141,16 +139,6 @@ def _families(stamps: list[str], files: Files) -> list[str]:
     union.join_equal(files[stamp + SPEECH] for stamp in stamps)
     union.join_equal(stem(stamp) for stamp in stamps)
     return [stamps[union.find(i)] for i in range(len(stamps))]
-
-
-def _on_square(content: bytes) -> bytes:
-    """The picture as PNG, centred on a white square of at most 256 pixels."""
-    with Image.open(io.BytesIO(check_image(content))) as picture:
-        picture.thumbnail((SIDE, SIDE))
-        side = max(picture.size)
-        square = Image.new("RGB", (side, side), "white")
-        square.paste(picture.convert("RGB"), ((side - picture.width) // 2, (side - picture.height) // 2))
-    return encode_png(np.asarray(square))
 
 
 def _speech(content: bytes) -> Int16[np.ndarray, " samples"]:

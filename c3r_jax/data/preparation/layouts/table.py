@@ -38,7 +38,7 @@ class Table(Layout):
         self._spec = spec
         self._rows: dict[str, list[Row]] = {}
         if spec is not None:
-            self.task = spec.task
+            self.task, self.environments = spec.task, spec.environment
             self.kinds = {name: KINDS[modality.kind] for name, modality in spec.modalities.items()}
             numbers = {name: modality for name, modality in spec.modalities.items() if modality.kind == "numbers"}
             self.shapes = {name: (len(modality.columns),) for name, modality in numbers.items()}
@@ -114,7 +114,8 @@ class Table(Layout):
             if first != row.place:
                 raise DamagedItem(f"its {self.spec.key} {key!r} was there before, in {first}")
             values = {name: _value(name, modality, row) for name, modality in self.spec.modalities.items()}
-            return Item(key, self._label(row, ids), values)
+            places = tuple(row.cells.get(column, "") for column in self.spec.environment)
+            return Item(key, self._label(row, ids), values, environments=places)
         except DamagedItem as error:
             return Item(key, None, damage=f"{row.place}: {error}")
 

@@ -17,7 +17,7 @@ SPEC = "table.toml"
 SPLITS = ("train", "validation", "test")
 KINDS = {"image": "image", "text": "text", "numbers": "features"}  # kind in table.toml: kind of the modality
 TASKS = {name: task for name, task in LABELLED.items() if not task.dense}
-_LEAVES = ("rows", "join", "key", "label", "task", "split", "group", "seed", "modalities")
+_LEAVES = ("rows", "join", "key", "label", "task", "split", "group", "environment", "seed", "modalities")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Spec:
       task: one of TASKS.
       split: column with one of SPLITS; "" assigns rows to splits at random.
       group: column of a group that stays in one random split; "" assigns every row separately.
+      environment: columns that say which environment a row is from; the first is the one that runs use unless they
+        name another. They may be those of other leaves, such as the group's.
       seed: seed of the random splits.
       modalities: by name, sorted.
     """
@@ -58,13 +60,14 @@ class Spec:
     task: TaskSpec
     split: str
     group: str
+    environment: tuple[str, ...]
     seed: int
     modalities: Mapping[str, Modality]
 
     @property
     def columns(self) -> set[str]:
         """All columns that are read."""
-        named = {self.key, self.split, self.group, *self.label} - {""}
+        named = {self.key, self.split, self.group, *self.environment, *self.label} - {""}
         return named.union(*(modality.columns for modality in self.modalities.values()))
 
 
@@ -122,6 +125,7 @@ def _checked(found: dict[str, Any], path: pathlib.Path) -> Spec:
         task=_task(found.get("task", CLASSIFICATION.name), path),
         split=_text(found, "split", path),
         group=_text(found, "group", path),
+        environment=_names(found.get("environment", []), "environment", path),
         seed=found.get("seed", 0),
         modalities={name: _modality(name, one, path) for name, one in sorted(dict(found["modalities"]).items())},
     )

@@ -81,6 +81,30 @@ def test_every_row_is_there_once_as_it_was(prepared):
     assert np.abs(np.array(counts) - [90, 30, 30]).max() <= 6
 
 
+def test_columns_of_environments(tmp_path):
+    spec = SPEC.replace('group = "site"', 'group = "site"\nenvironment = ["site", "kind"]')
+    rows = [[*plant(i)[:3], "" if i == 7 else f"site {i % SITES}", plant(i)[4]] for i in range(ROWS)]
+    main(
+        ["table", "--source", str(write(tmp_path / "s", spec, rows)), "--out", str(tmp_path / "out"), "--workers", "0"],
+        "",
+    )
+    split_of = {}
+    for split in ("train", "validation", "test"):
+        part = load_prepared(split, path=tmp_path / "out", name="table", image_size=8)
+        kinds = load_prepared(split, path=tmp_path / "out", image_size=8, environments="kind")
+        assert part.info.environment == "site" and kinds.info.environments == CLASSES
+        np.testing.assert_array_equal(kinds.environment, kinds.labels)
+        for i in range(len(part)):
+            example = part[i]
+            number, found = int(example["key"][1:]), example["environment"]
+            assert number == 7 if found == -1 else part.info.environments[found] == f"site {number % SITES}"
+        seen = set(part.environment.tolist()) - {-1}
+        assert all(split_of.setdefault(number, split) == split for number in seen)  # whole sites are held out
+        assert split != "train" or sorted(seen) == list(range(len(seen)))
+    with pytest.raises(DataError, match="'town' for 'table': expected one of site, kind"):
+        load_prepared("train", path=tmp_path / "out", environments="town")
+
+
 def test_its_configuration_makes_batches(prepared):
     batch = next(build_experiment(shrunk(table_config.get_config(), prepared)).train_iterator())
     assert {name: value.shape[1:] for name, value in batch["inputs"].items()}["photo"] == (8, 8, 3)

@@ -103,4 +103,8 @@ def test_to_a_training_step(tmp_path):
         "accelerometer": (64, 200, 3),
         "gyroscope": (64, 200, 3),
     }
-    assert len(experiment.sources["train"]) == 8
+    train, test = (experiment.sources[split] for split in ("train", "test"))
+    assert len(train) == 8 and set(batch["environment"].tolist()) == set(range(6))
+    assert train.info.environment == "subject" and train.info.environments[0] == "subject_01"
+    people = {train.info.environments[i] for i in test.environment}
+    assert people == {"subject_09", "subject_10"}

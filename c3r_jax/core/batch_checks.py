@@ -1,0 +1,58 @@
+"""Checks of a batch's arguments, which also zero what is absent or excluded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from c3r_jax.core.batch import check_float, check_where, keep
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.tasks.base import Task, valid_labels
+
+
+def check_batch(
+    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, task: Task
+) -> tuple[dict[str, Array], Array, Array, Array]:
+    """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
+    if not isinstance(features, Mapping) or not features:
+        raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
+    # jit and grad rebuild a dict in sorted order: only that order is the same with and without them.
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    shapes = {name: h.shape for name, h in features.items()}
+    num_examples = next(iter(shapes.values()))[0]
+    if len({shape[0] for shape in shapes.values()}) != 1:
+        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    if len(features) < 2 and config.instrument != "none":
+        raise ValueError(
+            f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "
+            "modality has no other to serve as its instrument; add one, or use C3RConfig(instrument='none')."
+        )
+    if present is None:
+        present = jnp.ones((num_examples, len(features)), bool)
+    present = jnp.asarray(present)
+    if present.shape != (num_examples, len(features)) or present.dtype != bool:
+        raise ValueError(
+            f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(features))} and "
+            f"bool were expected: one column for each of {list(features)}."
+        )
+    rows = check_where(where, num_examples)
+    labels = valid_labels(labels, rows, task)
+    features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
+    return features, labels, present, rows
+
+
+def checked_evidence(evidence: Mapping[str, Array], features: dict[str, Array], rows: Array) -> dict[str, Array]:
+    """Evidence in the order of the features, as constants, 0 in excluded rows."""
+    if sorted(evidence) != list(features):
+        raise ValueError(
+            f"evidence is of {sorted(evidence)}, but the features are {list(features)}: one each is needed."
+        )
+    found = {}
+    for name in features:
+        value = check_float(f"evidence[{name!r}]", evidence[name], 2)
+        if value.shape[0] != rows.shape[0]:
+            raise ValueError(f"evidence[{name!r}] has {value.shape[0]} rows, but the features have {rows.shape[0]}.")
+        found[name] = jax.lax.stop_gradient(keep(rows, value))
+    return found

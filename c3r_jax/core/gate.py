@@ -1,0 +1,84 @@
+"""How far the real world explains what a model predicts: C3R may silence the rest only to that degree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from c3r_jax.core.config import C3RConfig
+
+
+class Weights(NamedTuple):
+    """What multiplies each part of the objective beside the task; numbers where they are known before the program runs.
+
+    Attributes:
+      expert: share of the task term beyond the experts, 0 to 1.
+      sufficiency, necessity, relevance, closeness: weights of the loss terms.
+    """
+
+    expert: Any
+    sufficiency: Any
+    necessity: Any
+    relevance: Any
+    closeness: Any
+
+
+def weights_of(config: C3RConfig, explained: Float[Array, ""] | None) -> Weights:
+    """The configured weights times the strength, and where ``config.gate`` says so times the explained share.
+
+    A weight of 0 stays the number 0, so that its term is not in the program at all.
+
+    Args:
+      config: the configuration.
+      explained: output of :func:`explained_share`; None without a gate.
+    """
+
+    def gated(weight: Any) -> Any:
+        return weight if explained is None or not config.gate or is_zero(weight) else weight * explained
+
+    def times_strength(weight: Any) -> Any:
+        return weight if is_zero(weight) else weight * config.strength
+
+    expert = gated(times_strength(config.expert))
+    return Weights(
+        expert=expert if is_zero(expert) else jnp.minimum(1, expert),
+        sufficiency=times_strength(config.lambda_s),
+        necessity=gated(times_strength(config.lambda_n)),
+        relevance=times_strength(config.lambda_v),
+        closeness=times_strength(config.lambda_fe),
+    )
+
+
+def is_zero(weight: Any) -> bool:
+    """Whether a weight is the number 0, known before the program runs."""
+    return not isinstance(weight, Tracer | jax.Array) and weight == 0
+
+
+def explained_share(
+    at_z: Float[Array, ""], at_z_c: Float[Array, ""], at_constant: Float[Array, ""]
+) -> Float[Array, ""]:
+    r"""The share of what z predicts that z_c predicts too, from their mean losses; without gradient.
+
+    .. math::
+       g = \left[ \frac{H - S}{H - T} \right]_0^1
+
+    H is the loss of the best constant prediction, T the loss at z, S at z_c. Where modalities share what decides the
+    label, g is near 1. Where each sees a part of the label of its own, nothing passes the instrument and g is 0: what
+    it does not explain may then be the only evidence there is. It is 0 as long as z predicts nothing.
+
+    Args:
+      at_z: T.
+      at_z_c: S.
+      at_constant: H.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> [float(explained_share(*map(jnp.asarray, losses)).round(2)) for losses in [(0.2, 0.4, 1.0), (0.2, 1.1, 1.0)]]
+      [0.75, 0.0]
+    """
+    at_z, at_z_c, at_constant = jax.lax.stop_gradient((at_z, at_z_c, at_constant))
+    gained = at_constant - at_z
+    predicts = gained > 1e-3 * jnp.abs(at_constant)
+    return jnp.where(predicts, jnp.clip((at_constant - at_z_c) / jnp.where(predicts, gained, 1), 0, 1), 0)

@@ -1,0 +1,123 @@
+"""Experts of a whole training set of frozen vectors, computed once: better than those of a batch."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num
+
+from c3r_jax.core.batch import global_mean, keep, promote
+from c3r_jax.core.expert import Expert, expert_of
+from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
+from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.classification import CLASSIFICATION
+
+COMPONENTS = 192
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # relative to the mean variance
+
+
+def experts_of_rows(
+    features: Mapping[str, Float[Array, "rows _"]],
+    labels: Num[Array, "rows ..."],
+    *,
+    num_outputs: int,
+    present: Bool[Array, "rows modalities"] | None = None,
+    where: Bool[Array, " rows"] | None = None,
+    components: int = COMPONENTS,
+    ridges: Sequence[float] = RIDGES,
+    task: Task = CLASSIFICATION,
+) -> dict[str, Expert]:
+    r"""As :func:`residual_experts`, on all rows of a training set: each ridge is chosen by leave-one-out error.
+
+    Each modality is standardised and replaced by its first principal components. A row's instrument is what it has of
+    the other modalities, 0 (the mean) where one is absent; rows with the modality and at least one other are fitted.
+    The two ridges of each modality minimise PRESS, the sum of squared leave-one-out errors relative to the variance.
+
+    Args:
+      features: {name: (n, p_name)}, at least two modalities; what is absent may hold anything.
+      labels: (n,) or the task's own shape.
+      num_outputs: K.
+      present: (n, M) bool, columns in the sorted order of the names; None: all.
+      where: (n,) bool, rows that count; the others get no evidence. None: all.
+      components: the most principal components of a modality.
+      ridges: penalties to choose from, relative to the mean variance of the instrument.
+      task: what labels mean.
+
+    Returns:
+      {name: :class:`Expert`}; ``log_ratio`` (n, K) is the ``evidence`` of :func:`c3r_jax.c3r_loss`, row by row.
+
+    Raises:
+      ValueError: on fewer than two modalities, or shapes that do not agree.
+
+    Examples:
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> cause, cue = rng.standard_normal((2, 400, 1)).astype(np.float32)
+      >>> h = {"image": np.concatenate([cause, cue], 1), "text": cause + 0.1 * rng.standard_normal((400, 1))}
+      >>> experts = experts_of_rows(h, (cause + cue > 0).astype(int)[:, 0], num_outputs=2)
+      >>> [round(float(experts[name].accuracy), 1) for name in ("image", "text")]
+      [0.8, 0.5]
+
+    References:
+      D. M. Allen, The relationship between variable selection and data augmentation and a method for prediction, 1974.
+    """
+    if len(features) < 2:
+        raise ValueError(f"features has {len(features)} modality, but at least 2 were expected: one has no instrument.")
+    names, num_rows = sorted(features), len(labels)
+    for name in names:
+        if features[name].ndim != 2 or len(features[name]) != num_rows:
+            raise ValueError(f"features[{name!r}] has shape {features[name].shape}, but ({num_rows}, p) was expected.")
+    rows = jnp.ones(num_rows, bool) if where is None else jnp.asarray(where)
+    has = jnp.ones((num_rows, len(names)), bool) if present is None else jnp.asarray(present)
+    known = rows[:, None] & has
+    parts = {
+        name: principal_components(jnp.asarray(features[name]), known[:, m], components) for m, name in enumerate(names)
+    }
+    targets = promote(task.expert_targets(jnp.asarray(labels), num_outputs))
+    shares = global_mean(targets, rows, None)
+    experts = {}
+    for m, name in enumerate(names):
+        instrument = jnp.concatenate([parts[other] for other in names if other != name], axis=1)
+        usable = known[:, m] & (known.sum(1) > 1)
+        stage = best_leave_one_out(instrument, parts[name], usable, ridges)
+        scores = best_leave_one_out(stage.residual, targets, usable, ridges).predicted
+        experts[name] = _expert_of(stage, scores, targets, shares, usable, task)
+    return experts
+
+
+def principal_components(
+    x: Float[Array, "rows p"], where: Bool[Array, " rows"], count: int
+) -> Float[Array, "rows components"]:
+    """The first ``count`` principal components of standardised columns, (n, min(count, p)); 0 in excluded rows."""
+    x = keep(where, promote(x))
+    centred = keep(where, x - global_mean(x, where, None)[None, :])
+    scale = jnp.sqrt(global_mean(jnp.square(centred), where, None))
+    standard = centred / jnp.where(scale > 0, scale, 1)[None, :]
+    if standard.shape[1] <= count:
+        return standard
+    directions = jnp.linalg.eigh(standard.T @ standard)[1][:, ::-1]
+    return standard @ directions[:, :count]
+
+
+def best_leave_one_out(
+    instrument: Float[Array, "rows p"], regressor: Float[Array, "rows d"], where: Any, ridges: Sequence[float]
+) -> LeaveOneOut:
+    """:func:`leave_one_out` with the ridge of the smallest PRESS."""
+    found = [_leave_one_out(instrument, regressor, where, ridge) for ridge in ridges]
+    errors = np.array([float(jnp.square(fit.residual).sum()) for fit in found])
+    # A ridge that is too small for the precision of a solve is no candidate.
+    errors = np.where(np.isfinite(errors), errors, np.inf)
+    return found[int(np.argmin(errors)) if np.isfinite(errors).any() else int(np.argmax(ridges))]
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _expert_of(stage: LeaveOneOut, scores: Array, targets: Array, shares: Array, where: Array, task: Task) -> Expert:
+    return expert_of(stage, scores, targets, shares, where, task=task)
+
+
+@jax.jit
+def _leave_one_out(instrument: Array, regressor: Array, where: Array, ridge: Array) -> LeaveOneOut:
+    return leave_one_out(instrument, regressor, ridge=ridge, where=where)

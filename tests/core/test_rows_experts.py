@@ -1,0 +1,84 @@
+"""Experts of all rows: ridges by refitting, missing modalities, more columns than rows."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from c3r_jax.core.expert import residual_experts
+from c3r_jax.core.gate import explained_share
+from c3r_jax.core.rows_experts import best_leave_one_out, experts_of_rows
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    cause, cue = rng.standard_normal((2, 60, 1)).astype(np.float32)
+    image = np.concatenate([cause, cue, rng.standard_normal((60, 1))], 1).astype(np.float32)
+    text = (cause + 0.3 * rng.standard_normal((60, 2))).astype(np.float32)
+    return {"image": image, "text": text}, (cause + cue > 0).astype(int)[:, 0]
+
+
+def standard(x):
+    return (x - x.mean(0)) / x.std(0)
+
+
+def refit(v, h, ridge):
+    """Sum of squared errors of each row's prediction by a ridge regression on all others, float64."""
+    total, n, p = 0.0, *v.shape
+    penalty = n * ridge * np.trace(np.cov(v.T, bias=True).reshape(p, p)) / p
+    for i in range(n):
+        kept = np.arange(n) != i
+        centre_v, centre_h = v[kept].mean(0), h[kept].mean(0)
+        x, y = v[kept] - centre_v, h[kept] - centre_h
+        coef = np.linalg.solve(x.T @ x + penalty * np.eye(p), x.T @ y)
+        total += np.square(h[i] - centre_h - (v[i] - centre_v) @ coef).sum()
+    return total
+
+
+def test_the_ridge_has_the_smallest_error_of_refits(rows):
+    h, _ = rows
+    v, y = standard(h["image"].astype(np.float64)), standard(h["text"].astype(np.float64))
+    ridges = (1e-3, 0.1, 1.0, 30.0)
+    errors = [refit(v, y, ridge) for ridge in ridges]
+    chosen = best_leave_one_out(jnp.asarray(v, jnp.float32), jnp.asarray(y, jnp.float32), jnp.ones(60, bool), ridges)
+    np.testing.assert_allclose(jnp.square(chosen.residual).sum(), min(errors), rtol=1e-3)
+
+
+def test_with_one_ridge_they_are_those_of_one_batch(rows):
+    h, labels = rows
+    one = experts_of_rows(h, labels, num_outputs=2, ridges=(1e-2,))
+    batch = residual_experts(
+        {name: jnp.asarray(standard(x)) for name, x in h.items()}, jax.nn.one_hot(labels, 2), ridge=1e-2
+    )
+    for name in h:
+        np.testing.assert_allclose(one[name].log_ratio, batch[name].log_ratio, atol=1e-3)
+
+
+def test_rows_that_lack_one_of_three_modalities_are_fitted_and_others_are_not(rows):
+    h, labels = rows
+    h = {**h, "voice": h["text"] + 0.1}
+    present = np.ones((60, 3), bool)
+    present[:5, 2] = False  # no voice: image and text still are each other's instrument
+    present[5:8, :2] = False  # voice alone: no instrument
+    h["voice"][:5] = np.nan
+    experts = experts_of_rows(h, labels, num_outputs=2, present=present)
+    assert int(experts["image"].first_stage.count) == 57 and int(experts["voice"].first_stage.count) == 52
+    for m, name in enumerate(("image", "text", "voice")):
+        found = np.asarray(experts[name].log_ratio)
+        assert np.isfinite(found).all() and not found[~present[:, m]].any() and not found[5:8].any()
+    assert np.asarray(experts["image"].log_ratio)[:5].any()  # the cue that the image alone has
+
+
+def test_more_columns_than_rows_give_finite_evidence():
+    rng = np.random.default_rng(1)
+    s = rng.standard_normal((100, 1))
+    h = {name: (s + rng.standard_normal((100, 150))).astype(np.float32) for name in ("a", "b")}
+    experts = experts_of_rows(h, (s[:, 0] > 0).astype(int), num_outputs=2)
+    assert all(np.isfinite(found.log_ratio).all() for found in experts.values())
+
+
+def test_nothing_is_explained_where_nothing_is_predicted():
+    assert float(explained_share(jnp.asarray(1.2), jnp.asarray(1.0), jnp.asarray(1.1))) == 0
