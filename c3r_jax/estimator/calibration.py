@@ -6,7 +6,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-BIAS_SD, FLOOR_LOGIT, FLOOR_SD, SLOPE_SD = 0.5, -3.0, 2.0, 1.0  # the prior of fit_calibration
+from c3r_jax.metrics.biases import BIAS_SD, MOST
+
+FLOOR_LOGIT, FLOOR_SD, SLOPE_SD = -3.0, 2.0, 1.0  # with that of biases the prior of fit_calibration
 OVER_FITTED = 1.645  # standard errors: one-sided, 5 %
 
 
@@ -78,8 +80,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     centre = np.concatenate([np.zeros(1 + k), np.log(shares) + FLOOR_LOGIT, np.zeros(1)])
     width = np.concatenate([np.ones(1), np.full(k, BIAS_SD), np.full(k, FLOOR_SD), np.full(1, SLOPE_SD)])
 
-    # T is between e^-4 and e^4: rows that are all correct (or all wrong) would drive it to 0 or infinity.
-    bounds = [(-4.0, 4.0), *[(None, None)] * (2 * k), (0.0, None)]
+    bounds = [(-MOST, MOST), *[(None, None)] * (2 * k), (0.0, None)]
     # The cost has several local minima where the model is confident and often wrong: a flat softmax, or a sharp one
     # with flat or sloped floors.
     offsets = [np.concatenate([[-2.0], np.zeros(k), np.full(k, 2.5), [slope]]) for slope in (0.1, 0.5)]

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core.batch import global_mean, keep
 from c3r_jax.core.expert import residual_experts
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 
 def joint_expert_accuracy(
@@ -49,7 +50,7 @@ def joint_expert_accuracy(
       >>> [round(float(joint_expert_accuracy(h, labels, **settings)), 1) for h in (reads_cue, reads_cause)]
       [0.7, 0.5]
     """
-    targets = jnp.asarray(labels[:, None] == jnp.arange(num_classes)[None, :], jnp.float32)
+    targets = CLASSIFICATION.expert_targets(labels, num_classes)
     experts = residual_experts(h, targets, present=present, where=where, ridge=ridge)
     joint: Any = jnp.log(jnp.maximum(global_mean(targets, where, None), 1e-12))[None, :]
     for expert in experts.values():

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from c3r_jax.core.batch import global_sum, keep
 from c3r_jax.errors import ConfigError
 from c3r_jax.methods.encoded_batch import EncodedBatch
-from c3r_jax.methods.rival import ONE_OUTPUT, Rival, RivalTerms
+from c3r_jax.methods.rival import ONE_OUTPUT, Rival, RivalTerms, risen
+from c3r_jax.settings.fields import setting
 
 
 def environment_means(
@@ -96,3 +97,31 @@ class EnvironmentRival(Rival, abc.ABC):
         state: Mapping[str, Array],
     ) -> RivalTerms:
         """The terms of a batch, whose logits are (B, K) and whose rows' environments are (B,)."""
+
+
+@dataclass(frozen=True)
+class PenaltyRival(EnvironmentRival, abc.ABC):
+    """A rival that adds a penalty on what differs between environments, whose weight rises in the first steps."""
+
+    strength: float = setting(1.0, "weight of the penalty", least=0)
+    warmup: int = setting(100, "steps over which that weight rises from 0", least=0)
+
+    def compare(
+        self,
+        batch: EncodedBatch,
+        logits: Float[Array, "batch classes"],
+        environment: Int[Array, " batch"],
+        *,
+        step: Array,
+        state: Mapping[str, Array],
+    ) -> RivalTerms:
+        """The weighted penalty."""
+        del state
+        penalty = self.penalty(batch, logits, environment)
+        return RivalTerms(None, risen(step, self.warmup) * self.strength * penalty)
+
+    @abc.abstractmethod
+    def penalty(
+        self, batch: EncodedBatch, logits: Float[Array, "batch classes"], environment: Int[Array, " batch"]
+    ) -> Float[Array, ""]:
+        """The penalty of a batch, before its weight."""

@@ -1,6 +1,6 @@
 """Invariant risk minimisation (IRM): the same classifier must be the best one in every environment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.methods.encoded_batch import EncodedBatch
-from c3r_jax.methods.environments import EnvironmentRival, environment_means
-from c3r_jax.methods.rival import RivalTerms, risen
-from c3r_jax.settings.fields import setting
+from c3r_jax.methods.environments import PenaltyRival, environment_means
 
 
 def irm_penalty(
@@ -49,24 +47,13 @@ def irm_penalty(
 
 
 @dataclass(frozen=True)
-class IRM(EnvironmentRival):
+class IRM(PenaltyRival):
     """Adds :func:`irm_penalty` to the loss."""
 
     name: ClassVar[str] = "irm"
 
-    strength: float = setting(1.0, "weight of the penalty", least=0)
-    warmup: int = setting(100, "steps over which that weight rises from 0", least=0)
-
-    def compare(
-        self,
-        batch: EncodedBatch,
-        logits: Float[Array, "batch classes"],
-        environment: Int[Array, " batch"],
-        *,
-        step: Array,
-        state: Mapping[str, Array],
-    ) -> RivalTerms:
+    def penalty(
+        self, batch: EncodedBatch, logits: Float[Array, "batch classes"], environment: Int[Array, " batch"]
+    ) -> Float[Array, ""]:
         """The mean of the squared slopes."""
-        del state
-        penalty = irm_penalty(batch.losses, logits, environment, self.environments, **batch.masks)
-        return RivalTerms(None, risen(step, self.warmup) * self.strength * penalty)
+        return irm_penalty(batch.losses, logits, environment, self.environments, **batch.masks)

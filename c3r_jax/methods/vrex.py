@@ -1,6 +1,5 @@
 """V-REx: the environments' risks must be equal."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,9 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.methods.encoded_batch import EncodedBatch
-from c3r_jax.methods.environments import EnvironmentRival, environment_means
-from c3r_jax.methods.rival import RivalTerms, risen
-from c3r_jax.settings.fields import setting
+from c3r_jax.methods.environments import PenaltyRival, environment_means
 
 
 def vrex_penalty(
@@ -49,24 +46,13 @@ def vrex_penalty(
 
 
 @dataclass(frozen=True)
-class VREx(EnvironmentRival):
+class VREx(PenaltyRival):
     """Adds :func:`vrex_penalty` to the loss."""
 
     name: ClassVar[str] = "vrex"
 
-    strength: float = setting(1.0, "weight of the penalty", least=0)
-    warmup: int = setting(100, "steps over which that weight rises from 0", least=0)
-
-    def compare(
-        self,
-        batch: EncodedBatch,
-        logits: Float[Array, "batch classes"],
-        environment: Int[Array, " batch"],
-        *,
-        step: Array,
-        state: Mapping[str, Array],
-    ) -> RivalTerms:
+    def penalty(
+        self, batch: EncodedBatch, logits: Float[Array, "batch classes"], environment: Int[Array, " batch"]
+    ) -> Float[Array, ""]:
         """The variance of the risks."""
-        del state
-        penalty = vrex_penalty(batch.losses(logits), environment, self.environments, **batch.masks)
-        return RivalTerms(None, risen(step, self.warmup) * self.strength * penalty)
+        return vrex_penalty(batch.losses(logits), environment, self.environments, **batch.masks)
