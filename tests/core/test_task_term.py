@@ -225,3 +225,18 @@ def test_given_evidence_takes_the_place_of_the_batch_experts(problem):
 def test_settings_that_contradict(settings, message):
     with pytest.raises(ValueError, match=message):
         c3r_jax.C3RConfig(**settings)
+
+
+def test_with_the_gate_rare_classes_give_up_less(problem, x64):
+    features, _, _, _ = problem
+    labels = np.arange(40) % 10 // 8  # shares .8 and .2
+    head, shares = HEAD[:, :2], np.array([0.8, 0.2])
+    _, terms = c3r_loss(
+        lambda z: z @ jnp.asarray(head), fuse, as_jax(features), jnp.asarray(labels), config=C3RConfig()
+    )
+    hypothetical = np.asarray(terms.z_bar) @ head
+    log_p = hypothetical - np.log(np.exp(hypothetical).sum(1, keepdims=True))
+    divergence = (shares * (np.log(shares) - log_p)).sum(1)
+    np.testing.assert_allclose(
+        terms.necessity, (shares[labels] / np.square(shares).sum() * divergence).mean(), rtol=1e-6
+    )
