@@ -2,7 +2,7 @@
 
 import sys
 
-from c3r_jax.commands.eval import run
+from c3r_jax.commands.main import run
 
 if __name__ == "__main__":
-    run(sys.argv[1:], "eval.py")
+    run("eval", sys.argv[1:], "eval.py")

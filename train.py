@@ -2,7 +2,7 @@
 
 import sys
 
-from c3r_jax.commands.train import run
+from c3r_jax.commands.main import run
 
 if __name__ == "__main__":
-    run(sys.argv[1:], "train.py")
+    run("train", sys.argv[1:], "train.py")

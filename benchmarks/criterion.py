@@ -1,15 +1,16 @@
 """Can accuracy under shift be foretold from rows that do not shift? Criteria on validation rows, settings by settings.
 
-Run ``python benchmarks/criterion.py --json OUT.json`` (about ten minutes on two cores). Fifteen settings are trained
-on each world: strengths of C3R, its terms, its first version, modality dropout and plain training. For each, candidate
-criteria are measured on validation rows that training never saw and that come from where the training rows do. A
-criterion foretells as far as it ranks the settings as their accuracy under shift does: Spearman's rank correlation, the
-mean over seeds, with a 95 % interval from resampling settings. A criterion whose sign differs between worlds foretells
-nothing. The settings were chosen before any of the figures were seen, but share parts: they are not independent.
+Run ``python benchmarks/criterion.py --json OUT.json`` (about ten minutes on two cores; with ``--weights DIR`` the
+sets of benchmarks/shift.py). Fifteen settings are trained on each world: strengths of C3R, its terms, its first
+version, modality dropout and plain training. For each, candidate criteria are measured on validation rows that training
+never saw and that come from where the training rows do. A criterion foretells as far as it ranks the settings as their
+accuracy under shift does: Spearman's rank correlation, the mean over seeds, with a 95 % interval from resampling
+settings. A criterion whose sign differs between worlds foretells nothing. The settings were chosen before any of the
+figures were seen, but share parts: they are not independent.
 """
 
 import argparse
-import importlib
+import functools
 import json
 import pathlib
 import sys
@@ -24,14 +25,16 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.safety import WORLDS
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 
 Rows = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
-World = Callable[[int], Mapping[str, Rows]]  # seed -> "train", perhaps others, and parts whose name begins with "shift"
+World = Callable[[int], Mapping[str, Rows]]  # seed -> "train", perhaps "same", and any number of shifted parts
 
+UNSHIFTED = ("train", "same")  # parts of a world that come from where the training rows do
 VALIDATION_SHARE = 0.25  # of the training part of a world
 RESAMPLES = 2000
 
@@ -194,7 +197,7 @@ def summary(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
       {"correlations": {shifted part: {criterion: ...}}, "chosen": {shifted part: {criterion: accuracy there of the
       setting that the criterion ranks first, mean over seeds}}, "settings": {setting: {figure: by seed}}, ...}.
     """
-    shifted = {name: values for name, values in found["tests"].items() if name.startswith("shift")}
+    shifted = {name: values for name, values in found["tests"].items() if name not in UNSHIFTED}
     turned = {name: values if CRITERIA[name] else -values for name, values in found["criteria"].items()}
     figures = found["criteria"] | {f"accuracy, {name}": values for name, values in found["tests"].items()}
     seeds = range(len(found["effective rows"]))
@@ -217,10 +220,17 @@ def summary(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
-def worlds_of(module: str) -> dict[str, World]:
-    """The worlds of a benchmark: its ``WORLDS``, {title: world} or {title: (world, anything)}."""
-    found = importlib.import_module(f"benchmarks.{module}").WORLDS
-    return {title: value[0] if isinstance(value, tuple) else value for title, value in found.items()}
+def worlds_of(arguments: argparse.Namespace) -> Mapping[str, Callable[[], World]]:
+    """{title: a function that returns the world}, of benchmarks/safety.py or, with ``--weights``, shift.py."""
+    if arguments.weights is not None:
+        from benchmarks.shift import worlds  # imports what only encoders need
+
+        return worlds(arguments.weights, arguments.data, arguments.vectors)
+    return {title: functools.partial(_first, value) for title, value in WORLDS.items()}
+
+
+def _first(world: tuple[World, int]) -> World:
+    return world[0]
 
 
 def main() -> None:
@@ -229,21 +239,27 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--worlds", default="structural", help="only the worlds whose title has this")
-    parser.add_argument("--module", default="safety", help="the benchmark whose WORLDS are read")
+    parser.add_argument("--worlds", help="only the worlds whose title has this (structural, or all sets)")
+    parser.add_argument("--weights", type=pathlib.Path, help="as in benchmarks/shift.py, whose sets are then read")
+    parser.add_argument("--data", type=pathlib.Path, help="as in benchmarks/shift.py")
+    parser.add_argument("--vectors", type=pathlib.Path, help="as in benchmarks/shift.py")
     arguments = parser.parse_args()
+    part = arguments.worlds or ("structural" if arguments.weights is None else "")
     warnings.simplefilter("ignore")  # weak first stages and inverted labels are expected here
     results: dict[str, Any] = {"seeds": arguments.seeds, "steps": arguments.steps, "cases": {}}
-    for title, world in worlds_of(arguments.module).items():
-        if arguments.worlds not in title or not any(part.startswith("shift") for part in world(0)):
+    for title, make in worlds_of(arguments).items():
+        if part not in title:
+            continue
+        world = make()
+        if set(world(0)) <= set(UNSHIFTED):
             continue
         found = run(world, SETTINGS, seeds=arguments.seeds, steps=arguments.steps)
         results["cases"][title] = summary(found, list(SETTINGS))
         print_tables(title, results["cases"][title])
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if not results["cases"]:
-        parser.error(f"no world with a shift has {arguments.worlds!r} in its title: see WORLDS of {arguments.module}.")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        parser.error(f"no world with a shift has {part!r} in its title.")
 
 
 def print_tables(title: str, case: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def main() -> None:
     for method in ("plain", "c3r"):
         config = get_config()
         config.method, config.train.batch_size, config.eval.batch_size = method, arguments.batch_size, 64
-        config.train.accumulation = 1  # operations in loops would be counted once
+        config.train.accumulation = 1  # each encoder runs once, and so the shares of C3R are those of its own work
         if method == "plain":
             config.c3r.instrument = "none"  # no moments either: nothing of C3R is left in the plain step
         program = compile_step(build_experiment(config))

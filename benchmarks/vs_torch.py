@@ -74,7 +74,7 @@ def jax_step(size: Size, regularised: bool) -> Callable[[], float]:
     from c3r_jax.step.state import init_state
     from c3r_jax.step.train_step import train_step
 
-    # The PyTorch reference is the first version of the objective.
+    # The first version of the objective, in both libraries.
     config = C3RConfig.hinge() if regularised else C3RConfig.hinge(instrument="none")
     if size.patch:
         shared: dict[str, Any] = {"width": size.width, "depth": size.depth, "num_heads": size.heads, "mlp_ratio": 4}
@@ -106,7 +106,7 @@ def torch_step(size: Size, regularised: bool, compiled: bool) -> Callable[[], fl
     """The same in PyTorch."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    from tests.reference import torch_c3r
+    from c3r_jax.torch import C3RConfig, c3r_loss, sufficiency_loss
     from tests.reference.torch_transformer import ImageText, ImageTower, TextTower
     from tests.reference.torch_twin import TorchTwin
 
@@ -121,13 +121,13 @@ def torch_step(size: Size, regularised: bool, compiled: bool) -> Callable[[], fl
     inputs, labels = {name: torch.tensor(value) for name, value in arrays.items()}, torch.tensor(array)
     present = torch.ones(size.batch, 2, dtype=torch.bool)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    settings = torch_c3r.Settings()
+    config = C3RConfig.hinge()
 
     def objective() -> Any:
         h = model.encode(inputs)
         if regularised:
-            return torch_c3r.c3r_loss(model.head, model.fuse, h, labels, settings, present=present)[0]
-        return torch_c3r.sufficiency_loss(model.head(model.fuse(h, present)), labels).mean()
+            return c3r_loss(model.head, model.fuse, h, labels, config=config, present=present)[0]
+        return sufficiency_loss(model.head(model.fuse(h, present)), labels).mean()
 
     call = torch.compile(objective) if compiled else objective
 

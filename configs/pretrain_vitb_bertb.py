@@ -4,22 +4,30 @@ XLA_FLAGS=--xla_force_host_platform_device_count=32 JAX_PLATFORMS=cpu \
   python train.py --config=configs/pretrain_vitb_bertb.py --workdir=runs/paper --dry_run
 
 compiles the step for 32 devices that need not exist. The embedded emoji set stands in for a corpus of that size.
+
+Activations of blocks are recomputed for the gradient, and the batch is encoded at once. With fewer or smaller chips,
+set train.accumulation: chunks are encoded once more for the gradient. Where memory is left, set model.remat to False.
 """
 
 from ml_collections import ConfigDict
 
-from configs import pretrain_emoji
+from configs import base, pretrain_emoji
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration; encoders are transformers of the sizes of ViT-B/16 and BERT-base, made anew."""
     config = pretrain_emoji.get_config()
+    default = base.get_config().c3r  # not the first version, with which the table of emoji was measured
+    for name in ("lambda_s", "lambda_n", "lambda_v", "necessity", "subsets", "cap", "expert", "gate"):
+        config.c3r[name] = default[name]
     config.data.image_size = 224
     config.data.tokenizer = "word_piece"
     config.data.text_length = 62  # and one mark at either end
     config.model.dim = 512
+    config.model.first_scale = 0.0  # of the task
     config.model.dtype = "bfloat16"
     config.model.remat = True
+    config.model.scan_layers = True
     for part, patch in ((config.model.image, 16), (config.model.text, None)):
         part.width, part.depth, part.num_heads, part.mlp_ratio, part.dropout = 768, 12, 12, 4, 0.0
         if patch:
@@ -35,6 +43,5 @@ def get_config() -> ConfigDict:
     config.train.async_checkpoints = True
     config.train.log_every = 100
     config.train.batch_size = 4096
-    config.train.accumulation = 8  # chunks of 16 examples on each of 32 devices
     config.eval.batch_size = 1024
     return config

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import pathlib
+import sys
 
 import jaxlib.version
 
@@ -14,6 +16,7 @@ if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know the flag
     _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"  # they take half of the time of compiling
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands would keep programs in the user's folder
 for _flag, _value in _FLAGS.items():
     if _flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}={_value}".strip()
@@ -28,6 +31,11 @@ collect_ignore = ["parity", "reference"]
 _LIBRARIES = [name for name in ("timm", "torchvision", "transformers") if importlib.util.find_spec(name) is None]
 collect_ignore += ["parity/test_published_encoders.py"] if _LIBRARIES else []
 
+# Steps are compiled for TPUs in processes of their own, by libtpu of this folder (`make venv-aot`) or the environment.
+TPU_COMPILER = pathlib.Path(sys.prefix) / "aot"
+_NO_TPU_COMPILER = importlib.util.find_spec("libtpu") is None and not (TPU_COMPILER / "libtpu").is_dir()
+collect_ignore += ["aot"] if _NO_TPU_COMPILER else []
+
 import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
@@ -37,10 +45,11 @@ from configs.emoji import get_config  # noqa: E402
 
 
 def pytest_report_header():
-    if importlib.util.find_spec("torch") is None:
-        return "parity with PyTorch: left out, for PyTorch is not installed"
     without = f", but for published encoders: without {', '.join(_LIBRARIES)}" if _LIBRARIES else ""
-    return f"parity with PyTorch: tests/parity{without}"
+    no_torch = importlib.util.find_spec("torch") is None
+    parity = "left out, for PyTorch is not installed" if no_torch else f"tests/parity{without}"
+    tpus = "left out, for libtpu is not installed (make venv-aot)" if _NO_TPU_COMPILER else "tests/aot"
+    return [f"parity with PyTorch: {parity}", f"compiled for TPUs: {tpus}"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,6 +1,9 @@
 """Compiled programs are forgotten before a process runs out of memory mappings, and nothing else changes."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -17,6 +20,7 @@ from c3r_jax.sweep.grid import SweepRun, read_cells, run_structure
 from c3r_jax.sweep.settings import read_sweep
 from c3r_jax.training.loop import fit
 from configs.sweeps import base
+from tests.processes import command_environment
 
 
 def test_programs_of_many_settings_are_forgotten_and_compiled_again_to_the_same_numbers(small_config, tmp_path):
@@ -71,3 +75,51 @@ def test_programs_are_forgotten_beyond_the_share_where_the_system_tells(taken, m
             (tmp_path / name).write_text(text)
     assert programs.count_mappings() == (taken or 0)
     assert programs.make_room() is forgotten and calls == [1] * forgotten
+
+
+def run_with_cache(folder, program, **changes):
+    unset = ("JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in command_environment().items() if name not in unset}
+    environment |= {"XDG_CACHE_HOME": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **changes}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def test_commands_keep_programs_in_the_users_folder_unless_they_are_asked_not_to(tmp_path):
+    compile_one = """
+from c3r_jax import caches
+kept = caches.keep_programs()
+import jax, jax.numpy as jnp
+{}
+print(kept, float(jax.jit(lambda x: jnp.tanh(x) * 3 + x)(1.0)))
+"""
+    first = run_with_cache(tmp_path / "on", compile_one.format(""))
+    files = {path.name for path in (tmp_path / "on/c3r_jax/programs").glob("*/*-cache")}
+    assert files and first[0] == "True"
+    assert run_with_cache(tmp_path / "on", compile_one.format("")) == first
+    assert {path.name for path in (tmp_path / "on/c3r_jax/programs").glob("*/*-cache")} == files
+    assert run_with_cache(tmp_path / "leaf", compile_one.format("caches.stop_keeping()")) == first
+    off = run_with_cache(tmp_path / "off", compile_one.format(""), JAX_ENABLE_COMPILATION_CACHE="false")
+    assert off == ["False", first[1]]
+    assert not list(tmp_path.glob("leaf/**/*-cache")) and not (tmp_path / "off").exists()
+
+
+def test_without_a_limit_no_programs_are_kept(tmp_path):
+    program = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "filelock" else find(name, *rest)
+from c3r_jax import caches
+print(caches.keep_programs())
+"""
+    assert run_with_cache(tmp_path, program) == ["False"] and not list(tmp_path.iterdir())
+
+
+def test_programs_have_no_folder_where_none_can_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_ENABLE_COMPILATION_CACHE", raising=False)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delitem(sys.modules, "jax")
+    assert not programs.keep_programs() and "JAX_COMPILATION_CACHE_DIR" not in os.environ

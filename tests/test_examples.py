@@ -6,7 +6,8 @@ import pytest
 
 from tests.processes import REPOSITORY
 
-EXAMPLES = [path for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.stem != "serve"]
+ELSEWHERE = ("serve", "pytorch")  # tests/commands, tests/parity
+EXAMPLES = [path for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.stem not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

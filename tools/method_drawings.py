@@ -39,7 +39,17 @@ STYLE: dict[Any, Any] = {
 }
 Box = tuple[float, float, str, str]  # x, y, text, colour
 # Folders beside the way from tasks up to commands, which is drawn in the middle.
-SIDES = {"files": 14, "data": 14, "estimator": 14, "report": 69, "export": 69, "parallel": 91, "settings": 91}
+SIDES = {
+    "files": 14,
+    "data": 14,
+    "estimator": 14,
+    "results": 28,
+    "torch": 69,
+    "report": 69,
+    "export": 69,
+    "parallel": 91,
+    "settings": 91,
+}
 WHITE, BLUE, ORANGE, GREY = "#ffffff", "#d6e8f5", "#fbe3d0", "#eeeeee"
 
 

@@ -61,8 +61,9 @@ def run_all(config: ConfigDict, workdir: pathlib.Path, seeds: int) -> list[tuple
     for name in METHODS:
         for seed in range(seeds):
             directory = workdir / name / f"seed_{seed}"
-            if fit(configured(config, name, seed), directory).interrupted:
-                exit_when_stopped()
+            trained = fit(configured(config, name, seed), directory)
+            if trained.interrupted:
+                exit_when_stopped(trained.stopped_by)
             results = evaluate(directory, command=f"python -m c3r_jax eval --workdir={shlex.quote(str(directory))}")
             finished.append((results, read_history(directory)))
     return finished

@@ -12,11 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from packaging.requirements import Requirement
 
 from c3r_jax import configurations
-from c3r_jax.data.sets.emoji import ASSET, read_checked
-from c3r_jax.data.sets.emoji_styles import TWITTER
 from c3r_jax.data.sets.manifest import MANIFEST, read_manifest, verify
 from c3r_jax.errors import DataError
 
@@ -57,6 +54,14 @@ def check_requirements(
       >>> found.state, found.fix
       ('broken', "pip install 'jax>=99'")
     """
+    try:
+        from packaging.requirements import Requirement  # here, as below: doctor must start in a small install, too
+    except ModuleNotFoundError:
+        names = [_name(text) for text in requirements if ";" not in text]
+        absent = [Finding("packages", "broken", f"{name} is not installed", f"pip install {name}")
+                  for name in names if not _installed(name, version_of)]  # fmt: skip
+        text = f"{len(names) - len(absent)} required packages are installed, in versions that were not compared"
+        return absent or [Finding("packages", "note", text, "pip install packaging")]
     wrong, count = [], 0
     for text in requirements:
         need = Requirement(text)
@@ -96,7 +101,7 @@ def check_extras() -> list[Finding]:
     for text in found:
         name = re.search(r"""extra == ["']([\w-]+)["']""", text)
         if name:
-            extras.setdefault(name[1], []).append(Requirement(text).name)
+            extras.setdefault(name[1], []).append(_name(text))
     findings = []
     for extra, packages in extras.items():
         absent = [name for name in packages if not _installed(name)]
@@ -106,9 +111,13 @@ def check_extras() -> list[Finding]:
     return findings
 
 
-def _installed(name: str) -> bool:
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]
+
+
+def _installed(name: str, version_of: Callable[[str], str] = importlib.metadata.version) -> bool:
     try:
-        importlib.metadata.version(name)
+        version_of(name)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
@@ -194,13 +203,34 @@ def check_configs(package: pathlib.Path = configurations.PACKAGE) -> Finding:
     return Finding("configurations", "ok", f"{len(found)} in {configurations.folder(package)}")
 
 
-def check_emoji(path: pathlib.Path = ASSET, name: str = "emoji set") -> Finding:
-    """Whether a file of the embedded data sets is intact."""
+def check_emoji(path: pathlib.Path | None = None, name: str = "emoji set") -> Finding:
+    """Whether a file of the embedded data sets is intact; None: the first of them."""
     try:
-        _, digest = read_checked(path)
+        from c3r_jax.data.sets.emoji import ASSET, read_checked
+    except ModuleNotFoundError as error:
+        return _not_checked(name, error)
+    try:
+        _, digest = read_checked(ASSET if path is None else path)
     except DataError as error:
         return Finding(name, "broken", str(error))
     return Finding(name, "ok", f"SHA-256 {digest[:12]}... as written")
+
+
+def check_embedded() -> list[Finding]:
+    """Whether the embedded data sets are intact."""
+    others = "emoji by others"
+    try:
+        from c3r_jax.data.sets.emoji_styles import TWITTER
+    except ModuleNotFoundError as error:
+        return [check_emoji(), _not_checked(others, error)]
+    return [check_emoji(), check_emoji(TWITTER, others)]
+
+
+def _not_checked(name: str, error: ModuleNotFoundError) -> Finding:
+    if (error.name or "").partition(".")[0] in ("", "c3r_jax"):
+        raise error
+    return Finding(name, "note", f"was not checked, as {error.name} is not installed",
+                   "if you need data sets: pip install 'c3r-jax[data]'")  # fmt: skip
 
 
 def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
@@ -225,7 +255,7 @@ def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
 def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:
     """Runs all checks."""
     found = [check_python(), *check_requirements(requirements()), *check_devices(), *check_memory()]
-    found += [check_disk(workdir), check_configs(), check_emoji(), check_emoji(TWITTER, "emoji by others")]
+    found += [check_disk(workdir), check_configs(), *check_embedded()]
     for path in data:
         sets = check_prepared(path, whole=whole)
         found += sets or [Finding("prepared sets", "ok", f"none in {path}")]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from c3r_jax.caches import stop_keeping
 from c3r_jax.commands.flags import run_with_flags
 from c3r_jax.errors import C3RError, ConfigError
 from c3r_jax.evaluation.contrastive_scores import pretrained_table
@@ -79,7 +80,10 @@ def main(program: str, command: str) -> None:
     workdir, split = options.workdir, options.split
     protocols = list(dict.fromkeys(name for names in options.protocol or () for name in names.split(","))) or None
     try:
-        check_route(read_settings(read_config(workdir)), options.route)
+        settings = read_settings(read_config(workdir))
+        if not settings.train.keep_programs:
+            stop_keeping()
+        check_route(settings, options.route)
         results = evaluate(workdir, command=command, split=split, protocols=protocols, baseline=options.baseline)
         history = read_history(workdir)
     except C3RError as error:

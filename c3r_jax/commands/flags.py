@@ -144,11 +144,24 @@ def print_in_one_piece(raised: "sys.UnraisableHookArgs") -> None:
     sys.stderr.write(source + "".join(lines))
 
 
-def define_run(values: flags.FlagValues, workdir: str) -> None:
-    """Adds the required flags --config and --workdir; ``workdir`` is the help of the latter."""
+def define_run(values: flags.FlagValues, workdir: str, *, unless: str | None = None) -> None:
+    """Adds the required flags --config and --workdir.
+
+    Args:
+      values: flag values to add to.
+      workdir: help of --workdir.
+      unless: a flag, defined before, with which --workdir is not needed.
+    """
     define_config(values, "Configuration: a name or a file.")
     flags.DEFINE_string("workdir", None, workdir, flag_values=values)
-    flags.mark_flags_as_required(["config", "workdir"], flag_values=values)
+    flags.mark_flags_as_required(["config", *([] if unless else ["workdir"])], flag_values=values)
+    if unless:
+        flags.register_multi_flags_validator(
+            ["workdir", unless],
+            lambda given: given["workdir"] is not None or given[unless],
+            f"Flag --workdir must have a value other than None, but for --{unless}.",
+            flag_values=values,
+        )
 
 
 def define_config(values: flags.FlagValues, about: str) -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from c3r_jax.caches import keep_programs
+from c3r_jax.errors import MissingExtraError, extra_of
 from c3r_jax.version import __version__
 
 
@@ -16,11 +18,13 @@ class Command(NamedTuple):
       module: the command's module, whose ``define`` (absl flags) or ``parser`` (argparse) defines its options.
       function: function of the module, called with the arguments after the command and the program's name.
       about: description of one line.
+      extra: the extra of pyproject.toml whose libraries it needs.
     """
 
     module: str
     function: str
     about: str
+    extra: str = "train"
 
 
 COMMANDS = {
@@ -28,11 +32,12 @@ COMMANDS = {
     "eval": Command("c3r_jax.commands.eval", "run", "evaluate a run and write its report"),
     "sweep": Command("c3r_jax.commands.sweep", "run", "run an ablation study as one vmapped program"),
     "config": Command("c3r_jax.commands.config", "main", "print every setting with its value and meaning"),
-    "prepare": Command("c3r_jax.commands.prepare", "main", "prepare a benchmark from its files"),
+    "prepare": Command("c3r_jax.commands.prepare", "main", "prepare a benchmark from its files", "data"),
     "report": Command("c3r_jax.commands.report", "main", "compare runs, or explain one prediction"),
     "export": Command("c3r_jax.commands.export", "main", "write StableHLO, weights and a model card"),
     "doctor": Command("c3r_jax.commands.doctor", "main", "check this machine and say what to fix"),
     "demo": Command("c3r_jax.commands.demo", "run", "four methods, three seeds, one robustness table"),
+    "reproduce": Command("c3r_jax.commands.reproduce", "main", "make a recorded table again and compare it"),
     "launch": Command("c3r_jax.commands.launch", "main", "run a script as several local processes of one job"),
     "completion": Command("c3r_jax.commands.completion", "main", "print a completion script for bash, zsh or fish"),
 }
@@ -65,7 +70,8 @@ def help_text() -> str:
 def find(command: str) -> Callable[[list[str], str], None]:
     """The function of a command, imported on demand, so that no command waits for the libraries of another."""
     found = COMMANDS[command]
-    return getattr(importlib.import_module(found.module), found.function)
+    with extra_of(f"c3r {command}", found.extra):
+        return getattr(importlib.import_module(found.module), found.function)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,4 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         meant = f"did you mean {near[0]!r}? " if near else ""
         print(f"c3r: command {name!r} is unknown: {meant}Expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
-    find(name)(words[1:], f"c3r {name}")
+    run(name, words[1:], f"c3r {name}")
+
+
+def run(name: str, arguments: list[str], program: str) -> None:
+    """Runs one command, or ends with one sentence where a library that it needs is not installed.
+
+    Args:
+      name: a key of :data:`COMMANDS`.
+      arguments: arguments after the command.
+      program: name of the program in messages, e.g. "train.py".
+    """
+    keep_programs()
+    try:
+        command = find(name)
+    except MissingExtraError as error:
+        sys.exit(str(error))
+    command(arguments, program)

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from absl import logging
 
 from c3r_jax.data.catalogue import LAYOUTS, find_layout
+from c3r_jax.data.media.image import PictureRules
 from c3r_jax.data.preparation.listing import ORDERS
 from c3r_jax.data.preparation.prepare import prepare
 from c3r_jax.data.sets.manifest import MANIFEST, verify
 from c3r_jax.errors import C3RError, DataError
+from c3r_jax.files.natural import in_natural_order
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -33,6 +35,20 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of processes; 0 uses this one")
     parser.add_argument("--max_damaged", type=int, default=0, help="largest number of damaged items to leave out")
     parser.add_argument("--class_order", default="sorted", choices=ORDERS, help="order of the class ids")
+    parser.add_argument(
+        "--na_values",
+        nargs="*",
+        metavar="WORD",
+        help="words that stand for a missing value in tables and lists, instead of NA, nan, None, null and the like",
+    )
+    parser.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values of 16-bit greys, such as depth, that become black and white",
+    )
+    parser.add_argument("--as_stored", action="store_true", help="do not turn pictures as their EXIF orientation says")
     parser.add_argument(
         "--verify", metavar="DIR", help="compare the sets prepared in DIR with their checksums, and do nothing else"
     )
@@ -57,6 +73,8 @@ def main(arguments: Sequence[str], program: str) -> None:
             workers=options.workers,
             max_damaged=options.max_damaged,
             class_order=options.class_order,
+            na_values=options.na_values,
+            pictures=_pictures(options),
         )
     except C3RError as error:
         sys.exit(f"prepare: {error}")
@@ -66,8 +84,15 @@ def main(arguments: Sequence[str], program: str) -> None:
         sys.exit("prepare: stopped; the same command continues from here.")
 
 
+def _pictures(options: argparse.Namespace) -> PictureRules | None:
+    """What the options say about picture files; None: nothing."""
+    if options.range is None and not options.as_stored:
+        return None
+    return PictureRules(upright=not options.as_stored, span=options.range and (options.range[0], options.range[1]))
+
+
 def _verify(path: pathlib.Path, name: str | None) -> None:
-    folders = (path, *sorted(path.glob(f"{name or '*'}/*")))
+    folders = (path, *in_natural_order(path.glob(f"{name or '*'}/*")))
     prepared = [folder for folder in folders if (folder / MANIFEST).is_file()]
     if not prepared:
         raise DataError(

@@ -2,31 +2,41 @@
 
   c3r train --config=emoji --workdir=runs/emoji
   c3r train --config=emoji --workdir=runs/plain --config.method=plain --config.seed=1
-  c3r train --config=my_config.py --workdir=runs/mine --dry_run
+  c3r train --config=my_config.py --dry_run
+  c3r train --config=pretrain_vitb_bertb --dry_run --topology=v5p:4x4x4 --slices=2
 
 On several hosts run it in each: TPU pods, SLURM, Open MPI and Kubernetes are recognised; elsewhere give --coordinator,
 --num_processes and --process_id (docs/scaling.md).
 """
 
+import pathlib
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags, logging
 
+from c3r_jax.caches import stop_keeping
 from c3r_jax.commands.flags import define_run, run_with_flags
-from c3r_jax.errors import C3RError
+from c3r_jax.errors import C3RError, ConfigError
 from c3r_jax.parallel import hosts
-from c3r_jax.training.dry_run import dry_run
+from c3r_jax.training.dry_run import as_json, measure
+from c3r_jax.training.dry_run_text import describe
 from c3r_jax.training.loop import fit
+from c3r_jax.training.preemption import exit_when_stopped
 
 
 def define(values: flags.FlagValues) -> None:
     """Adds the flags."""
-    define_run(values, "Directory of the run: checkpoints, metrics, configuration.")
     flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0, flag_values=values)
     flags.DEFINE_bool("dry_run", False, "Compile the step and print its cost, without training.", flag_values=values)
+    define_run(values, "Directory of the run: checkpoints, metrics, configuration.", unless="dry_run")
+    about = "Chips of --dry_run, by their own compiler: v5e:2x2, v5p:4x4x4, h100:1x1x8, ... (needs the extra [aot])."
+    flags.DEFINE_string("topology", "", about, flag_values=values)
+    flags.DEFINE_integer("slices", 1, "Slices of that topology.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("json", "", "File for the figures of --dry_run.", flag_values=values)
 
 
 def run(arguments: Sequence[str], program: str) -> None:
@@ -34,14 +44,32 @@ def run(arguments: Sequence[str], program: str) -> None:
     run_with_flags(main, define, about=__doc__, arguments=arguments, program=program)
 
 
+def on_paper(options: Any) -> None:
+    """The dry run: prints its figures, and writes them if a file is named."""
+    figures = measure(options.config, options.topology, options.slices)
+    print(describe(figures))
+    if options.json:
+        pathlib.Path(options.json).write_text(as_json(figures), encoding="utf-8")
+
+
+def check_dry_run(options: Any) -> None:
+    """Refuses flags of a dry run where there is none."""
+    given = [name for name in ("topology", "json") if getattr(options, name)] + ["slices"] * (options.slices != 1)
+    if given and not options.dry_run:
+        raise ConfigError(f"--{given[0]} is for a dry run: add --dry_run, or leave it out to train.")
+
+
 def main(program: str, command: str) -> None:
     """Trains to the end, or says in one sentence why it cannot."""
     logging.set_verbosity(logging.WARNING)
     options = flags.FLAGS
     try:
+        check_dry_run(options)
+        if not options.config.train.keep_programs:
+            stop_keeping()
         hosts.initialize(options.coordinator, options.num_processes, options.process_id)
         if options.dry_run:
-            print(dry_run(options.config))
+            on_paper(options)
             return
         result = fit(options.config, options.workdir)
     except C3RError as error:
@@ -51,8 +79,7 @@ def main(program: str, command: str) -> None:
     if not hosts.is_primary():
         return
     if result.interrupted:
-        print(f"stopped by SIGTERM after {result.steps} steps and saved: the same command continues from there")
-        return
+        exit_when_stopped(result.stopped_by, result.steps)
     ending = "stopped early" if result.stopped_early else "finished"
     evaluation = "c3r eval" if program.startswith("c3r ") else "python eval.py"
     print(f"{ending} after {result.steps} steps; best validation value {result.best:.4f} at step {result.best_step}")

@@ -1,7 +1,7 @@
 """Shared by all of the core: argument checks, masked global sums, float promotion."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,47 @@ def check_labels(labels: Any, num_examples: int, num_classes: int | None = None)
     return labels
 
 
+class Weighted(NamedTuple):
+    """Rows that count, each as often as its weight says: in place of a mask, wherever means and sums are taken.
+
+    Attributes:
+      rows: (B,) bool.
+      weights: (B,) numbers above 0 in those rows.
+    """
+
+    rows: Bool[Array, " batch"]
+    weights: Float[Array, " batch"]
+
+    def __and__(self, mask: Bool[Array, " batch"]) -> "Weighted":
+        """Those of them that ``mask`` has too."""
+        return Weighted(self.rows & mask, self.weights)
+
+
+Where = Bool[Array, " batch"] | Weighted
+
+
+def mask_of(where: Where) -> Bool[Array, " batch"]:
+    """Which rows count at all, (B,) bool."""
+    return where.rows if isinstance(where, Weighted) else where
+
+
+def like(where: Where, mask: Bool[Array, " batch"]) -> Where:
+    """The rows of ``mask``, which are some of those of ``where``, with their weights if it has any."""
+    return Weighted(mask, where.weights) if isinstance(where, Weighted) else mask
+
+
+def counted(where: Where, dtype: Any) -> Float[Array, " batch"]:
+    """How often each row counts: 0 or 1, or its weight."""
+    if isinstance(where, Weighted):
+        return jnp.where(where.rows, where.weights, 0).astype(dtype)
+    return where.astype(dtype)
+
+
+def check_counts(where: Any, num_examples: int) -> Where:
+    """As :func:`check_where`, and :class:`Weighted` rows as they are."""
+    return where if isinstance(where, Weighted) else check_where(where, num_examples)
+
+
 def check_where(where: Any, num_examples: int) -> Bool[Array, " batch"]:
     """Returns ``where`` as a boolean array (B,); None means every row counts."""
     if where is None:
@@ -62,14 +103,43 @@ def check_where(where: Any, num_examples: int) -> Bool[Array, " batch"]:
     return where
 
 
+def checked_weights(weights: Any, rows: Bool[Array, " batch"]) -> Weighted:
+    """Rows with their weights; a weight of 0 excludes its row.
+
+    Raises:
+      ValueError: wrong shape or dtype, or a known weight that is negative or not finite; where weights are traced, such
+        a weight makes the loss NaN.
+    """
+    weights = jnp.asarray(weights)
+    number = jnp.issubdtype(weights.dtype, jnp.floating) or jnp.issubdtype(weights.dtype, jnp.integer)
+    if weights.shape != rows.shape or not number:
+        raise ValueError(
+            f"weights have shape {weights.shape} and dtype {weights.dtype}, but {rows.shape} and numbers were "
+            "expected: how often each row counts (class weights: table[labels])."
+        )
+    weights = jnp.where(rows, weights, jnp.zeros((), weights.dtype))  # what is excluded may hold anything
+    known = concrete(weights)
+    bad = [] if known is None else np.flatnonzero(~(np.isfinite(known) & (known >= 0)))
+    if len(bad) and known is not None:
+        raise ValueError(f"weights[{bad[0]}] is {known[bad[0]]}, but a finite number >= 0 was expected.")
+    weights = promote(weights)
+    return Weighted(rows & (weights != 0), jnp.where(weights >= 0, weights, jnp.nan))
+
+
 def expand(where: Bool[Array, " batch"], like: Array) -> Array:
     """Returns ``where`` with trailing axes so that it selects rows of ``like``."""
     return where.reshape(where.shape + (1,) * (like.ndim - 1))
 
 
-def keep(where: Bool[Array, " batch"], x: Array) -> Array:
+def keep(where: Where, x: Array) -> Array:
     """Returns ``x`` with the excluded rows set to zero, so that not even a NaN in them reaches a sum or a gradient."""
-    return jnp.where(expand(where, x), x, jnp.zeros((), x.dtype))
+    return jnp.where(expand(mask_of(where), x), x, jnp.zeros((), x.dtype))
+
+
+def weigh(where: Where, x: Array) -> Array:
+    """As :func:`keep`, and each row times its weight: to be summed."""
+    kept = keep(where, x)
+    return kept * expand(counted(where, x.dtype), x) if isinstance(where, Weighted) else kept
 
 
 def zero_absent(h: Mapping[str, Array], present: Bool[Array, "batch modalities"]) -> dict[str, Array]:
@@ -89,28 +159,33 @@ def zero_absent(h: Mapping[str, Array], present: Bool[Array, "batch modalities"]
 
 def global_sum(x: Array, axis_name: str | None) -> Array:
     """Sums ``x`` over the devices along ``axis_name`` (identity without one)."""
-    return x if axis_name is None else jax.lax.psum(x, axis_name)
+    return jax.lax.psum(x, axis_name) if axis_name else x
 
 
-def global_count(where: Bool[Array, " batch"], axis_name: str | None, dtype: Any = jnp.float32) -> Float[Array, ""]:
-    """Counts the valid rows over all devices."""
-    return global_sum(where.astype(dtype).sum(), axis_name)
+def global_count(where: Where, axis_name: str | None, dtype: Any = jnp.float32) -> Float[Array, ""]:
+    """Counts the valid rows over all devices, each as often as its weight says."""
+    return global_sum(counted(where, dtype).sum(), axis_name)
 
 
-def global_mean(x: Array, where: Bool[Array, " batch"], axis_name: str | None) -> Array:
+def global_mean(x: Array, where: Where, axis_name: str | None) -> Array:
     """Mean of ``x`` (B, ...) over the valid rows of all devices; zero, with zero gradient, when no row is valid."""
     count = global_count(where, axis_name, x.dtype)
-    return global_sum(keep(where, x).sum(0), axis_name) / jnp.maximum(count, 1)
+    return global_sum(weigh(where, x).sum(0), axis_name) / not_zero(count)
+
+
+def not_zero(count: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    """A number of rows to divide by: 1 where it is 0; with weights it may be below 1."""
+    return jnp.where(count == 0, 1, count)
 
 
 def first_row(num_rows: int, axis_name: str | None) -> Any:
     """Index of this device's first row in the global batch, where each has ``num_rows``; 0 without an axis."""
-    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_rows
+    return jax.lax.axis_index(axis_name) * num_rows if axis_name else 0
 
 
 def all_rows(tree: Any, axis_name: str | None) -> Any:
     """Rows of arrays (B, ...) from all devices, concatenated (identity without an axis)."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
+    return jax.lax.all_gather(tree, axis_name, tiled=True) if axis_name else tree
 
 
 def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows: int | None) -> Any:
@@ -138,21 +213,56 @@ def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], blocks)
 
 
-def weighted_mean(
-    x: Array, where: Bool[Array, " batch"], weights: Float[Array, " batch"] | None, axis_name: str | None
-) -> Array:
+def weighted_mean(x: Array, where: Where, weights: Float[Array, " batch"] | None, axis_name: str | None) -> Array:
     """Weighted mean of ``x`` (B, ...) over the valid rows of all devices; weights None: all equal."""
     if weights is None:
         return global_mean(x, where, axis_name)
-    total = global_sum(keep(where, weights).sum(), axis_name)
-    return global_sum(keep(where, x * expand(weights, x)).sum(0), axis_name) / jnp.where(total > 0, total, 1)
+    total = global_sum(weigh(where, weights).sum(), axis_name)
+    return global_sum(weigh(where, x * expand(weights, x)).sum(0), axis_name) / not_zero(total)
 
 
 def static_rows(num_examples: int, where: Any, axis_name: str | None) -> int | None:
     """Returns the number of valid rows of the global batch, or None where it is known only at run time."""
-    if axis_name is None:
+    if not axis_name:
         values = concrete(where) if where is not None else None
         if where is None:
             return num_examples
         return None if values is None else int(values.sum())
     return num_examples * jax.lax.axis_size(axis_name) if where is None else None
+
+
+def mean_of_present(h: Mapping[str, Float[Array, "batch _"]], present: Bool[Array, "batch modalities"]) -> Array:
+    """Mean (B, d) of the present modalities' representations of equal width; zero where none is present.
+
+    Examples:
+      >>> h = {"a": jnp.ones((2, 1)), "b": 3 * jnp.ones((2, 1))}
+      >>> print(mean_of_present(h, jnp.array([[True, True], [True, False]])))
+      [[2.]
+       [1.]]
+    """
+    stacked = jnp.stack(list(h.values()), axis=1)
+    total = jnp.where(present[..., None], stacked, jnp.zeros((), stacked.dtype)).sum(1)
+    return total / jnp.maximum(present.sum(1, keepdims=True), 1).astype(stacked.dtype)
+
+
+def shared_size(num_rows: int) -> int:
+    """Rows that arrays of ``num_rows`` are padded to, so that folds of many sizes share a few compiled programs.
+
+    Powers of two from 64 to 1024, then multiples of 1024.
+
+    Examples:
+      >>> [shared_size(n) for n in (1, 100, 360, 1025)]
+      [64, 128, 512, 2048]
+    """
+    return max(64, 1 << max(num_rows - 1, 0).bit_length()) if num_rows <= 1024 else -(-num_rows // 1024) * 1024
+
+
+def pad_rows(x: Any, num_rows: int) -> np.ndarray:
+    """Zeros (False) after the rows of a host array, up to ``num_rows``; nothing is compiled for it.
+
+    Examples:
+      >>> print(pad_rows([1, 2], 4))
+      [1 2 0 0]
+    """
+    x = np.asarray(x)
+    return np.pad(x, ((0, num_rows - len(x)), *[(0, 0)] * (x.ndim - 1)))

@@ -1,6 +1,7 @@
 """Checks of a batch's arguments, which also zero what is absent or excluded."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,18 +30,55 @@ def check_batch(
             f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "
             "modality has no other to serve as its instrument; add one, or use C3RConfig(instrument='none')."
         )
-    if present is None:
-        present = jnp.ones((num_examples, len(features)), bool)
-    present = jnp.asarray(present)
-    if present.shape != (num_examples, len(features)) or present.dtype != bool:
-        raise ValueError(
-            f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(features))} and "
-            f"bool were expected: one column for each of {list(features)}."
-        )
+    present = checked_present(present, num_examples, list(features))
     rows = check_where(where, num_examples)
     labels = valid_labels(labels, rows, task)
     features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
     return features, labels, present, rows
+
+
+def checked_present(present: Any, num_examples: int, names: Sequence[str]) -> Array:
+    """Returns ``present`` as a boolean array (B, M); None means that every modality of every row is there.
+
+    Raises:
+      ValueError: it is a dict, or has another shape or dtype; the message has the line that makes the mask.
+    """
+    if present is None:
+        return jnp.ones((num_examples, len(names)), bool)
+    columns = ", ".join(f"has[{name!r}]" for name in names)
+    way = f"one column for each of {list(names)}, the sorted names: jnp.stack([{columns}], axis=1), each (B,) bool"
+    if isinstance(present, Mapping):
+        raise ValueError(
+            f"present is a dict of {sorted(present)}, but one array of shape {(num_examples, len(names))} and dtype "
+            f"bool was expected, {way}."
+        )
+    present = jnp.asarray(present)
+    if present.shape != (num_examples, len(names)) or present.dtype != bool:
+        raise ValueError(
+            f"present has shape {present.shape} and dtype {present.dtype}, but {(num_examples, len(names))} and bool "
+            f"were expected: {way}."
+        )
+    return present
+
+
+@contextlib.contextmanager
+def without_outer_state() -> Generator[None]:
+    """Says what to do where ``predict`` or ``fuse`` changes state of its own, such as the random numbers of NNX.
+
+    The objective differentiates the two by itself and calls them several times, so that they must be pure.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Flax need not be installed, so that its error is known by name only.
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise ValueError(
+            "predict or fuse changes the state of an NNX module, such as the random numbers of dropout or the averages "
+            "of batch norm, but pure functions were expected: they are called several times and differentiated. Move "
+            "dropout into the encoders, before c3r_loss; or give it no state: call nnx.view(head, deterministic=True) "
+            "(or head.eval()) before, and close over fixed noise if it must stay."
+        ) from error
 
 
 def checked_evidence(evidence: Mapping[str, Array], features: dict[str, Array], rows: Array) -> dict[str, Array]:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from c3r_jax.core.batch import Weighted, Where, expand, promote
+
 Losses = Callable[[Any, Any], tuple[tuple[Array, Array], Any]]  # (rows, shared) -> ((task, penalty), anything)
 
 
@@ -25,7 +27,13 @@ class Cap(NamedTuple):
 
 
 def capped_loss(
-    losses: Losses, rows: Any, shared: Any, *, cap: float | Array = 1.0, axis_name: str | None = None
+    losses: Losses,
+    rows: Any,
+    shared: Any,
+    *,
+    cap: float | Array = 1.0,
+    axis_name: str | None = None,
+    where: Where | None = None,
 ) -> tuple[Float[Array, ""], Cap, Any]:
     r"""Task loss plus penalty, whose gradient is :math:`g_T + \min(1, \text{cap}\,|g_T| / |g_P|)\, g_P`.
 
@@ -40,6 +48,8 @@ def capped_loss(
       shared: tree of floating-point arrays that all rows share, such as the head's parameters.
       cap: largest length of the penalties' gradient, relative to the task's.
       axis_name: mapped axis over which the batch is split.
+      where: how often each row counts: the gradient of a row of weight w is as long as that of w copies, each of which
+        has its share of it. None: all once.
 
     Returns:
       The loss, :class:`Cap` and the last output of ``losses``.
@@ -51,28 +61,39 @@ def capped_loss(
       [2. 1. 1. 1.]
     """
     fixed = jax.lax.stop_gradient((rows, shared))
-    (task, penalty), pull, passed = jax.vjp(losses, *fixed, has_aux=True)
-    one, zero = jnp.ones_like(task), jnp.zeros_like(task)
-    of_task, of_penalty = pull((one, zero.astype(penalty.dtype))), pull((zero, one.astype(penalty.dtype)))
-    task_norm, penalty_norm = _norm(of_task, axis_name), _norm(of_penalty, axis_name)
+    # Not one vjp pulled back twice: a slope of 0 would be sent through all of the penalty, and over the devices.
+    task, pull_task = jax.vjp(lambda *arguments: losses(*arguments)[0][0], *fixed)
+    penalty, pull_penalty, passed = jax.vjp(lambda *arguments: _second(losses(*arguments)), *fixed, has_aux=True)
+    of_task, of_penalty = pull_task(jnp.ones_like(task)), pull_penalty(jnp.ones_like(penalty))
+    task_norm, penalty_norm = _norm(of_task, axis_name, where), _norm(of_penalty, axis_name, where)
     reached = penalty_norm > cap * task_norm
     scale = jnp.where(reached, cap * task_norm / jnp.where(reached, penalty_norm, 1), 1)
     gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
-    products = jax.tree.map(lambda x, g: (x * g).sum().astype(task.dtype), (rows, shared), gradient)
-    carrier = sum(jax.tree.leaves(products), jnp.zeros((), task.dtype))
-    loss = task + penalty + (carrier - jax.lax.stop_gradient(carrier))  # the difference is 0; its gradient is not
+    products = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), (rows, shared), gradient)
+    carrier = sum(jax.tree.leaves(products), jnp.zeros(()))
+    carried = carrier - jax.lax.stop_gradient(carrier)  # 0, unlike its gradient
+    loss = task + penalty + carried.astype(task.dtype)
     return loss, Cap(scale, task_norm, penalty_norm), passed
 
 
-def _norm(gradient: tuple[Any, Any], axis_name: str | None) -> Float[Array, ""]:
+def _second(found: tuple[tuple[Array, Array], Any]) -> tuple[Array, Any]:
+    """The penalty and what is passed on."""
+    (_, penalty), passed = found
+    return penalty, passed
+
+
+def _norm(gradient: tuple[Any, Any], axis_name: str | None, where: Where | None) -> Float[Array, ""]:
     """Length of the gradient of the global loss, whose rows are spread over devices.
 
     A sum over devices inside the loss is differentiated on every device: each has its own rows' gradient times the
     number of devices, and a part of the shared ones' that becomes the gradient when it is averaged.
     """
     rows, shared = gradient
+    if isinstance(where, Weighted):
+        times = jnp.where(where.rows, where.weights, 1)
+        rows = jax.tree.map(lambda x: x / jnp.sqrt(expand(times, x)).astype(x.dtype), rows)
     of_rows = _square(rows)
-    if axis_name is not None:
+    if axis_name:
         of_rows = jax.lax.psum(of_rows, axis_name) / jax.lax.axis_size(axis_name) ** 2
         shared = jax.lax.pmean(shared, axis_name)
     return jnp.sqrt(of_rows + _square(shared))

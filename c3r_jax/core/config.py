@@ -39,6 +39,9 @@ class C3RConfig:
       through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
       stop_gradient: treat the first-stage coefficients as constants (an ablation).
       label_smoothing: label smoothing of the cross-entropies at z and z_c, in [0, 1).
+      stage_rows: which rows fit the first stage of a modality: "available", those that have it and at least one other
+        (what is missing of its instrument counts as its mean), or "complete", those that have every modality. With two
+        modalities they are the same.
       shuffled: fit the first stage on rows whose modalities belong to different examples (a negative control: a gain
         that remains is not due to the instrument).
       expert: share of the task term that has to explain the label beyond what the experts predict from each modality's
@@ -79,6 +82,7 @@ class C3RConfig:
     through_fuse: bool = False
     stop_gradient: bool = False
     label_smoothing: float = 0.0
+    stage_rows: str = "available"
     shuffled: bool = False
     expert: float = 0.0
     subsets: bool = True
@@ -108,6 +112,7 @@ class C3RConfig:
             ("counterfactual", MODES),
             ("necessity", NECESSITY_KINDS),
             ("attention_keys", ("others", "all")),
+            ("stage_rows", ("available", "complete")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"C3RConfig.{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}.")
@@ -159,6 +164,7 @@ class C3RConfig:
           **changes: fields that differ.
         """
         first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0, gate=False)
+        first = replace(first, stage_rows="complete")
         return replace(first, **changes)
 
     @classmethod

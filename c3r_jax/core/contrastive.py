@@ -2,25 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import all_rows, check_where, first_row, global_mean, keep, promote
+from c3r_jax.core.batch import check_float, check_where, global_mean, keep, promote
+from c3r_jax.core.batch_checks import checked_present
+from c3r_jax.core.cap import Cap, Losses, capped_loss
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.gate import is_zero
 from c3r_jax.core.instruments import Features
+from c3r_jax.core.mapped_axes import checked_axis, has_explicit_axes
+from c3r_jax.core.matching import OWN, PAIRS, Match, Matching, match_rows
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.objective import C3RTerms, c3r_loss
-from c3r_jax.core.risk import sufficiency_loss
 from c3r_jax.core.worlds import Fitted, real_world
 from c3r_jax.tasks.contrastive import SOFTMAX
 from c3r_jax.tasks.registry import CONTRASTIVE
 
-DEFAULT = C3RConfig.hinge()
-Match = Callable[[Float[Array, "batch d"], Float[Array, "keys d"]], Float[Array, "batch keys"]]
+DEFAULT = C3RConfig()
 
 
 class ContrastiveTerms(NamedTuple):
@@ -29,14 +31,18 @@ class ContrastiveTerms(NamedTuple):
     Attributes:
       task: the contrastive loss, in nats.
       accuracy: share of examples whose own key is the best match in the batch.
-      c3r: {modality: :class:`C3RTerms`} for that modality's matching; {} where C3R is off.
+      c3r: {modality: :class:`C3RTerms`} for that modality's matching, whose ``logits`` are the outputs of
+        :func:`c3r_jax.core.matching.match_rows`; {} where C3R is off.
       moments: :class:`Moments` of the batch's unit representations; None without an instrument.
+      cap: :class:`Cap`, how strong the gradient of C3R's terms was; None without a cap. With a cap only the loss can be
+        differentiated.
     """
 
     task: Float[Array, ""]
     accuracy: Float[Array, ""]
     c3r: dict[str, C3RTerms]
     moments: Moments | None
+    cap: Cap | None = None
 
 
 def unit(h: Float[Array, "batch d"]) -> Float[Array, "batch d"]:
@@ -82,6 +88,7 @@ def contrastive_c3r_loss(
     where: Bool[Array, " batch"] | None = None,
     axis_name: str | None = None,
     key: Array | None = None,
+    chunks: int | None = None,
 ) -> tuple[Float[Array, ""], ContrastiveTerms]:
     r"""Contrastive loss of one global batch with C3R's terms, for any encoders and any number of modalities.
 
@@ -93,27 +100,34 @@ def contrastive_c3r_loss(
        sigmoid: -\sum_j \log \sigma(\pm \ell_{ij}), \quad \ell_{ij} = \text{match}(h^m_i, k_j)
 
     z = h^m, so the instrument for an image is its text: z_c is the part of the image that the text explains, and
-    must match the text; z_bar is the image without that part, and must not. The softmax losses of C3R use the same
-    logits. The mean over modalities is returned.
+    must match the text; z_bar is the image without that part, and must not: necessity "kl" is KL(1/n || p(z_bar)), n
+    the number of keys that exist. The softmax losses of C3R use the same logits. The mean over modalities is returned.
+
+    C3R's terms steer and never overrule: necessity counts as far as z_c finds the keys that z finds
+    (:func:`c3r_jax.core.gate.explained_share` of the softmax losses at z and z_c and of log n), and the gradient of all
+    terms with respect to the features and what ``match`` closes over is at most ``config.cap`` times the contrastive
+    loss's.
 
     Args:
-      match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``.
+      match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``; each logit
+        is of its query and its key alone.
       features: {name: (B, d)} representations of equal width; they are scaled to length 1 here.
       kind: "softmax" (CLIP) or "sigmoid" (SigLIP).
-      config: weights and modes; ``w_task`` is the weight of the contrastive loss; ``expert``, ``subsets`` and ``cap``
-        are not read.
+      config: weights and modes; ``w_task`` is the weight of the contrastive loss; ``expert``, ``subsets`` and
+        ``prior`` are about classes and not read.
       regularised: False: the contrastive loss alone, at no further cost.
       present: (B, M) bool, columns in sorted order of the names.
-      where: (B,) bool, rows that count; other rows are not keys (but necessity "hinge" and counterfactual "minimal"
-        take chance as one in all B rows of the global batch).
-      axis_name: mapped axis over which the batch is split; keys are then gathered over it.
+      where: (B,) bool, rows that count; other rows are not keys.
+      axis_name: mapped axis over which the batch is split.
       key: PRNG key for counterfactual "permute".
+      chunks: None: each device gathers all keys. A number, for large batches: keys go round the devices, and each
+        device has logits of its examples against one of so many parts of a device's keys in memory at a time.
 
     Returns:
       The loss and :class:`ContrastiveTerms`.
 
     Raises:
-      ValueError: on an unknown kind, necessity "kl", modalities of different widths, or fewer than two.
+      ValueError: on an unknown kind, modalities of different widths, or fewer than two.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -129,33 +143,94 @@ def contrastive_c3r_loss(
     """
     if kind not in CONTRASTIVE:
         raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE)}.")
+    if chunks is not None and not chunks >= 1:
+        raise ValueError(f"chunks is {chunks}, but None or a whole number of at least 1 was expected.")
     widths = {name: h.shape[1] for name, h in features.items()}
     if len(widths) < 2 or len(set(widths.values())) != 1:
         raise ValueError(f"features have widths {widths}, but at least two modalities of equal width were expected.")
-    if config.necessity == "kl":
-        raise ValueError("config.necessity is 'kl', which needs classes with a prior: use 'hinge' or 'log' here.")
+    if config.prior is not None:
+        config = dataclasses.replace(config, prior=None)  # of classes: every key is as likely as any other
+    if has_explicit_axes(features):
+        raise ValueError(
+            "features lie on a mesh with axes of type Explicit, for which matchings are not made: make the mesh with "
+            "axis_types=(jax.sharding.AxisType.Auto,) * n, or run the loss under jax.shard_map with axis_name."
+        )
+    axis_name = checked_axis(axis_name)
     num_examples = next(iter(features.values())).shape[0]
-    present = jnp.ones((num_examples, len(features)), bool) if present is None else present
+    present = checked_present(present, num_examples, sorted(features))
     where = check_where(where, num_examples)
-    h = {name: unit(keep(where & present[:, m], features[name])) for m, name in enumerate(sorted(features))}
-    # Experts, subsets and the cap are about a task with classes: they do not apply to matchings.
-    without_task = dataclasses.replace(
-        config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0, gate=False
-    )
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    features = {name: keep(where & present[:, m], h) for m, (name, h) in enumerate(features.items())}
+
+    def losses(features: Features) -> tuple[tuple[Array, Array], ContrastiveTerms]:
+        return _losses(
+            match,
+            features,
+            kind=kind,
+            config=config,
+            regularised=regularised,
+            present=present,
+            where=where,
+            axis_name=axis_name,
+            key=key,
+            chunks=chunks,
+        )
+
+    if not regularised or any(is_zero(x) for x in (config.cap, config.w_task, config.strength)):
+        (task, others), terms = losses(features)
+        return task + others, terms
+    pure, of_match = _with_parameters(losses, match, features)
+    loss, cap, terms = capped_loss(pure, features, of_match, cap=config.cap, axis_name=axis_name)
+    return loss, terms._replace(cap=cap)
+
+
+def _with_parameters(losses: Callable[[Features], Any], match: Match, features: Features) -> tuple[Losses, list[Array]]:
+    """The losses as a function of the features and of what ``match`` closes over, such as a learned scale; its values.
+
+    ``match`` is called with several shapes, so all of the losses are converted; what they close over besides, such as
+    weights that vary from one strength to the next, is not of the model and stays where it is.
+    """
+    h = next(iter(features.values()))
+    _, of_match = jax.closure_convert(lambda queries, keys: match(queries, keys), promote(h), promote(h))
+    pure, all_of_them = jax.closure_convert(losses, features)
+    own = [any(value is of_model for of_model in of_match) for value in all_of_them]
+
+    def function(features: Features, parameters: list[Array]) -> Any:
+        given = iter(parameters)
+        return pure(features, *(next(given) if of_model else x for x, of_model in zip(all_of_them, own, strict=True)))
+
+    return function, [value for value, of_model in zip(all_of_them, own, strict=True) if of_model]
+
+
+def _losses(
+    match: Match,
+    features: Features,
+    *,
+    kind: str,
+    config: C3RConfig,
+    regularised: bool,
+    present: Bool[Array, "batch modalities"],
+    where: Bool[Array, " batch"],
+    axis_name: str | None,
+    key: Array | None,
+    chunks: int | None,
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], ContrastiveTerms]:
+    """The weighted contrastive loss, the sum of all other weighted terms, and the terms."""
+    h = {name: unit(value) for name, value in features.items()}
+    # The task's part, experts and subsets are about classes; the cap is around all matchings together.
+    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0)
     shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):
         partners, exists = others_mean(h, present, name)
         rows = where & exists & present[:, m]
-        keys, usable, labels = _all_keys(partners, rows, axis_name)
-        predict = partial(key_logits, match, keys, usable)
-        logits = predict(h[name])
-        correct = (logits.argmax(-1) == labels).astype(logits.dtype)
-        columns = jnp.stack([pair_loss(kind, logits, labels, usable), correct], axis=1)
+        predict, labels, matching = match_rows(match, partners, rows, axis_name=axis_name, chunks=chunks)
+        outputs = predict(h[name])
+        columns = jnp.stack([pair_loss(kind, outputs, labels, matching), matching.correct(outputs, labels)], axis=1)
         task, accuracy = global_mean(columns, rows, axis_name)
-        loss = config.w_task * task
+        others = jnp.zeros_like(task)
         if regularised:
-            regularisation, c3r[name] = c3r_loss(
+            others, c3r[name] = c3r_loss(
                 predict,
                 lambda features, _, name=name: features[name],
                 h,
@@ -166,12 +241,12 @@ def contrastive_c3r_loss(
                 axis_name=axis_name,
                 key=key,
                 fitted=of_modality(shared, name),
+                task=matching,
             )
-            loss = loss + regularisation
-        measured.append(jnp.stack([loss, task, accuracy]))
-    loss, task, accuracy = jnp.stack(measured).mean(0)
+        measured.append(jnp.stack([task, others, accuracy]))
+    task, others, accuracy = jnp.stack(measured).mean(0)
     moments = next(iter(c3r.values())).moments if c3r else None
-    return loss, ContrastiveTerms(task, accuracy, c3r, moments)
+    return (config.w_task * task, others), ContrastiveTerms(task, accuracy, c3r, moments)
 
 
 def shared_first_stage(
@@ -207,20 +282,10 @@ def of_modality(shared: Fitted | None, name: str) -> Fitted | None:
     return real._replace(z_c=real.h_hat[name]), relevance, moments
 
 
-def _all_keys(keys: Array, rows: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
-    """Keys of the global batch, which of them exist, and the index of each of this device's examples among them."""
-    return *all_rows((keys, rows), axis_name), first_row(len(keys), axis_name) + jnp.arange(len(keys))
-
-
-def key_logits(match: Match, keys: Array, usable: Array, z: Array) -> Array:
-    """Logits against every key; missing keys are never matched."""
-    logits = promote(match(z, keys))
-    return jnp.where(usable[None, :], logits, -1e9)
-
-
-def pair_loss(kind: str, logits: Array, labels: Array, usable: Array) -> Array:
-    """The contrastive loss of each row (B,) among the keys that exist."""
+def pair_loss(
+    kind: str, outputs: Float[Array, "batch columns"], labels: Array, matching: Matching
+) -> Float[Array, " batch"]:
+    """The contrastive loss of each row among the keys that exist, from the outputs of :func:`match_rows`."""
     if kind == SOFTMAX.name:
-        return sufficiency_loss(logits, labels)
-    is_pair = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
-    return jnp.where(usable[None, :], jax.nn.softplus(jnp.where(is_pair, -logits, logits)), 0).sum(1)
+        return matching.loss(outputs, labels)
+    return outputs[:, PAIRS] + jax.nn.softplus(-outputs[:, OWN])

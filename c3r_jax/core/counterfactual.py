@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.batch import (
+    Where,
+    check_counts,
     check_float,
     check_where,
     expand,
@@ -17,15 +19,20 @@ from c3r_jax.core.batch import (
     global_sum,
     in_blocks,
     keep,
+    mask_of,
+    not_zero,
     promote,
+    weigh,
 )
 from c3r_jax.core.counterfactual_modes import MODES, Problem, rms
+from c3r_jax.core.short_help import short_help
 from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 Predict = Callable[[Float[Array, "batch features"]], Float[Array, "batch classes"]]
 
 
+@short_help
 def counterfactual(
     predict: Predict,
     z: Float[Array, "batch features"],
@@ -35,7 +42,7 @@ def counterfactual(
     step_size: float = 0.5,
     num_steps: int = 1,
     z_c: Float[Array, "batch features"] | None = None,
-    where: Bool[Array, " batch"] | None = None,
+    where: Where | None = None,
     axis_name: str | None = None,
     key: Array | None = None,
     ball: float | None = None,
@@ -99,7 +106,7 @@ def counterfactual(
 
     problem = Problem(wide, start, labels, where, direction, num_steps, step_size, ball, axis_name, key, task)
     moved = MODES[mode](problem)
-    return jnp.where(expand(where, z), moved.astype(z.dtype), z)
+    return jnp.where(expand(mask_of(where), z), moved.astype(z.dtype), z)
 
 
 def drop_modality(
@@ -159,13 +166,13 @@ def _check(
     where: Any,
     key: Array | None,
     task: Task,
-) -> tuple[Array, Array, Array | None, Array]:
+) -> tuple[Array, Array, Array | None, Where]:
     if mode not in MODES:
         hint = " ('drop' acts on features: use drop_modality)" if mode == "drop" else ""
         raise ValueError(f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(MODES)}{hint}.")
     z = check_float("z", z, 2)
-    where = check_where(where, z.shape[0])
-    labels = valid_labels(labels, where, task)
+    where = check_counts(where, z.shape[0])
+    labels = valid_labels(labels, mask_of(where), task)
     if z_c is not None:
         z_c = check_float("z_c", z_c, 2)
         if z_c.shape != z.shape:
@@ -193,11 +200,11 @@ def _excess_and_gradient(predict: Predict, at: Array, labels: Array, dtype: Any,
 
 
 def closeness(
-    z: Float[Array, "batch features"], z_bar: Float[Array, "batch features"], where: Array, axis_name: str | None
+    z: Float[Array, "batch features"], z_bar: Float[Array, "batch features"], where: Where, axis_name: str | None
 ) -> Float[Array, ""]:
     """L_fe = mean |z_bar - z|^2 / rms(z)^2 over the valid rows: how far the hypothetical world is (scale-free)."""
     z, z_bar = keep(where, promote(z)), keep(where, promote(z_bar))
     scale = jnp.square(rms(z, where, axis_name))
-    distance = global_sum(jnp.square(z_bar - z).sum(), axis_name)
-    count = jnp.maximum(global_count(where, axis_name, z.dtype), 1)
+    distance = global_sum(weigh(where, jnp.square(z_bar - z).sum(1)).sum(), axis_name)
+    count = not_zero(global_count(where, axis_name, z.dtype))
     return jnp.where(scale > 0, distance / jnp.where(scale > 0, scale, 1) / count, 0)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from c3r_jax.core.batch import all_rows, first_row, global_mean
+from c3r_jax.core.batch import Where, all_rows, first_row, global_mean, mask_of
 from c3r_jax.core.tasks.base import Task
 
 Direction = Callable[[Array], tuple[Array, Array]]  # at a point: each label's excess and its gradient
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
       z: (B, d) in float32 or wider.
       start: (B, d) causal part; z if it is unknown.
       labels: (B, ...).
-      where: (B,) bool.
+      where: (B,) bool, or with weights.
       direction: excess and its gradient at a point.
       num_steps: repetitions with a fresh direction.
       step_size: length of the "gradient" move in units of rms(z).
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     z: Array
     start: Array
     labels: Array
-    where: Array
+    where: Where
     direction: Direction
     num_steps: int
     step_size: float
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
     task: Task
 
 
-def rms(z: Float[Array, "batch features"], where: Bool[Array, " batch"], axis_name: str | None) -> Float[Array, ""]:
+def rms(z: Float[Array, "batch features"], where: Where, axis_name: str | None) -> Float[Array, ""]:
     """Root mean square length of the valid rows, uncentred, as a constant (no gradient)."""
     return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
 
@@ -117,7 +117,7 @@ def _permute(problem: Problem) -> Array:
     assert problem.key is not None
     z, where, axis_name, task = problem.z, problem.where, problem.axis_name, problem.task
     mean = global_mean(z, where, axis_name)
-    all_z, all_labels, all_where = all_rows((z, problem.labels, where), axis_name)
+    all_z, all_labels, all_where = all_rows((z, problem.labels, mask_of(where)), axis_name)
     first = first_row(len(z), axis_name)
     all_labels = task.keys(all_labels)
     labels = jax.lax.dynamic_slice_in_dim(all_labels, first, z.shape[0])

@@ -10,9 +10,15 @@ import numpy as np
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from c3r_jax.core.expert import expert_of
-from c3r_jax.core.leave_one_out import leave_one_out
-from c3r_jax.core.rows_experts import COMPONENTS, RIDGES, best_leave_one_out, principal_components
+from c3r_jax.core.batch import pad_rows, shared_size
+from c3r_jax.core.rows_experts import (
+    COMPONENTS,
+    RIDGES,
+    best_leave_one_out,
+    compiled_leave_one_out,
+    expert_of_rows,
+    principal_components,
+)
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 __all__ = [
@@ -137,15 +143,14 @@ def instrument_strength(instrument: Any, regressor: Any, *, ridge: float = 1e-2,
     """
     # Centred in float64, so that a mean far from 0 costs no digits.
     v, h = (np.asarray(a, np.float64) for a in (instrument, regressor))
-    v, h = (jnp.asarray(a - a.mean(0), jnp.float32) if len(a) else jnp.asarray(a, jnp.float32) for a in (v, h))
-    found = jax.device_get(_leave_one_out(v, h, ridge))
+    v, h = (np.asarray(a - a.mean(0) if len(a) else a, np.float32) for a in (v, h))
+    size = shared_size(len(v))
+    if len(v) != len(h):
+        raise ValueError(f"instrument has shape {v.shape}, but regressor {h.shape}: the rows must agree.")
+    padded = (pad_rows(v, size), pad_rows(h, size))
+    found = jax.device_get(compiled_leave_one_out()(*padded, ridge=ridge, where=np.arange(size) < len(v)))
     strength = Strength(found.r2, found.f_stat, float(np.median(found.f_stat)), h.shape[0], v.shape[1])
     return _judged(strength, names)
-
-
-@jax.jit
-def _leave_one_out(instrument: Any, regressor: Any, ridge: Any) -> Any:
-    return leave_one_out(instrument, regressor, ridge=ridge)
 
 
 def _judged(strength: Strength, names: str) -> Strength:
@@ -200,12 +205,14 @@ def exclusion(features: Mapping[str, Any], labels: Any, *, num_classes: int) -> 
     spare = len(y) - len(present) - 3
     if spare < 1:
         return dict.fromkeys(features, unknown)
-    rows, targets = jnp.ones(len(y), bool), CLASSIFICATION.expert_targets(jnp.asarray(y), num_classes)
+    size = shared_size(len(y))
+    rows, targets = np.arange(size) < len(y), np.asarray(CLASSIFICATION.expert_targets(jnp.asarray(y), num_classes))
+    shares, targets, rows = map(jnp.asarray, (targets.mean(0), pad_rows(targets, size), rows))
     evidence = {}
     for name, value in features.items():
-        parts = principal_components(jnp.asarray(value, jnp.float32), rows, COMPONENTS)
+        parts = principal_components(pad_rows(np.asarray(value, np.float32), size), rows, COMPONENTS)
         fit = best_leave_one_out(parts, targets, rows, RIDGES)
-        expert = expert_of(fit, fit.predicted, targets, targets.mean(0), rows)
+        expert = expert_of_rows(fit, fit.predicted, targets, shares, rows, CLASSIFICATION)
         own = np.asarray(expert.log_ratio, np.float64)[np.arange(len(y)), y]
         for k in present:
             own[y == k] -= own[y == k].mean()

@@ -6,13 +6,27 @@ how much of the label is predictable without the instrument: a necessity that ca
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import check_float, check_where, global_mean, global_sum, keep, promote
+from c3r_jax.core.available import available_rows
+from c3r_jax.core.batch import (
+    Where,
+    check_counts,
+    check_float,
+    global_count,
+    global_mean,
+    global_sum,
+    keep,
+    like,
+    mask_of,
+    not_zero,
+    promote,
+    weigh,
+)
 from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -44,7 +58,7 @@ def residual_experts(
     targets: Float[Array, "batch outputs"],
     *,
     present: Bool[Array, "batch modalities"] | None = None,
-    where: Bool[Array, " batch"] | None = None,
+    where: Where | None = None,
     axis_name: str | None = None,
     ridge: float = 1e-2,
     task: Task = CLASSIFICATION,
@@ -57,8 +71,9 @@ def residual_experts(
 
     :math:`\hat h^{(-i)}` is the leave-one-out first stage on the other modalities, s the leave-one-out ridge prediction
     of the one-hot label from e, p the label shares, and beta the value of :data:`BETAS` with the highest leave-one-out
-    likelihood; it is 0 where e says nothing of the label. For other tasks see :meth:`Task.expert_outputs`: several
-    labels have one log-odds each, a number its own prediction. Only moments and the likelihoods are summed over
+    likelihood; it is 0 where e says nothing of the label. A modality's rows are those that have it and another one; the
+    blocks that a row lacks are at their mean, as in prediction. For other tasks see :meth:`Task.expert_outputs`:
+    several labels have one log-odds each, a number its own prediction. Only moments and the likelihoods are summed over
     devices.
 
     Args:
@@ -94,19 +109,27 @@ def residual_experts(
         raise ValueError(f"features has {len(features)} modality, but at least 2 were expected: one has no instrument.")
     names = sorted(features)
     targets = promote(check_float("targets", targets, 2))
-    rows = check_where(where, targets.shape[0])
+    rows = check_counts(where, targets.shape[0])
     if present is None:
         present = jnp.ones((targets.shape[0], len(names)), bool)
-    complete = rows & present.all(1)
-    h = {name: jax.lax.stop_gradient(keep(complete, promote(features[name]))) for name in names}
+    known = present & mask_of(rows)[:, None]
+    h = {name: jax.lax.stop_gradient(keep(known[:, m], promote(features[name]))) for m, name in enumerate(names)}
     shares = global_mean(targets, rows, axis_name)
     experts = {}
-    for name in names:
-        instrument = jnp.concatenate([h[other] for other in names if other != name], axis=1)
-        stage = leave_one_out(instrument, h[name], ridge=ridge, where=complete, axis_name=axis_name)
-        scores = leave_one_out(stage.residual, targets, ridge=ridge, where=complete, axis_name=axis_name).predicted
-        experts[name] = expert_of(stage, scores, targets, shares, complete, axis_name=axis_name, task=task)
+    for m, (name, mask) in enumerate(zip(names, available_rows(present, mask_of(rows)), strict=True)):
+        usable = like(rows, mask)
+        others = [(k, other) for k, other in enumerate(names) if other != name]
+        instrument = [_at_mean(h[other], known[:, k], usable, axis_name) for k, other in others]
+        shared: dict[str, Any] = {"ridge": ridge, "where": usable, "axis_name": axis_name}
+        stage = leave_one_out(jnp.concatenate(instrument, axis=1), keep(known[:, m], h[name]), **shared)
+        scores = leave_one_out(stage.residual, targets, **shared).predicted
+        experts[name] = expert_of(stage, scores, targets, shares, usable, axis_name=axis_name, task=task)
     return jax.lax.stop_gradient(experts)
+
+
+def _at_mean(h: Array, known: Array, rows: Where, axis_name: str | None) -> Array:
+    """Values with those that are absent at the mean of the known ones among ``rows``."""
+    return jnp.where(known[:, None], h, global_mean(h, rows & known, axis_name)[None, :])
 
 
 def expert_of(
@@ -114,7 +137,7 @@ def expert_of(
     scores: Float[Array, "batch outputs"],
     targets: Float[Array, "batch outputs"],
     shares: Float[Array, " outputs"],
-    rows: Bool[Array, " batch"],
+    rows: Where,
     *,
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
@@ -133,14 +156,14 @@ def expert_of(
     centred = keep(rows, scores - shares[None, :])
 
     def losses(beta: Array) -> Array:
-        return keep(rows, task.expert_losses(task.expert_outputs(centred, shares, beta), targets)).sum()
+        return weigh(rows, task.expert_losses(task.expert_outputs(centred, shares, beta), targets)).sum()
 
     betas = jnp.asarray(BETAS, centred.dtype)
-    count = jnp.maximum(global_sum(rows.astype(centred.dtype).sum(), axis_name), 1)
+    count = not_zero(global_count(rows, axis_name, centred.dtype))
     likelihoods = -global_sum(jax.lax.map(losses, betas), axis_name) / count
     best = jnp.argmax(likelihoods)
     chosen = task.expert_outputs(centred, shares, betas[best])
-    accuracy = global_sum(keep(rows, task.expert_correct(chosen, targets)).sum(), axis_name) / count
+    accuracy = global_sum(weigh(rows, task.expert_correct(chosen, targets)).sum(), axis_name) / count
     evidence = keep(rows, chosen - task.expert_outputs(jnp.zeros_like(centred), shares, betas[0]))
     evidence = jnp.where(jnp.isfinite(evidence), evidence, 0)  # a regression that failed says nothing
     return Expert(evidence, betas[best], likelihoods[best], accuracy, stage)

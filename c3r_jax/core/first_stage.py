@@ -7,12 +7,14 @@ modality-specific parts must be independent of each other.
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from c3r_jax.core.available import imputed_moments
 from c3r_jax.core.batch import (
     HIGHEST,
     check_float,
@@ -23,6 +25,7 @@ from c3r_jax.core.batch import (
 )
 from c3r_jax.core.linear_solve import solve_spd
 from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.core.short_help import short_help
 
 
 class FirstStage(NamedTuple):
@@ -49,6 +52,7 @@ class FirstStage(NamedTuple):
         return _predict(self, instrument)
 
 
+@short_help
 def first_stage(
     instrument: Float[Array, "batch p"],
     regressor: Float[Array, "batch d"],
@@ -114,7 +118,8 @@ def check_rows(num_rows: int | None, p: int, kind: str = "rows") -> None:
     if num_rows <= p + 1:
         raise ValueError(
             f"the first stage has {num_rows} {kind}, but more than p + 1 = {p + 1} were expected for an instrument of "
-            f"p = {p} columns: use a larger batch, fewer features, accumulated moments, or instrument='none'."
+            f"p = {p} columns: use a larger batch, fewer features, accumulated moments (moments= of c3r_loss, "
+            "docs/own_model.md), or instrument='none'."
         )
     if num_rows < 4 * p:
         warnings.warn(
@@ -124,9 +129,7 @@ def check_rows(num_rows: int | None, p: int, kind: str = "rows") -> None:
         )
 
 
-def fit(
-    moments: Moments, v: slice | Array, h: slice | Array, *, ridge: float | Array, stop_gradient: bool = False
-) -> FirstStage:
+def fit(moments: Moments, v: slice, h: slice, *, ridge: float | Array, stop_gradient: bool = False) -> FirstStage:
     """Fits a first stage from joint moments of instrument columns ``v`` and regressor columns ``h``; no rows needed.
 
     Args:
@@ -141,10 +144,24 @@ def fit(
     """
     if isinstance(ridge, (int, float)) and not ridge >= 0:
         raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
-    mean_v, mean_h = moments.mean[v], moments.mean[h]
     cov, varying = varying_covariance(moments)
-    cov_vv, cov_vh = cov[v][:, v], cov[v][:, h]
-    var_h, varies = jnp.diagonal(cov)[h], varying[h]
+    parts = (moments.count, moments.mean[v], moments.mean[h], cov[v, v], cov[v, h], diagonal(cov)[h], varying[h])
+    return _fit(*parts, ridge=ridge, stop_gradient=stop_gradient)
+
+
+def _fit(
+    count: Float[Array, ""],
+    mean_v: Float[Array, " p"],
+    mean_h: Float[Array, " d"],
+    cov_vv: Float[Array, "p p"],
+    cov_vh: Float[Array, "p d"],
+    var_h: Float[Array, " d"],
+    varies: Bool[Array, " d"],
+    *,
+    ridge: float | Array,
+    stop_gradient: bool,
+) -> FirstStage:
+    """:func:`fit` from the parts of the moments that it needs."""
     p = mean_v.shape[0]
     a, condition = penalised(cov_vv, ridge)
     coef = solve_spd(a, cov_vh, condition=condition)
@@ -153,7 +170,7 @@ def fit(
     explained = jnp.matmul(cov_vv, coef, precision=HIGHEST)
     rss = var_h - 2 * (coef * cov_vh).sum(0) + (coef * explained).sum(0)
     r2 = jnp.where(varies, 1 - rss / jnp.where(varies, var_h, 1), 0)
-    f_stat = f_statistic(r2, p, moments.count)
+    f_stat = f_statistic(r2, p, count)
     return FirstStage(jnp.zeros((0, mean_h.shape[0]), coef.dtype), coef, mean_v, mean_h, r2, f_stat)
 
 
@@ -175,8 +192,13 @@ def varying_covariance(moments: Moments) -> tuple[Float[Array, "p p"], Bool[Arra
     """The covariance with 0 for constant columns, and which columns vary."""
     # The computed variance of a constant column is rounding noise, not 0: below eps relative to its mean.
     floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
-    varying = jnp.diagonal(moments.cov) > floor
+    varying = diagonal(moments.cov) > floor
     return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0), varying
+
+
+def diagonal(square: Float[Array, "p p"]) -> Float[Array, " p"]:
+    """The diagonal of a matrix. ``jnp.diagonal`` gathers, and scatters for the gradient: more to compile and to run."""
+    return jnp.where(jnp.eye(square.shape[0], dtype=bool), square, 0).sum(0)
 
 
 def penalised(cov: Float[Array, "p p"], ridge: float | Array) -> tuple[Float[Array, "p p"], float | None]:
@@ -187,7 +209,7 @@ def penalised(cov: Float[Array, "p p"], ridge: float | Array) -> tuple[Float[Arr
       ridge: penalty relative to the mean variance of v.
     """
     p = cov.shape[0]
-    a = cov + ridge * jnp.trace(cov) / p * jnp.eye(p, dtype=cov.dtype)
+    a = cov + ridge * diagonal(cov).sum() / p * jnp.eye(p, dtype=cov.dtype)
     # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
     known = isinstance(ridge, (int, float)) and ridge > 0
     return a, p**1.5 * (1 + ridge) / ridge if known else None
@@ -216,7 +238,8 @@ def fit_modalities(
     the variance of each instrument, so every modality needs its own solve.
 
     Args:
-      moments: joint :class:`Moments` of the concatenated features, over rows that have every modality.
+      moments: joint :class:`Moments` of the concatenated features, over rows that have every modality; or of each
+        modality's own rows (:func:`c3r_jax.core.available.available_moments`).
       blocks: {name: columns} from :func:`columns`.
       ridge: penalty relative to the mean variance of each instrument.
       stop_gradient: treat the coefficients as constants.
@@ -224,12 +247,27 @@ def fit_modalities(
     Returns:
       {name: :class:`FirstStage`} with ``fitted`` empty (0, d_name).
     """
-    indices = jnp.arange(moments.mean.shape[0])
-    stages = {}
-    for name, block in blocks.items():
-        others = jnp.concatenate([indices[other] for key, other in blocks.items() if key != name])
-        stages[name] = fit(moments, others, indices[block], ridge=ridge, stop_gradient=stop_gradient)
-    return stages
+    own = moments.count.ndim > 0
+    rows = jax.vmap(lambda moments: imputed_moments(moments, blocks))(moments) if own else moments
+    cov, varying = (jax.vmap(varying_covariance) if own else varying_covariance)(rows)
+    variance = jax.vmap(diagonal)(cov) if own else diagonal(cov)
+    parts: list[tuple[Array, ...]] = []
+    for m, (name, block) in enumerate(blocks.items()):
+        others = [other for key, other in blocks.items() if key != name]
+        at = (m,) if own else ()
+        # Slices and not lists of indices, whose gradient is a scatter: it compiles to many kernels.
+        between = [jnp.concatenate([cov[(*at, one, other)] for other in others], axis=1) for one in others]
+        across = [cov[(*at, one, block)] for one in others]
+        means = [rows.mean[(*at, one)] for one in others]
+        middle, ends = (rows.count[at], rows.mean[(*at, block)]), (variance[(*at, block)], varying[(*at, block)])
+        v = (jnp.concatenate(means), middle[1], jnp.concatenate(between), jnp.concatenate(across))
+        parts.append((middle[0], *v, *ends))
+    solve = partial(_fit, ridge=ridge, stop_gradient=stop_gradient)
+    if len({block.stop - block.start for block in blocks.values()}) > 1:
+        return {name: solve(*part) for name, part in zip(blocks, parts, strict=True)}
+    # Stages of equal shapes are one batched solve: the program does not grow with the number of modalities.
+    together = jax.vmap(solve)(*(jnp.stack(columns) for columns in zip(*parts, strict=True)))
+    return {name: FirstStage(*(value[m] for value in together)) for m, name in enumerate(blocks)}
 
 
 def apply_modalities(
@@ -270,7 +308,10 @@ def _ends(sizes: list[int]) -> list[int]:
     return ends
 
 
-def relevance(stages: Mapping[str, FirstStage], num_rows: Float[Array, ""]) -> Float[Array, ""]:
-    """L_v = mean over modalities and features of 1 - R^2 (scale-free); zero when no row is usable."""
+def relevance(stages: Mapping[str, FirstStage], num_rows: Float[Array, "*modalities"]) -> Float[Array, ""]:
+    """L_v = mean over modalities and features of 1 - R^2 (scale-free), of stages that have rows; zero if none has."""
     unexplained = jnp.concatenate([1 - stage.r2 for stage in stages.values()])
-    return jnp.where(num_rows > 0, unexplained.mean(), 0)
+    fitted = jnp.broadcast_to(num_rows > 0, (len(stages),))
+    widths = [stage.r2.shape[0] for stage in stages.values()]
+    counts = jnp.concatenate([jnp.broadcast_to(fitted[m], width) for m, width in enumerate(widths)])
+    return jnp.where(counts, unexplained, 0).sum() / jnp.maximum(counts.sum(), 1)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.attention import attend, calibration
-from c3r_jax.core.batch import global_mean, promote
+from c3r_jax.core.available import available_moments
+from c3r_jax.core.batch import Weighted, Where, global_mean, like, mask_of, promote
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.first_stage import FirstStage, apply_modalities, columns, fit_modalities, relevance
 from c3r_jax.core.moments import Moments, batch_moments
@@ -36,11 +37,32 @@ class RealWorld(NamedTuple):
     h_hat: dict[str, Array] | None = None
 
 
-def moments_width(config: C3RConfig, widths: Mapping[str, int]) -> int:
-    """Number of columns of an instrument's moments, given each modality's width; 0 for "none"."""
+def no_moments(config: C3RConfig, widths: Mapping[str, int]) -> Moments | None:
+    """The :class:`Moments` of no rows, in the shape that the instrument needs; None for "none".
+
+    Args:
+      config: instrument, and which rows its first stages use.
+      widths: {name: d_name}.
+
+    Examples:
+      >>> moments = no_moments(C3RConfig(), {"image": 3, "text": 2})
+      >>> print(moments.count, moments.cov.shape)
+      0.0 (5, 5)
+    """
     if config.instrument == "none":
-        return 0
-    return sum(widths.values()) if config.instrument == "two_stage" else 2 * next(iter(widths.values()))
+        return None
+    if config.instrument == "attention":
+        shape, width = (), 2 * next(iter(widths.values()))
+    elif rows_by_modality(config, len(widths)):
+        shape, width = (len(widths),), sum(widths.values()) + len(widths)
+    else:
+        shape, width = (), sum(widths.values())
+    return Moments(jnp.zeros(shape), jnp.zeros((*shape, width)), jnp.zeros((*shape, width, width)))
+
+
+def rows_by_modality(config: C3RConfig, num_modalities: int) -> bool:
+    """Whether each first stage has rows of its own; with two modalities, all use the rows that have both."""
+    return config.stage_rows == "available" and num_modalities > 2
 
 
 def instrument_moments(
@@ -49,12 +71,12 @@ def instrument_moments(
     present: Bool[Array, "batch modalities"],
     *,
     config: C3RConfig,
-    where: Bool[Array, " batch"],
+    where: Where,
     axis_name: str | None = None,
 ) -> Moments:
     """Moments that the instrument is fitted on, over the usable rows.
 
-    "two_stage" uses the rows that have every modality; "attention" those with at least one token to attend to.
+    "two_stage" uses the rows that ``config.stage_rows`` says; "attention" those with at least one token to attend to.
 
     Args:
       features: {name: (B, d_name)}, zero where absent.
@@ -65,24 +87,37 @@ def instrument_moments(
       axis_name: mapped axis over which the batch is split.
 
     Returns:
-      :class:`Moments` of width :func:`moments_width`.
+      :class:`Moments` in the shape of :func:`no_moments`.
     """
     if config.instrument == "two_stage":
-        blocks, usable = [promote(h) for h in features.values()], where & present.all(1)
+        blocks, present = {name: promote(h) for name, h in features.items()}, present & mask_of(where)[:, None]
+        own_rows = rows_by_modality(config, len(blocks))
+        if not own_rows:
+            present = jnp.broadcast_to(present.all(1, keepdims=True), present.shape)
         if config.shuffled:
-            blocks, usable = _unpaired(blocks, usable)
-        return batch_moments(jnp.concatenate(blocks, axis=1), where=usable, axis_name=axis_name)
+            blocks, present, where = _unpaired(blocks, present, where)
+        if own_rows:
+            return available_moments(blocks, present, like(where, present.any(1)), axis_name)
+        rows = like(where, present.all(1))
+        return batch_moments(jnp.concatenate([*blocks.values()], 1), where=rows, axis_name=axis_name)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     if v.shape != z.shape:
         raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
     return batch_moments(jnp.concatenate([v, promote(z)], axis=1), where=where & exists, axis_name=axis_name)
 
 
-def _unpaired(blocks: list[Array], usable: Array) -> tuple[list[Array], Array]:
-    """Rolls each modality by a different number of rows, so that a row's modalities are from different examples."""
-    stride = max(1, usable.shape[0] // len(blocks))
-    rolled = [jnp.roll(usable, m * stride) for m in range(len(blocks))]
-    return [jnp.roll(block, m * stride, axis=0) for m, block in enumerate(blocks)], jnp.stack(rolled).all(0)
+def _unpaired(blocks: Mapping[str, Array], present: Array, where: Where) -> tuple[dict[str, Array], Array, Where]:
+    """Rolls each modality by a different number of rows, so that a row's modalities are from different examples.
+
+    Such a row has the mean weight of the rows that it is made of.
+    """
+    stride = max(1, present.shape[0] // len(blocks))
+    rolled = jnp.stack([jnp.roll(present[:, m], m * stride) for m in range(len(blocks))], 1)
+    if isinstance(where, Weighted):
+        of_parts = [jnp.roll(where.weights, m * stride) for m in range(len(blocks))]
+        where = Weighted(where.rows, jnp.stack(of_parts).mean(0))
+    mixed = {name: jnp.roll(h, m * stride, axis=0) for m, (name, h) in enumerate(blocks.items())}
+    return mixed, rolled, where
 
 
 def causal_representation(
@@ -120,10 +155,10 @@ def relevance_loss(
     features: Features,
     z: Float[Array, "batch features"],
     present: Bool[Array, "batch modalities"],
-    num_rows: Float[Array, ""],
+    num_rows: Float[Array, "*modalities"],
     *,
     config: C3RConfig,
-    where: Bool[Array, " batch"],
+    where: Where,
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""

@@ -3,9 +3,21 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from c3r_jax.core.batch import HIGHEST, check_float, check_where, global_sum, keep, promote
+from c3r_jax.core.batch import (
+    HIGHEST,
+    Weighted,
+    Where,
+    check_counts,
+    check_float,
+    counted,
+    global_sum,
+    keep,
+    not_zero,
+    promote,
+    weigh,
+)
 from c3r_jax.core.first_stage import f_statistic, penalised, varying_covariance
 from c3r_jax.core.linear_solve import solve_spd
 from c3r_jax.core.moments import batch_moments
@@ -36,7 +48,7 @@ def leave_one_out(
     regressor: Float[Array, "batch d"],
     *,
     ridge: float | Array = 1e-2,
-    where: Bool[Array, " batch"] | None = None,
+    where: Where | None = None,
     axis_name: str | None = None,
 ) -> LeaveOneOut:
     r"""Ridge regression with an intercept, each row predicted by the fit to the others; exact, at the cost of one fit.
@@ -52,7 +64,8 @@ def leave_one_out(
       instrument: (B, p) v.
       regressor: (B, d) h.
       ridge: penalty relative to the mean variance of v.
-      where: (B,) bool, rows that count; None: all.
+      where: (B,) bool, rows that count; None: all. Of a :class:`Weighted` row, what is left out counts at most 1: of a
+        row of weight 2 one of two copies.
       axis_name: mapped axis over which the batch is split.
 
     Returns:
@@ -74,7 +87,7 @@ def leave_one_out(
     v, h = promote(check_float("instrument", instrument, 2)), promote(check_float("regressor", regressor, 2))
     if v.shape[0] != h.shape[0]:
         raise ValueError(f"instrument has shape {v.shape}, but regressor {h.shape}: the rows must agree.")
-    rows = check_where(where, v.shape[0])
+    rows = check_counts(where, v.shape[0])
     v, h = keep(rows, v), keep(rows, h)
     p, d = v.shape[1], h.shape[1]
     moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
@@ -85,11 +98,13 @@ def leave_one_out(
     # One solve for the coefficients and for the leverages.
     solved = solve_spd(a, jnp.concatenate([cov[:p, p:], spread.T], axis=1), condition=condition)
     coef, whitened = solved[:, :d], solved[:, d:].T
-    leverage = keep(rows, (1 + (spread * whitened).sum(1)) / jnp.maximum(count, 1))
+    leverage = keep(rows, (1 + (spread * whitened).sum(1)) / not_zero(count))
+    if isinstance(rows, Weighted):
+        leverage = leverage * jnp.minimum(counted(rows, leverage.dtype), 1)
     fitted = mean_h[None, :] + jnp.matmul(spread, coef, precision=HIGHEST)
     spare = 1 - leverage
     residual = keep(rows, (h - fitted) / jnp.where(spare > 0, spare, jnp.inf)[:, None])
-    press = global_sum(jnp.square(residual).sum(0), axis_name)
+    press = global_sum(weigh(rows, jnp.square(residual)).sum(0), axis_name)
     grown = count / jnp.maximum(count - 1, 1)  # a row's distance from the mean of the others
     total = jnp.square(grown) * count * jnp.diagonal(cov)[p:]
     r2 = jnp.where(total > 0, 1 - press / jnp.where(total > 0, total, 1), 0)

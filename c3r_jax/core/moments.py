@@ -3,9 +3,20 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from c3r_jax.core.batch import HIGHEST, check_where, global_count, global_mean, global_sum, keep, promote
+from c3r_jax.core.batch import (
+    HIGHEST,
+    Where,
+    check_counts,
+    global_count,
+    global_mean,
+    global_sum,
+    keep,
+    not_zero,
+    promote,
+    weigh,
+)
 
 
 class Moments(NamedTuple):
@@ -15,16 +26,17 @@ class Moments(NamedTuple):
       count: number of rows, as a float.
       mean: (p,).
       cov: (p, p).
+
+    With three or more modalities, of which some may be missing, every field has one more axis in front, of modalities:
+    each has its own rows (:func:`c3r_jax.core.available.available_moments`).
     """
 
-    count: Float[Array, ""]
-    mean: Float[Array, " p"]
-    cov: Float[Array, "p p"]
+    count: Float[Array, "*modalities"]
+    mean: Float[Array, "*modalities p"]
+    cov: Float[Array, "*modalities p p"]
 
 
-def batch_moments(
-    x: Float[Array, "batch p"], *, where: Bool[Array, " batch"] | None = None, axis_name: str | None = None
-) -> Moments:
+def batch_moments(x: Float[Array, "batch p"], *, where: Where | None = None, axis_name: str | None = None) -> Moments:
     """Moments of the valid rows of the global batch: two sums over devices, the second centred (no cancellation).
 
     Args:
@@ -35,12 +47,12 @@ def batch_moments(
     Returns:
       :class:`Moments` in float32 or wider; zeros when no row counts.
     """
-    where = check_where(where, x.shape[0])
-    x = keep(where, promote(x))
-    count = global_count(where, axis_name, x.dtype)
-    mean = global_mean(x, where, axis_name)
-    centred = keep(where, x - mean[None, :])
-    cov = global_sum(jnp.matmul(centred.T, centred, precision=HIGHEST), axis_name) / jnp.maximum(count, 1)
+    rows = check_counts(where, x.shape[0])
+    x = keep(rows, promote(x))
+    count = global_count(rows, axis_name, x.dtype)
+    mean = global_mean(x, rows, axis_name)
+    centred = keep(rows, x - mean[None, :])
+    cov = global_sum(jnp.matmul(weigh(rows, centred).T, centred, precision=HIGHEST), axis_name) / not_zero(count)
     return Moments(count, mean, cov)
 
 
@@ -57,5 +69,6 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     share = b.count / jnp.where(count > 0, count, 1)
     delta = b.mean - a.mean
-    cov = a.cov * (1 - share) + b.cov * share + share * (1 - share) * delta[:, None] * delta[None, :]
-    return Moments(count, a.mean + share * delta, cov)
+    part = share[..., None, None]
+    cov = a.cov * (1 - part) + b.cov * part + part * (1 - part) * delta[..., :, None] * delta[..., None, :]
+    return Moments(count, a.mean + share[..., None] * delta, cov)

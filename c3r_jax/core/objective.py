@@ -1,5 +1,6 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import check_float, global_count, weighted_mean
-from c3r_jax.core.batch_checks import check_batch, checked_evidence
+from c3r_jax.core.batch import Where, check_float, checked_weights, global_count, keep, mask_of, weighted_mean
+from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_present, without_outer_state
 from c3r_jax.core.cap import Cap, capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness
@@ -16,10 +17,12 @@ from c3r_jax.core.expert import Expert
 from c3r_jax.core.first_stage import FirstStage
 from c3r_jax.core.gate import explained_share, is_zero, weights_of
 from c3r_jax.core.instruments import Features, Fuse
+from c3r_jax.core.mapped_axes import AxisName, checked_axis, has_explicit_axes, with_auto_axes
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.short_help import short_help
 from c3r_jax.core.task_term import Evidence, task_term
-from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.worlds import Fitted, hypothetical_representation, real_world
 
@@ -38,9 +41,11 @@ class C3RTerms(NamedTuple):
       experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
       explained: share of what z predicts that z_c predicts too, :func:`explained_share`; None where no gate, subsets or
         experts need it.
-      rows: number of rows of this batch in the first stage, those with every modality; 0 without an instrument.
+      rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
+      invalid_labels: number of rows whose label is outside [0, K), each of which makes the loss NaN; None where the
+        task has no such labels. Outside of ``jit`` they are refused.
     """
 
     task: Float[Array, ""]
@@ -58,10 +63,12 @@ class C3RTerms(NamedTuple):
     moments: Moments | None
     experts: dict[str, Expert] | None = None
     explained: Float[Array, ""] | None = None
-    rows: Float[Array, ""] | float = 0.0
+    rows: dict[str, Float[Array, ""]] | None = None
     cap: Cap | None = None
+    invalid_labels: Float[Array, ""] | None = None
 
 
+@short_help
 def c3r_loss(
     predict: Predict,
     fuse: Fuse,
@@ -71,7 +78,8 @@ def c3r_loss(
     config: C3RConfig = C3RConfig(),
     present: Bool[Array, "batch modalities"] | None = None,
     where: Bool[Array, " batch"] | None = None,
-    axis_name: str | None = None,
+    weights: Num[Array, " batch"] | None = None,
+    axis_name: AxisName = None,
     key: Array | None = None,
     moments: Moments | None = None,
     fitted: Fitted | None = None,
@@ -93,13 +101,17 @@ def c3r_loss(
     Args:
       predict: z (B, d) -> logits (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d); reads only present modalities.
-      features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention".
+      features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention". Their
+        widths may differ where ``fuse`` takes them so.
       labels: (B,) class ids, or the task's own shape.
       config: weights and modes.
       present: (B, M) bool, columns in the sorted order of the names (the order of a dict's keys in JAX); values of
         absent features have no effect.
       where: (B,) bool, rows that count.
-      axis_name: mapped axis over which the batch is split.
+      weights: (B,) numbers >= 0, how often each row counts in every mean, share, moment and expert: 2 is the row twice,
+        0 is ``where=False``. Class weights are ``table[labels]``. Keep their mean near 1, for they are numbers of rows.
+        Which rows "permute" draws does not depend on them.
+      axis_name: mapped axis over which the batch is split; () under ``pmap`` where each device has its own batch.
       key: PRNG key (the same on every device) for counterfactual "permute".
       moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
         batches); the gradient goes through this batch only.
@@ -113,7 +125,7 @@ def c3r_loss(
 
     Raises:
       ValueError: on fewer than two modalities with an instrument, too few rows for the first stage, or arguments of
-        the wrong shape, dtype or range.
+        the wrong shape, dtype or range, or no axis under ``pmap`` or ``shard_map``.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -129,8 +141,19 @@ def c3r_loss(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
+    if has_explicit_axes(features):
+        present = checked_present(present, next(iter(features.values())).shape[0], sorted(features))
+        arrays = (features, labels, present, where, weights, key, moments, fitted, evidence)
+        return _with_auto_axes(predict, fuse, arrays, config=config, axis_name=axis_name, task=task)
+    axis = checked_axis(axis_name)
     features, labels, present, rows = check_batch(features, labels, config, present, where, task)
     evidence = None if evidence is None else checked_evidence(evidence, features, rows)
+    counts: Where = rows
+    if weights is not None:
+        counts = checked_weights(weights, rows)
+        where = rows = counts.rows  # as far as rows are counted before tracing
+        features = {name: keep(rows, h) for name, h in features.items()}
+        labels = valid_labels(labels, rows, task)
 
     def terms(predict: Predict, fuse: Fuse, features: dict[str, Array]) -> tuple[Array, list[Array], C3RTerms]:
         return _terms(
@@ -139,10 +162,10 @@ def c3r_loss(
             features,
             labels,
             present,
-            rows,
+            counts,
             config=config,
             where=where,
-            axis_name=axis_name,
+            axis_name=axis,
             key=key,
             earlier=moments,
             fitted=fitted,
@@ -150,7 +173,27 @@ def c3r_loss(
             task=task,
         )
 
-    if any(is_zero(x) for x in (config.cap, config.w_task, config.strength)):  # nothing to cap, or to be relative to
+    with without_outer_state():
+        return _loss(predict, fuse, features, present, terms, config.cap if _is_capped(config) else None, axis, counts)
+
+
+def _is_capped(config: C3RConfig) -> bool:
+    """Whether there is something to cap, and something to be relative to."""
+    return not any(is_zero(x) for x in (config.cap, config.w_task, config.strength))
+
+
+def _loss(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Array],
+    present: Array,
+    terms: Callable[..., tuple[Array, list[Array], C3RTerms]],
+    cap: Any,
+    axis: str | None,
+    where: Where,
+) -> tuple[Float[Array, ""], C3RTerms]:
+    """The sum of the terms, the gradient of all but the task's within the cap; None: no cap."""
+    if cap is None:
         of_task, of_others, measured = terms(predict, fuse, features)
         return sum(of_others, of_task), measured
     # What the two functions close over, such as the head's parameters, becomes an argument that can be differentiated.
@@ -166,8 +209,25 @@ def c3r_loss(
         )
         return (of_task, sum(of_others, jnp.zeros_like(of_task))), measured
 
-    loss, cap, measured = capped_loss(losses, features, (of_fusion, of_head), cap=config.cap, axis_name=axis_name)
-    return loss, measured._replace(cap=cap)
+    loss, found, measured = capped_loss(losses, features, (of_fusion, of_head), cap=cap, axis_name=axis, where=where)
+    return loss, measured._replace(cap=found)
+
+
+def _with_auto_axes(predict: Predict, fuse: Fuse, arrays: tuple[Any, ...], **settings: Any) -> Any:
+    """:func:`c3r_loss` where shardings are types (a mesh with Explicit axes): only the two functions see them."""
+    features = arrays[0]
+    num_rows = next(iter(features.values())).shape[0]
+
+    def run(arrays: tuple[Any, ...], calls: dict[str, Any]) -> Any:
+        features, labels, *others = arrays
+        names = ("present", "where", "weights", "key", "moments", "fitted", "evidence")
+        return c3r_loss(
+            calls["predict"], calls["fuse"], features, labels, **dict(zip(names, others, strict=True)), **settings
+        )
+
+    z = jax.eval_shape(fuse, features, arrays[2])
+    calls = {"fuse": (fuse, (features, arrays[2])), "predict": (predict, (z,))}
+    return with_auto_axes(run, arrays, calls, num_rows)
 
 
 def _terms(
@@ -176,7 +236,7 @@ def _terms(
     features: dict[str, Array],
     labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
-    rows: Bool[Array, " batch"],
+    rows: Where,
     *,
     config: C3RConfig,
     where: Bool[Array, " batch"] | None,
@@ -192,20 +252,23 @@ def _terms(
     real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, earlier)
     shared: dict[str, Any] = {"config": config, "where": rows, "axis_name": axis_name, "task": task}
     z_bar = hypothetical_representation(predict, fuse, features, z, labels, real, present, key=key, **shared)
-    logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
+    fixed = weights_of(config, None)  # those that are 0 without a gate are 0 with it
+    counted = (True, not is_zero(fixed.sufficiency), not is_zero(fixed.necessity))
+    logits, causal_logits, hypothetical_logits = _at_all(predict, (z, real.z_c, z_bar), counted, at_once=task.at_once)
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
-    causal_losses = loss(causal_logits, labels)
     prior = None if config.prior is None else jnp.asarray(config.prior)
     relative = config.gate or config.subsets or not is_zero(config.expert)  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
         prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
     constant = explained = None
+    causal_losses = loss(causal_logits, labels)
     if relative:
         assert prior is not None  # for type checkers
         constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
         constant_logits = jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)
-        compared = jnp.stack([loss(logits, labels), causal_losses, loss(constant_logits, labels)], axis=1)
-        explained = explained_share(*weighted_mean(jax.lax.stop_gradient(compared), rows, weights, axis_name))
+        at_z, at_constant = _at_all(lambda x: loss(x, labels), jax.lax.stop_gradient((logits, constant_logits)))
+        compared = jnp.stack([at_z, jax.lax.stop_gradient(causal_losses), at_constant], axis=1)
+        explained = explained_share(*weighted_mean(compared, rows, weights, axis_name))
     by = weights_of(config, explained)
     term = task_term(
         predict,
@@ -230,6 +293,7 @@ def _terms(
     )
     task_loss, sufficiency, necessity, label_probability = weighted_mean(losses, rows, weights, axis_name)
     close = closeness(z, z_bar, rows, axis_name)
+    wrong = task.out_of_range(labels, logits.shape[1])
     stages = None
     if real.stages is not None and real.h_hat is not None:
         stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
@@ -262,9 +326,32 @@ def _terms(
             moments=batch,
             experts=term.experts,
             explained=explained,
-            rows=jnp.zeros(()) if batch is None else batch.count,
+            rows=None if batch is None else _by_name(features, batch.count),
+            invalid_labels=None if wrong is None else global_count(mask_of(rows) & wrong, axis_name, task_loss.dtype),
         ),
     )
+
+
+def _at_all(
+    function: Callable[[Array], Array],
+    values: tuple[Array, ...],
+    counted: tuple[bool, ...] | None = None,
+    *,
+    at_once: bool = True,
+) -> list[Array]:
+    """A function at several arrays, as one program where they have one dtype: a third of the kernels to compile.
+
+    What does not count in the loss is computed apart, as a constant: in one program, a NaN in it would reach the
+    gradient of all.
+    """
+    counts = counted or (True,) * len(values)
+    found = [None if live else jax.lax.stop_gradient(function(x)) for x, live in zip(values, counts, strict=True)]
+    together = [i for i, live in enumerate(counts) if live]
+    if at_once and len({values[i].dtype for i in together}) == 1:
+        results = iter(jax.vmap(function)(jnp.stack([values[i] for i in together])))
+    else:
+        results = iter([function(values[i]) for i in together])
+    return [next(results) if result is None else result for result in found]
 
 
 def _necessity(
@@ -274,6 +361,11 @@ def _necessity(
     losses = task.necessity(outputs, labels, kind=config.necessity, prior=prior)
     rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
     return losses if rarity is None else rarity.astype(losses.dtype) * losses
+
+
+def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:
+    """{name: its number of rows}, from one number for all modalities or one for each."""
+    return dict(zip(features, jnp.broadcast_to(counts, (len(features),)), strict=True))
 
 
 def _counted(weight: Any, losses: Array) -> Array:

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
-from c3r_jax.core.batch import check_float, check_where, global_count, global_sum, keep, promote
+from c3r_jax.core.batch import Where, check_counts, check_float, global_count, global_sum, mask_of, promote, weigh
+from c3r_jax.core.short_help import short_help
 from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -30,6 +31,7 @@ class C3Risk(NamedTuple):
     joint: Float[Array, ""]
 
 
+@short_help
 def sufficiency_loss(
     logits: Float[Array, "batch classes"],
     labels: Num[Array, "batch ..."],
@@ -66,6 +68,7 @@ def sufficiency_loss(
     return task.loss(logits, labels, label_smoothing=label_smoothing)
 
 
+@short_help
 def necessity_loss(
     counterfactual_logits: Float[Array, "batch classes"],
     labels: Num[Array, "batch ..."],
@@ -106,12 +109,13 @@ def necessity_loss(
     return task.necessity(counterfactual_logits, labels, kind=kind, prior=prior)
 
 
+@short_help
 def c3_risk(
     logits: Float[Array, "batch classes"],
     counterfactual_logits: Float[Array, "batch classes"],
     labels: Num[Array, "batch ..."],
     *,
-    where: Bool[Array, " batch"] | None = None,
+    where: Where | None = None,
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
 ) -> C3Risk:
@@ -149,10 +153,10 @@ def c3_risk(
       J. Tian, J. Pearl, Probabilities of causation: bounds and identification, 2000.
     """
     logits = promote(check_float("logits", logits, 2))
-    where = check_where(where, logits.shape[0])
-    labels = valid_labels(labels, where, task)
+    rows = check_counts(where, logits.shape[0])
+    labels = valid_labels(labels, mask_of(rows), task)
     events = risk_events(logits, counterfactual_logits, labels, task)
-    return risk_of(events, where=where, weights=task.weights(labels), axis_name=axis_name)
+    return risk_of(events, where=rows, weights=task.weights(labels), axis_name=axis_name)
 
 
 def risk_events(
@@ -177,7 +181,7 @@ def risk_events(
 def risk_of(
     events: Float[Array, "batch 3"],
     *,
-    where: Bool[Array, " batch"],
+    where: Where,
     weights: Float[Array, " batch"] | None = None,
     axis_name: str | None = None,
 ) -> C3Risk:
@@ -186,9 +190,9 @@ def risk_of(
         count = global_count(where, axis_name, events.dtype)
     else:
         events = events * weights[:, None]
-        count = global_sum(keep(where, weights).sum(), axis_name)
+        count = global_sum(weigh(where, weights).sum(), axis_name)
     # 0/0 = NaN when no row counts: an empty batch has no risk.
-    sufficiency, necessity, joint = global_sum(keep(where, events).sum(0), axis_name) / count
+    sufficiency, necessity, joint = global_sum(weigh(where, events).sum(0), axis_name) / count
     total = sufficiency + necessity
     return C3Risk(
         sufficiency=sufficiency,

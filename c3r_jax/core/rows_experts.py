@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import global_mean, keep, promote
+from c3r_jax.caches import quick_compilation
+from c3r_jax.core.batch import global_mean, keep, pad_rows, promote, shared_size
 from c3r_jax.core.expert import Expert, expert_of
 from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
 from c3r_jax.core.tasks.base import Task
@@ -70,13 +71,14 @@ def experts_of_rows(
     for name in names:
         if features[name].ndim != 2 or len(features[name]) != num_rows:
             raise ValueError(f"features[{name!r}] has shape {features[name].shape}, but ({num_rows}, p) was expected.")
-    rows = jnp.ones(num_rows, bool) if where is None else jnp.asarray(where)
-    has = jnp.ones((num_rows, len(names)), bool) if present is None else jnp.asarray(present)
-    known = rows[:, None] & has
+    size = shared_size(num_rows)
+    rows = jnp.asarray(pad_rows(np.ones(num_rows, bool) if where is None else where, size))
+    known = rows[:, None] & pad_rows(np.ones((num_rows, len(names)), bool) if present is None else present, size)
     parts = {
-        name: principal_components(jnp.asarray(features[name]), known[:, m], components) for m, name in enumerate(names)
+        name: principal_components(pad_rows(features[name], size), known[:, m], components)
+        for m, name in enumerate(names)
     }
-    targets = promote(task.expert_targets(jnp.asarray(labels), num_outputs))
+    targets = promote(task.expert_targets(jnp.asarray(pad_rows(labels, size)), num_outputs))
     shares = global_mean(targets, rows, None)
     experts = {}
     for m, name in enumerate(names):
@@ -84,10 +86,19 @@ def experts_of_rows(
         usable = known[:, m] & (known.sum(1) > 1)
         stage = best_leave_one_out(instrument, parts[name], usable, ridges)
         scores = best_leave_one_out(stage.residual, targets, usable, ridges).predicted
-        experts[name] = _expert_of(stage, scores, targets, shares, usable, task)
+        experts[name] = _first_rows(expert_of_rows(stage, scores, targets, shares, usable, task), num_rows)
     return experts
 
 
+def _first_rows(expert: Expert, num_rows: int) -> Expert:
+    """Without the rows of the padding."""
+    expert = jax.device_get(expert)
+    rows = {name: getattr(expert.first_stage, name)[:num_rows] for name in ("predicted", "residual", "leverage")}
+    found = expert._replace(log_ratio=expert.log_ratio[:num_rows], first_stage=expert.first_stage._replace(**rows))
+    return jax.tree.map(jnp.asarray, found)
+
+
+@functools.partial(jax.jit, static_argnums=2)
 def principal_components(
     x: Float[Array, "rows p"], where: Bool[Array, " rows"], count: int
 ) -> Float[Array, "rows components"]:
@@ -106,18 +117,26 @@ def best_leave_one_out(
     instrument: Float[Array, "rows p"], regressor: Float[Array, "rows d"], where: Any, ridges: Sequence[float]
 ) -> LeaveOneOut:
     """:func:`leave_one_out` with the ridge of the smallest PRESS."""
-    found = [_leave_one_out(instrument, regressor, where, ridge) for ridge in ridges]
+    found = [compiled_leave_one_out()(instrument, regressor, where=where, ridge=ridge) for ridge in ridges]
     errors = np.array([float(jnp.square(fit.residual).sum()) for fit in found])
     # A ridge that is too small for the precision of a solve is no candidate.
     errors = np.where(np.isfinite(errors), errors, np.inf)
     return found[int(np.argmin(errors)) if np.isfinite(errors).any() else int(np.argmax(ridges))]
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _expert_of(stage: LeaveOneOut, scores: Array, targets: Array, shares: Array, where: Array, task: Task) -> Expert:
-    return expert_of(stage, scores, targets, shares, where, task=task)
+def expert_of_rows(
+    stage: LeaveOneOut, scores: Array, targets: Array, shares: Array, where: Array, task: Task
+) -> Expert:
+    """:func:`expert_of`, compiled."""
+    return _compiled_expert(task)(stage, scores, targets, shares, where)
 
 
-@jax.jit
-def _leave_one_out(instrument: Array, regressor: Array, where: Array, ridge: Array) -> LeaveOneOut:
-    return leave_one_out(instrument, regressor, ridge=ridge, where=where)
+@functools.lru_cache(maxsize=32)
+def _compiled_expert(task: Task) -> Any:
+    return jax.jit(functools.partial(expert_of, task=task), compiler_options=quick_compilation(0))
+
+
+@functools.cache
+def compiled_leave_one_out() -> Any:
+    """(instrument, regressor, ridge=, where=) -> :class:`LeaveOneOut`, compiled for arrays of known values."""
+    return jax.jit(leave_one_out, compiler_options=quick_compilation(0))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import global_sum, keep, zero_absent
+from c3r_jax.core.batch import Where, global_sum, keep, weigh, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.expert import Expert, residual_experts
@@ -45,7 +45,7 @@ def task_term(
     constant: Float[Array, " outputs"] | None,
     expert: Any,
     evidence: Evidence | None,
-    where: Bool[Array, " batch"],
+    where: Where,
     axis_name: str | None,
     task: Task,
 ) -> TaskTerm:
@@ -107,20 +107,15 @@ def task_term(
     losses = of_subset(logits, present)
     if not config.subsets or is_zero(config.strength):
         return TaskTerm(losses, experts)
-    columns, alone = jnp.arange(present.shape[1]), []
-    for m in range(present.shape[1]):
-        # A row without the modality keeps what it has, so that its z is finite, and is not counted.
-        only = jnp.where(present[:, [m]], columns[None, :] == m, present)
-        alone.append((only, predict(fuse(zero_absent(features, only), only))))
     assert constant is not None  # the objective has it wherever there are subsets
-    outputs = jnp.stack([value for _, value in alone])
+    has = present.T
+    # A row without the modality keeps what it has, so that its z is finite, and is not counted.
+    only = jnp.where(has[:, :, None], jnp.eye(len(has), dtype=bool)[:, None, :], present[None, :, :])
+    # One program for all modalities: it does not grow with their number.
+    outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(only)
     share = share_alone(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)[:, None]
-    total, count = losses, jnp.ones_like(losses)
-    for m, (only, value) in enumerate(alone):
-        has = present[:, m]
-        total = total + keep(has, of_subset(task.at_share(value, constant, share), only))
-        count = count + has.astype(count.dtype)
-    mean = total / count
+    alone = jax.vmap(lambda value, only: of_subset(task.at_share(value, constant, share), only))(outputs, only)
+    mean = (losses + jnp.where(has, alone, 0).sum(0)) / (1 + has.sum(0).astype(losses.dtype))
     if not isinstance(config.strength, Tracer) and config.strength >= 1:
         return TaskTerm(mean, experts)
     return TaskTerm(losses + jnp.minimum(1, config.strength) * (mean - losses), experts)
@@ -132,7 +127,7 @@ def share_alone(
     present: Bool[Array, "batch modalities"],
     constant: Float[Array, " outputs"],
     *,
-    where: Bool[Array, " batch"],
+    where: Where,
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
 ) -> Float[Array, " batch"]:
@@ -170,7 +165,7 @@ def share_alone(
     mean = jnp.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
     several = where & (count > 1)
     e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
-    products = global_sum(jnp.stack([(e * s).sum(), (s * s).sum()]), axis_name)
+    products = global_sum(weigh(several, jnp.stack([(e * s).sum(1), (s * s).sum(1)], axis=1)).sum(0), axis_name)
     kappa = products[0] / jnp.where(products[1] > 0, products[1], 1)
     return jnp.clip(kappa, 1, count) / count
 

@@ -47,7 +47,7 @@ class ArraySource:
                 "give one column per modality."
             )
         self.columns: dict[str, Column] = {name: columns[name] for name in info.modalities}
-        self.index = np.arange(n, dtype=np.int32) if index is None else np.asarray(index, np.int32)
+        self.index = np.arange(n, dtype=np.int32) if index is None else _int32(np.asarray(index), info.name)
         self.present = None if present is None else np.asarray(present, bool)
         lengths = {**{name: len(column) for name, column in self.columns.items()}, "index": len(self.index)}
         wrong = {name: length for name, length in lengths.items() if length != n}
@@ -87,3 +87,13 @@ class ArraySource:
         if self.environment is not None:
             batch[ENVIRONMENT] = self.environment[positions]
         return batch
+
+
+def _int32(index: np.ndarray, name: str) -> np.ndarray:
+    """Ids of examples as int32."""
+    if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < 2**31):
+        raise DataError(
+            f"index of {name!r} is a {index.dtype} array, expected whole numbers from 0 to {2**31 - 1}: number the "
+            "examples, and keep large ids elsewhere."
+        )
+    return index.astype(np.int32)

@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import importlib
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from c3r_jax.data.preparation import stand_in
 from c3r_jax.data.preparation.layout import Layout
 from c3r_jax.data.sets.cached import CachedSource
 from c3r_jax.data.sets.emoji import SPLITS, EmojiSource, load_emoji
 from c3r_jax.data.sets.emoji_shift import MODALITIES, SHIFT_SPLITS, load_emoji_shift
 from c3r_jax.data.sets.emoji_styles import load_emoji_styles, style_splits
+from c3r_jax.data.sets.manifest import find_prepared
 from c3r_jax.data.sets.prepared import PreparedSource, load_prepared, prepared_splits
 from c3r_jax.data.sets.records import RecordSource, load_records
 from c3r_jax.data.sets.standardised import (
@@ -60,7 +63,7 @@ def find_layout(name: str) -> Layout:
     return getattr(importlib.import_module(f"c3r_jax.data.preparation.layouts.{module}"), attribute)()
 
 
-AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource | CachedSource
+AnySource = EmojiSource | RecordSource | PreparedSource | StandardisedSource | CachedSource | stand_in.StandIn
 
 
 SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name: how a split is loaded, and which
@@ -99,8 +102,18 @@ def _check_cues(name: str, cues: CueSettings) -> None:
         )
 
 
+def is_missing(name: str, path: str) -> bool:
+    """Whether a data set is one that has to be prepared, and is not.
+
+    Examples:
+      >>> is_missing("food101", "no/such/folder"), is_missing("emoji", "")
+      (True, False)
+    """
+    return name in LAYOUTS and name not in SOURCES and (not path or find_prepared(pathlib.Path(path), name) is None)
+
+
 def find_loader(
-    name: str, path: str, *, environments: str = "", cues: CueSettings | None = None
+    name: str, path: str, *, environments: str = "", cues: CueSettings | None = None, on_paper: bool = False
 ) -> tuple[Callable[..., AnySource], tuple[str, ...]]:
     """Returns the function that loads a split of a data set, and the names of its splits.
 
@@ -109,6 +122,7 @@ def find_loader(
       path: ``config.data.path``.
       environments: column of the examples' environments; "": the set's first one, if it has any.
       cues: what is planted; None: the defaults.
+      on_paper: examples of the right shapes stand in for a set that :func:`is_missing`.
 
     Raises:
       ConfigError: there is no such data set, it never has columns of environments, or the planted cues cannot be
@@ -129,6 +143,8 @@ def find_loader(
         if name in WITH_ENVIRONMENTS:
             load = functools.partial(load, environments=environments)
         return load, SPLITS_AT[name](path) if name in SPLITS_AT else splits
+    if on_paper and is_missing(name, path):
+        return functools.partial(stand_in.stand_in, layout=find_layout(name)), stand_in.SPLITS
     if name in LAYOUTS:
         load = functools.partial(_load_prepared, name=name, environments=environments)
         return load, prepared_splits(path, name)

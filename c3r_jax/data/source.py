@@ -34,6 +34,7 @@ class DatasetInfo:
       regions: {name: class ids} of masks, whose overlap is scored; {}: every class but the first (background).
       phrases: {class name: what a person would call its examples}, for classification without labels; {}: none.
       environment: the column that says which environment an example is from, such as "subject"; "": there is none.
+      columns: {modality: names of its columns}, of features from a table; {}: they are not known.
       environments: names of the environments by id, those of the training split first; (): they are not known.
     """
 
@@ -49,6 +50,7 @@ class DatasetInfo:
     phrases: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     environment: str = ""
     environments: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

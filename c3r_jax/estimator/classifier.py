@@ -7,18 +7,31 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
+from c3r_jax.core.batch import pad_rows, shared_size
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.risk import C3Risk
-from c3r_jax.data.counter_rng import check_seed, example_rng
+from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
-from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
+from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
+from c3r_jax.estimator.frames import check_order, names_of
+from c3r_jax.estimator.inputs import (
+    Layout,
+    check_labels,
+    check_rows,
+    check_weights,
+    parts_of,
+    split_modalities,
+    stratified_holdout,
+)
+from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
+from c3r_jax.estimator.table import MultiModal
 from c3r_jax.evaluation.collapse import collapse_notes
-from c3r_jax.evaluation.risk_report import first_stage_report
+from c3r_jax.evaluation.stage_report import first_stage_report, weak_said_once
 from c3r_jax.evaluation.watch import batch_rows_notes
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.branches import Branches, measured_risk
@@ -31,14 +44,13 @@ from c3r_jax.step.in_memory import (
     run_of,
     structure_of,
     weights_of,
-    with_experts,
 )
 
 DEFAULT = C3RConfig(expert=0.5)  # with experts of all training rows
 MIN_HELD_OUT = 20  # rows below which calibration and risk would be noise
 
 
-class C3RClassifier(ClassifierMixin, BaseEstimator):
+class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     """Multi-modal classifier trained with Causal Complete Cause Regularization, with scikit-learn's interface.
 
     One multi-layer perceptron per modality, the mean of the present modalities, a linear head. Inputs are standardised.
@@ -46,8 +58,11 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     first-stage diagnostics measured.
 
     Input X is ``{"name": (n, p) array or data frame}``; or a data frame with two levels of columns, the modality first;
-    or, with ``modalities``, one wide array or frame (which ``cross_val_score``, ``GridSearchCV`` and ``Pipeline`` can
-    split into folds). A row of NaN, or a missing key in ``predict``, means that the modality is absent.
+    or, with ``modalities``, one wide array or frame. What splits rows, such as ``cross_val_score``, can take the last,
+    or :class:`c3r_jax.MultiModal` of the dict. A row of NaN, or a missing key in ``predict``: the modality is
+    absent. Columns of data frames are matched with those of ``fit`` by name, rows by position; different orders of one
+    index are refused. Rows that are drawn several times, as for a bootstrap, stay together where rows are held out, and
+    tests count them once.
 
     By default every modality has an expert of all training rows, which predicts the label from what the other
     modalities do not explain of it; half of the loss asks to explain the label beyond the experts. That half and the
@@ -56,7 +71,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
     larger weights, at some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength.
 
     Args:
-      config: :class:`C3RConfig`; None: its defaults with ``expert=0.5``.
+      config: :class:`C3RConfig`; None: its defaults with ``expert=0.5``. ``config__lambda_n`` and the like are its
+        fields, in grids and ``set_params``.
       strength: multiplies ``config.strength``; 0: plain training, the same numbers as with ``regularised=False``.
       hidden: widths of each encoder's hidden layers.
       dim: width of the representations. The instrument has (M - 1) dim columns: keep the batch at four times that.
@@ -71,7 +87,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         model is not over-fitted, training rows are also used for calibration.
       modalities: {name: columns} of a wide X.
       route: default of ``predict``: "representation" (z) or "instrument" (z_c).
-      seed: seed of everything random.
+      random_state: seed of everything random; a ``numpy.random.RandomState`` or None are drawn from.
+      seed: the same by its other name: where it is given, ``random_state`` is not used.
       verbose: print the first and the last training loss.
 
     Attributes:
@@ -94,6 +111,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
 
+    _default_config = DEFAULT
+
     def __init__(
         self,
         config: C3RConfig | None = None,
@@ -111,7 +130,8 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         modalities: Mapping[str, Any] | None = None,
         route: str = "representation",
-        seed: int = 0,
+        random_state: Any = 0,
+        seed: int | None = None,
         verbose: bool = False,
     ):
         self.config = config
@@ -128,14 +148,9 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.modalities = modalities
         self.route = route
+        self.random_state = random_state
         self.seed = seed
         self.verbose = verbose
-
-    def __sklearn_tags__(self) -> Any:
-        """Declares to scikit-learn that NaN is allowed."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "C3RClassifier":
         """Trains on examples with labels.
@@ -153,23 +168,27 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
           ConfigError: on a setting that cannot be used.
           NonFiniteError: if the loss becomes NaN or infinite; an earlier fit then stays unchanged.
         """
-        config = self._checked_config()
+        config, seed = self._checked_config(), seed_of(self.seed, self.random_state)
         matrices, classes, codes, weights = self._read(X, y, sample_weight)
-        held = stratified_holdout(codes, self.validation_fraction, example_rng(self.seed, 0, "hold out"))
+        source = first_of_equal(matrices, codes)
+        rng = example_rng(seed, 0, "hold out")
+        held = stratified_holdout(codes, self.validation_fraction, rng, source=source)
         layout = Layout({name: matrix[~held] for name, matrix in matrices.items()})
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
         train = rows.take(~held)
         structure = self._structure_of(config, tuple(layout.widths), len(classes))
         if structure.regularised and config.expert:
-            train = with_experts(train, len(classes))
-        params, losses = self._train(train, structure, config, None if weights is None else weights[~held])
+            train = with_experts_of_different(train, len(classes), source[~held])
+        params, losses = self._train(train, structure, config, None if weights is None else weights[~held], seed)
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
+        self._names, self._n_features_out = names_of(parts_of(X, self.modalities)), self.dim
+        self._remember_columns(X, layout.widths, self._names)
         h = self._encode(rows)
         train_h = {name: value[~held] for name, value in h.items()}
         self._moments = self._runner.measure_moments(params, train_h, train.present)
-        self._judge(rows, h, held, config, weights)
+        self._judge(rows, h, held, config, weights, source)
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
         return self
@@ -191,9 +210,15 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         branches = self._branches(X)
         return branches.z if self._checked_route(route) == "representation" else branches.z_c
 
-    def _read(self, X: Any, y: Any, sample_weight: Any) -> tuple[dict[str, np.ndarray], Any, np.ndarray, Any]:
-        """Modalities, classes, each row's class number, and each row's weight or None."""
+    def _read(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any = None
+    ) -> tuple[dict[str, np.ndarray], Any, np.ndarray, Any]:
+        """Modalities, classes, each row's class number, and each row's weight or None; groups are compared by order."""
         matrices = split_modalities(X, self.modalities)
+        frames = X.parts if isinstance(X, MultiModal) else X if isinstance(X, Mapping) else {"X": X}
+        others = {"y": y, "sample_weight": sample_weight, "groups": groups}
+        check_order({**{str(name): part for name, part in frames.items()}, **others})
+        check_rows(matrices)
         num_rows = len(next(iter(matrices.values())))
         labels = check_labels(y, num_rows)
         weights = check_weights(sample_weight, num_rows)
@@ -214,7 +239,6 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         for name, end in (("validation_fraction", 0.9), ("modality_dropout", 1.0)):
             if not 0 <= getattr(self, name) <= end:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, but a share of 0 to {end:g} was expected.")
-        check_seed(self.seed)
         self._checked_route(self.route)
         if self.config is not None and not isinstance(self.config, C3RConfig):
             raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
@@ -244,11 +268,11 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         """The numbers that the compiled program takes as arguments."""
         return weights_of(config)
 
-    def _train(self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None) -> tuple:
-        plan = batch_plan(
-            len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=self.seed, weights=weights
-        )
-        arguments = (plan, self.seed, self._weights(config), self.learning_rate, self.weight_decay)
+    def _train(
+        self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None, seed: int
+    ) -> tuple:
+        plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
+        arguments = (plan, seed, self._weights(config), self.learning_rate, self.weight_decay)
         params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments))
         broken = np.flatnonzero(~np.isfinite(losses))
         if len(broken):
@@ -259,9 +283,19 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         return params, losses
 
     def _judge(
-        self, rows: Rows, h: dict[str, np.ndarray], held: np.ndarray, config: C3RConfig, weights: np.ndarray | None
+        self,
+        rows: Rows,
+        h: dict[str, np.ndarray],
+        held: np.ndarray,
+        config: C3RConfig,
+        weights: np.ndarray | None,
+        source: np.ndarray,
     ) -> None:
-        """Calibration, and risk, diagnostics and warnings on the held-out rows."""
+        """Calibration, and risk, diagnostics and warnings on the held-out rows; copies of a row are one row."""
+        once = source == np.arange(len(source))
+        if not once.all():
+            summed = np.bincount(source, weights, minlength=len(source))
+            rows, h, held, weights = jax.tree.map(lambda value: value[once], (rows, h, held, summed))
         num_classes = len(self.classes_)
         self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
         self.c3_risk_: C3Risk | None = None
@@ -274,7 +308,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
                     stacklevel=3,
                 )
             return
-        all_branches = self._runner(self._params, self._moments, h, rows.present, rows.labels)
+        all_branches = self._both_worlds(rows, h, config)
         if weights is None or (weights[held].any() and weights[~held].any()):
             self.calibration_ = {
                 route: calibrate(all_branches.logits[route], rows.labels, held, weights) for route in ROUTES
@@ -288,12 +322,23 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         lambda_n = config.lambda_n * config.strength if self._structure.regularised else 0.0
         notes += collapse_notes(branches.z, logits, held_rows.labels, lambda_n=lambda_n)
         if self._structure.regularised and config.instrument == "two_stage":
-            notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim)
-        for note in notes:
+            notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
+        for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=3)
 
+    def _both_worlds(self, rows: Rows, h: dict[str, np.ndarray], config: C3RConfig) -> Branches:
+        """Both branches of training rows, in padded arrays, so that folds of other sizes share the program."""
+        num_rows = len(rows.labels)
+        if config.counterfactual == "permute":  # which draws among all rows of its arrays
+            return self._runner(self._params, self._moments, h, rows.present, rows.labels)
+        h, present, labels = jax.tree.map(lambda x: pad_rows(x, shared_size(num_rows)), (h, rows.present, rows.labels))
+        where = np.arange(len(labels)) < num_rows
+        branches = self._runner(self._params, self._moments, h, present, labels, where=where)
+        return jax.tree.map(lambda value: value[:num_rows], branches)
+
     def _branches(self, X: Any) -> Branches:
-        inputs, present = self._layout.arrays(split_modalities(X, self.modalities))
+        self._check_width(X)
+        inputs, present = self._layout.arrays(split_modalities(X, self.modalities, fitted=self._names))
         num_rows = len(present)
         # Only the hypothetical world needs labels; padding keeps the number of compiled shapes small.
         rows = padded(Rows(inputs, present, np.zeros(num_rows, np.int32)))
@@ -305,4 +350,7 @@ class C3RClassifier(ClassifierMixin, BaseEstimator):
         return model_of(self._structure)[1]
 
     def _encode(self, rows: Rows) -> dict[str, np.ndarray]:
-        return jax.device_get(model_of(self._structure)[2](self._params, rows.inputs, rows.present))
+        num_rows = len(rows.labels)
+        inputs, present = jax.tree.map(lambda x: pad_rows(x, shared_size(num_rows)), (rows.inputs, rows.present))
+        h = jax.device_get(model_of(self._structure)[2](self._params, inputs, present))
+        return {name: value[:num_rows] for name, value in h.items()}

@@ -3,15 +3,22 @@
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, DataError
+from c3r_jax.estimator.frames import is_missing
 from c3r_jax.estimator.inputs import stratified_holdout
 
 
 def make_folds(
-    cv: Any, codes: np.ndarray, classes: np.ndarray, groups: np.ndarray | None, *, seed: int
+    cv: Any,
+    codes: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray | None,
+    *,
+    seed: int,
+    source: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds of classified rows, as masks.
 
@@ -21,6 +28,8 @@ def make_folds(
       classes: (K,) names of the classes.
       groups: (n,) groups that must not be split; None: none.
       seed: seed of the order of rows.
+      source: (n,) from :func:`c3r_jax.estimator.redrawn.first_of_equal`: without groups, copies of a row stay together
+        in the folds that are made here. None: all rows are different.
 
     Returns:
       [(rows outside of the fold, rows of the fold)], each (n,) bool.
@@ -51,10 +60,12 @@ def make_folds(
                 f"class {classes[counts.argmin()]} has {counts.min()} rows, but cv is {splitter} folds, each of "
                 "which needs one: lower cv, leave the class out, or give more rows."
             )
-        if groups is None:
+        if groups is not None:
+            splitter = GroupKFold(splitter)
+        elif source is None or len(np.unique(source)) == len(source):
             splitter = StratifiedKFold(splitter, shuffle=True, random_state=seed)
         else:
-            splitter = GroupKFold(splitter)
+            splitter = _Together(StratifiedGroupKFold(splitter, shuffle=True, random_state=seed), source)
     masks = []
     for fold, (outside, inside) in enumerate(splitter.split(np.zeros((len(codes), 1)), codes, groups)):
         mask = np.zeros((2, len(codes)), bool)
@@ -73,6 +84,18 @@ def make_folds(
     return masks
 
 
+class _Together:
+    """A splitter of groups that are no groups of the user's."""
+
+    def __init__(self, splitter: Any, source: np.ndarray):
+        self._splitter, self._source = splitter, source
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Any:
+        """As scikit-learn's splitters."""
+        del groups
+        return self._splitter.split(X, y, self._source)
+
+
 def check_groups(groups: Any, num_rows: int) -> np.ndarray | None:
     """Returns groups as an (n,) array without missing values, or None."""
     if groups is None:
@@ -80,16 +103,19 @@ def check_groups(groups: Any, num_rows: int) -> np.ndarray | None:
     values = np.asarray(groups)
     if values.shape != (num_rows,):
         raise DataError(f"groups has shape {values.shape}, but {(num_rows,)} was expected: a value for each row of X.")
-    missing = [i for i, value in enumerate(values.tolist()) if value is None or value != value]
+    missing = [i for i, value in enumerate(values.tolist()) if is_missing(value)]
     if missing:
         raise DataError(f"groups is missing at row {missing[0]} ({len(missing)} such rows): leave these rows out.")
     return values
 
 
-def split_off(codes: np.ndarray, outside: np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_off(
+    codes: np.ndarray, outside: np.ndarray, *, fraction: float, seed: int, source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The rows outside of a fold, as masks: those that are trained on, and those that calibration is fitted on."""
     rows = np.flatnonzero(outside)
-    kept = stratified_holdout(codes[rows], fraction, example_rng(seed, 0, "hold out"))
+    _, first, group = np.unique(source[rows], return_index=True, return_inverse=True)
+    kept = stratified_holdout(codes[rows], fraction, example_rng(seed, 0, "hold out"), source=first[group])
     masks = np.zeros((2, len(codes)), bool)
     masks[0, rows[~kept]], masks[1, rows[kept]] = True, True
     return masks[0], masks[1]

@@ -1,73 +1,120 @@
 """Converts user input (dicts of arrays, data frames, one wide array) to arrays per modality with a mask."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import DataConversionWarning
 
 from c3r_jax.errors import DataError
+from c3r_jax.estimator.frames import (
+    Names,
+    as_number,
+    check_order,
+    chosen_columns,
+    columns_of,
+    in_fitted_order,
+    is_missing,
+    numbers,
+)
+from c3r_jax.estimator.table import MultiModal
+from c3r_jax.tasks.spellings import spelled_in_several_ways
 
 
-def split_modalities(x: Any, modalities: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+def split_modalities(
+    x: Any, modalities: Mapping[str, Any] | None = None, *, fitted: Mapping[str, Names | None] | None = None
+) -> dict[str, np.ndarray]:
     """Splits multi-modal input into modalities.
 
     Args:
-      x: {modality: (n, p) array or data frame}; or a data frame whose columns have two levels, the modality first; or,
+      x: {modality: (n, p) array or data frame}, a dict or :class:`c3r_jax.MultiModal`; or a data frame whose columns
+        have two levels, the modality first; or,
         with ``modalities``, one (n, p) array or data frame.
-      modalities: {modality: its columns}, as integers or a slice of an array, as names of a data frame.
+      modalities: {modality: its columns}: integers, a mask or a slice of an array; of a data frame also names, or a
+        slice from a name to a name.
+      fitted: {modality: names of its columns in ``fit``}: the columns of data frames are put in that order. None: this
+        is ``fit``.
 
     Returns:
       {modality: (n, p) float64}, sorted by name, NaN where values are missing.
 
     Raises:
-      DataError: on any other form, different numbers of rows, or values that are not numbers.
+      DataError: on any other form, different numbers or orders of rows, other columns than in ``fit``, or values that
+        are not numbers.
 
     Examples:
       >>> parts = split_modalities([[1, 2, 3]], {"a": [0], "b": slice(1, 3)})
       >>> {name: part.tolist() for name, part in parts.items()}
       {'a': [[1.0]], 'b': [[2.0, 3.0]]}
     """
-    columns = getattr(x, "columns", None)
-    if modalities is not None and not isinstance(x, Mapping):
-        if columns is not None:
-            unknown = [c for chosen in modalities.values() for c in chosen if c not in columns]
-            if unknown:
-                raise DataError(
-                    f"X has no column {unknown[0]!r}, which modalities names: its columns are {[*columns]}."
-                )
-            parts = {name: x[list(chosen)] for name, chosen in modalities.items()}
-        else:
-            wide = _matrix("X", x)
-            try:
-                parts = {name: wide[:, chosen] for name, chosen in modalities.items()}
-            except IndexError as error:
-                raise DataError(f"X has {wide.shape[1]} columns, but modalities names others: {error}.") from error
-    elif isinstance(x, Mapping):
-        parts = dict(x)
-    elif columns is not None and getattr(columns, "nlevels", 1) == 2:
-        parts = {name: x[name] for name in columns.get_level_values(0).unique()}
-    else:
-        raise DataError(
-            f"X is {type(x).__name__}, but a dict of arrays by modality was expected, a data frame with two levels of "
-            "columns, or one array together with modalities={name: columns}."
-        )
+    parts = parts_of(x, modalities, fitted)
     if not parts:
         raise DataError("X has no modality: give a dict of at least two arrays by modality.")
-    matrices = {str(name): _matrix(f"X[{name!r}]", parts[name]) for name in sorted(parts, key=str)}
+    check_order({f"X[{name!r}]": part for name, part in parts.items()})
+    ordered = {str(name): parts[name] for name in sorted(parts, key=str)}
+    if fitted is not None:
+        known = [name for name in ordered if name in fitted]
+        ordered |= {name: in_fitted_order(f"X[{name!r}]", ordered[name], fitted[name]) for name in known}
+    matrices = {name: numbers(f"X[{name!r}]", part) for name, part in ordered.items()}
     rows = {name: len(matrix) for name, matrix in matrices.items()}
     if len(set(rows.values())) > 1:
         raise DataError(f"X has {rows} rows by modality: every modality must have the same number.")
     return matrices
 
 
-def _matrix(name: str, values: Any) -> np.ndarray:
-    try:
-        matrix = np.asarray(values, np.float64)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{name} cannot be read as numbers ({error}): give an (n, p) array of floats.") from error
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise DataError(f"{name} has shape {matrix.shape}, but (n, p) with at least one column was expected.")
-    return matrix
+def parts_of(
+    x: Any, modalities: Mapping[str, Any] | None = None, fitted: Mapping[str, Names | None] | None = None
+) -> dict[Any, Any]:
+    """{modality: data frame or array}, as :func:`split_modalities` reads them."""
+    if isinstance(x, MultiModal):
+        return dict(x.parts)
+    if hasattr(x, "toarray"):  # also the one that is a dict
+        raise DataError("X is a sparse matrix, but a dense one was expected: give X.toarray().")
+    columns = columns_of(x)
+    if modalities is not None and not isinstance(x, Mapping):
+        if columns is not None:
+            chosen = {name: (fitted or {}).get(str(name)) or some for name, some in modalities.items()}
+            return {name: x[chosen_columns(columns, some, str(name))] for name, some in chosen.items()}
+        shape = getattr(x, "shape", None)
+        if shape is not None and len(shape) == 1:
+            raise DataError(
+                f"X has shape {shape}, but one row for each example was expected. Reshape your data: X.reshape(1, -1) "
+                "if it is one example."
+            )
+        wide = x if shape is not None and 0 in shape else numbers("X", x)
+        for axis, what, least in ((0, "sample", 1), (1, "feature", 2)):
+            if wide.shape[axis] < least:
+                raise DataError(
+                    f"X has {wide.shape[axis]} {what}(s) (shape={wide.shape}) while a minimum of {least} is required."
+                )
+        try:
+            some: dict[Any, Any] = {
+                name: [one] if isinstance(one, (int, np.integer)) else one for name, one in modalities.items()
+            }
+            return {name: wide[:, one] for name, one in some.items()}
+        except (IndexError, TypeError) as error:
+            raise DataError(f"X has {wide.shape[1]} columns, but modalities names others: {error}.") from error
+    if isinstance(x, Mapping):
+        return dict(x)
+    if columns is not None and getattr(x.columns, "nlevels", 1) == 2:
+        return {name: x[name] for name in x.columns.get_level_values(0).unique()}
+    raise DataError(
+        f"X is {type(x).__name__}, but a dict of arrays by modality was expected, a c3r_jax.MultiModal table, a data "
+        "frame with two levels of columns, or one array together with modalities, such as "
+        "modalities={'image': slice(0, 64), 'text': slice(64, None)}."
+    )
+
+
+def check_rows(matrices: Mapping[str, np.ndarray]) -> None:
+    """Checks all rows of the caller's X, before some are held out: messages name its rows.
+
+    Raises:
+      DataError: see :func:`presence`, or a row has no modality.
+    """
+    empty = np.flatnonzero(~presence(matrices).any(1))
+    if len(empty):
+        raise DataError(f"row {empty[0]} of X has no modality at all ({len(empty)} such rows): leave them out.")
 
 
 class Layout:
@@ -97,9 +144,7 @@ class Layout:
             self.mean[name] = rows.mean(0)
             deviation = rows.std(0)
             self.scale[name] = np.where(deviation > 0, deviation, 1.0)
-        empty = np.flatnonzero(~present.any(1))
-        if len(empty):
-            raise DataError(f"row {empty[0]} of X has no modality at all ({len(empty)} such rows): leave them out.")
+        check_rows(matrices)
 
     def arrays(self, matrices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Standardised inputs, zero where absent, and the mask.
@@ -160,21 +205,62 @@ def check_labels(y: Any, num_rows: int) -> np.ndarray:
     """Returns labels as an (n,) array without missing values.
 
     Raises:
-      DataError: on another shape, a missing label, or fewer than two classes.
+      DataError: on another shape, a missing label, texts beside numbers, or fewer than two classes.
     """
-    labels = np.asarray(y)
+    if y is None:
+        raise DataError("fit requires y to be passed, but the target y is None: give one label for each row of X.")
+    if not num_rows:
+        raise DataError("X has no row, but a row for each of several examples was expected.")
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:
+        raise DataError(f"y cannot be read as labels ({error}): one label for each row of X was expected.") from error
+    if labels.shape == (num_rows, 1):
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected: give y.ravel(), of shape (n,).",
+            DataConversionWarning,
+            stacklevel=4,
+        )
+        y = labels = labels[:, 0]
     if labels.shape != (num_rows,):
         raise DataError(f"y has shape {labels.shape}, but {(num_rows,)} was expected: one label for each row of X.")
-    # NaN is the only value that differs from itself; None marks a missing string.
-    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
-    if len(missing):
+    # NumPy makes texts of numbers, and of NaN, in a list that has both.
+    values = list(y) if isinstance(y, (list, tuple)) else labels.tolist()
+    missing = [row for row, label in enumerate(values) if is_missing(label)]
+    if missing:
         raise DataError(f"y is missing at row {missing[0]} ({len(missing)} such rows): leave these rows out.")
+    kinds: dict[str, int] = {}
+    for row, label in enumerate(values):
+        kinds.setdefault(
+            "text" if isinstance(label, str) else "number" if as_number(label) is not None else "other", row
+        )
+    if len(kinds) > 1:
+        shown = " and ".join(f"{values[row]!r} (row {row})" for row in kinds.values())
+        raise DataError(f"y mixes types, such as {shown}: write every label in one way, as texts or as numbers.")
+    if labels.dtype == object and "number" in kinds:
+        labels = np.array(values)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise DataError(f"y has the one class {classes[0]!r}, but at least 2 classes were expected.")
     if labels.dtype.kind == "f" and not (labels == np.round(labels)).all():
-        raise DataError("y has fractional numbers, but class labels were expected: this is not a regressor.")
+        raise DataError("y is continuous (fractions), but class labels were expected: this is not a regressor.")
+    if "text" in kinds:
+        _warn_of_spellings([str(name) for name in classes])
     return labels
+
+
+def _warn_of_spellings(classes: list[str]) -> None:
+    for group in spelled_in_several_ways(classes):
+        warnings.warn(
+            f"the classes {' and '.join(map(repr, group))} of y are perhaps one label written in {len(group)} ways: if "
+            "so, write it in one way.",
+            stacklevel=5,
+        )
+    empty = [name for name in classes if name.strip().casefold() in ("", "nan", "na", "n/a", "none", "null", "<na>")]
+    if empty:
+        warnings.warn(
+            f"y has the class {empty[0]!r}: if it stands for a missing label, leave its rows out.", stacklevel=5
+        )
 
 
 def check_weights(weights: Any, num_rows: int) -> np.ndarray | None:
@@ -182,17 +268,30 @@ def check_weights(weights: Any, num_rows: int) -> np.ndarray | None:
     if weights is None:
         return None
     values = np.asarray(weights, np.float64)
-    if values.shape != (num_rows,) or not (np.isfinite(values) & (values >= 0)).all() or not values.any():
+    if values.shape != (num_rows,) or not (np.isfinite(values) & (values >= 0)).all():
         raise DataError(
             f"sample_weight has shape {values.shape}, but {(num_rows,)} finite numbers >= 0, not all 0, were expected."
         )
+    if not values.any():
+        raise DataError("sample_weight is 0 in all rows: every weight is zero, so that no row is left to train on.")
     return values
 
 
-def stratified_holdout(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Marks a random share ``fraction`` of every class's rows, rounded down: (n,) bool."""
-    held = np.zeros(len(labels), bool)
+def stratified_holdout(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator, *, source: np.ndarray | None = None
+) -> np.ndarray:
+    """Marks a random share ``fraction`` of every class's rows, rounded down: (n,) bool.
+
+    Args:
+      labels: (n,).
+      fraction: the share.
+      rng: where random numbers come from.
+      source: (n,) from :func:`c3r_jax.estimator.redrawn.first_of_equal`: copies of a row stay together, and the share
+        is that of different rows. None: all are different.
+    """
+    source = np.arange(len(labels)) if source is None else source
+    held, different = np.zeros(len(labels), bool), source == np.arange(len(labels))
     for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
+        rows = rng.permutation(np.flatnonzero((labels == label) & different))
         held[rows[: int(fraction * len(rows))]] = True
-    return held
+    return held[source]

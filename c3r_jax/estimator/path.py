@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from c3r_jax.core.config import C3RConfig
@@ -15,17 +15,19 @@ from c3r_jax.core.risk import C3Risk
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import calibrate
 from c3r_jax.estimator.classifier import MIN_HELD_OUT, C3RClassifier
+from c3r_jax.estimator.conventions import Conventions, seed_of
 from c3r_jax.estimator.folds import check_groups, make_folds, split_off
 from c3r_jax.estimator.inputs import Layout
 from c3r_jax.estimator.path_program import path_of
+from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
 from c3r_jax.metrics.strength_rules import RULES, choose_strength
-from c3r_jax.step.in_memory import Rows, batch_plan, padded, weights_of, with_experts
+from c3r_jax.step.in_memory import Rows, batch_plan, padded, weights_of
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 COLUMNS = ("strength", "fold", "accuracy", "balanced_accuracy", "expert_accuracy", "c3_risk")
 
 
-class C3RClassifierCV(ClassifierMixin, BaseEstimator):
+class C3RClassifierCV(ClassifierMixin, Conventions):
     r"""Chooses the strength of :class:`c3r_jax.C3RClassifier` by cross-validation, and refits on all rows.
 
     All strengths of a fold are trained by one program; they share its experts, its seed and its batches, so that they
@@ -57,6 +59,7 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
       chosen_by_: {rule: strength} of every rule that these folds can follow.
       classes_: sorted class labels.
       c3_risk_: :class:`C3Risk` of the refitted estimator.
+      n_features_in_, feature_names_in_: as of the estimator.
 
     Examples:
       >>> from c3r_jax.data.sets.structural import StructuralModel
@@ -83,12 +86,6 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
         self.rule = rule
         self.cv = cv
 
-    def __sklearn_tags__(self) -> Any:
-        """Declares to scikit-learn that NaN is allowed."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> "C3RClassifierCV":
         """Trains the path in every fold, chooses a strength, and trains with it on all rows.
 
@@ -106,20 +103,23 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
           ConfigError: on a setting that cannot be used, or a rule that needs groups.
           NonFiniteError: if training becomes NaN or infinite with every strength.
         """
-        estimator, strengths = self._checked(groups)
+        estimator, strengths, seed = self._checked(groups)
         config = estimator._checked_config()
-        matrices, classes, codes, weights = estimator._read(X, y, sample_weight)
+        matrices, classes, codes, weights = estimator._read(X, y, sample_weight, groups)
         by_group = check_groups(groups, len(codes))
-        folds = make_folds(self.cv, codes, classes, by_group, seed=estimator.seed)
+        source = first_of_equal(matrices, codes)
+        folds = make_folds(self.cv, codes, classes, by_group, seed=seed, source=source)
         rates = [config.strength * strength for strength in strengths]
         by_weights = np.stack([weights_of(replace(config, strength=rate)) for rate in rates])
-        calibration = {"fraction": estimator.validation_fraction, "seed": estimator.seed}
+        calibration = {"fraction": estimator.validation_fraction, "seed": seed, "source": source}
         parts = [(*split_off(codes, outside, **calibration), held) for outside, held in folds]
         batch = min(estimator.batch_size, *(int(fit.sum()) for fit, _, _ in parts))
         correct = np.full((len(strengths), len(codes)), np.nan)
         table: dict[str, list[float]] = {name: [] for name in COLUMNS}
         for fold, masks in enumerate(parts):
-            scores = _train_fold(estimator, config, matrices, codes, len(classes), weights, masks, by_weights, batch)
+            scores = _train_fold(
+                estimator, config, matrices, codes, len(classes), weights, source, masks, by_weights, batch, seed
+            )
             for s, (strength, (right, values)) in enumerate(zip(strengths, scores, strict=True)):
                 correct[s, masks[2]] = right
                 for name, value in zip(COLUMNS, (strength, fold, *values), strict=True):
@@ -129,6 +129,11 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
         best = clone(estimator).set_params(strength=by_rule[self.rule]).fit(X, y, sample_weight)
         self.path_, self.groups_, self.chosen_by_ = path, group_table, by_rule
         self.strength_, self.best_estimator_, self.classes_ = by_rule[self.rule], best, best.classes_
+        self._n_features_out = best._n_features_out
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(best, name):
+                setattr(self, name, getattr(best, name))
         return self
 
     def predict(self, X: Any, route: str | None = None) -> np.ndarray:
@@ -152,8 +157,8 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.best_estimator_.c3_risk_
 
-    def _checked(self, groups: Any) -> tuple[C3RClassifier, list[float]]:
-        """The estimator at strength 1 and the strengths, or one sentence about what is wrong."""
+    def _checked(self, groups: Any) -> tuple[C3RClassifier, list[float], int]:
+        """The estimator at strength 1, the strengths and the seed, or one sentence about what is wrong."""
         estimator = C3RClassifier() if self.estimator is None else self.estimator
         if not isinstance(estimator, C3RClassifier):
             raise ConfigError(f"estimator is {type(estimator).__name__}, but a C3RClassifier or None was expected.")
@@ -175,7 +180,8 @@ class C3RClassifierCV(ClassifierMixin, BaseEstimator):
             raise ConfigError(
                 "the estimator trains plainly whatever the strength: set regularised=True and config.strength above 0."
             )
-        return clone(estimator).set_params(strength=1.0), strengths
+        seed = seed_of(estimator.seed, estimator.random_state)  # once: a RandomState is drawn from
+        return clone(estimator).set_params(strength=1.0, seed=seed), strengths, seed
 
 
 def _train_fold(
@@ -185,9 +191,11 @@ def _train_fold(
     codes: np.ndarray,
     num_classes: int,
     weights: np.ndarray | None,
+    source: np.ndarray,
     masks: tuple[np.ndarray, np.ndarray, np.ndarray],
     by_weights: np.ndarray,
     batch: int,
+    seed: int,
 ) -> list[tuple[np.ndarray, tuple[float, ...]]]:
     """By strength: which held-out rows are correct, and the scores of :data:`COLUMNS` after the first two."""
     fit, calibration, held = masks
@@ -196,17 +204,17 @@ def _train_fold(
     rows = padded(Rows(*layout.arrays(matrices), codes.astype(np.int32)))
     fit_rows, held_rows = (np.pad(mask, (0, len(rows.labels) - len(mask))) for mask in (fit, held))
     if config.expert:
-        rows = with_experts(rows, num_classes, where=fit_rows)
+        rows = with_experts_of_different(rows, num_classes, source, where=fit_rows)
     own = None if weights is None else weights[fit]
     if own is not None and not own.any():
         raise DataError("sample_weight is 0 in all training rows of a fold: use fewer folds or other weights.")
-    plan = batch_plan(int(fit.sum()), batch_size=batch, steps=estimator.steps, seed=estimator.seed, weights=own)
+    plan = batch_plan(int(fit.sum()), batch_size=batch, steps=estimator.steps, seed=seed, weights=own)
     structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
     trained = jax.device_get(
         path_of(structure)(
             rows,
             np.flatnonzero(fit).astype(np.int32)[plan],
-            estimator.seed,
+            seed,
             estimator.learning_rate,
             estimator.weight_decay,
             fit_rows,

@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool
 
 from c3r_jax.caches import make_room
 from c3r_jax.core.risk import c3_risk
+from c3r_jax.core.worlds import both_worlds
 from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.models.branches import both_worlds
 from c3r_jax.models.twin import apply
 from c3r_jax.step.in_memory import Rows, Structure, model_of, train_run
 

@@ -7,21 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.available import stage_rows
+from c3r_jax.core.batch import mean_of_present, zero_absent
+from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.instruments import causal_representation, instrument_moments
+from c3r_jax.core.instruments import causal_representation, instrument_moments, rows_by_modality
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import c3_risk
+from c3r_jax.core.worlds import both_worlds
 from c3r_jax.errors import DataError
-from c3r_jax.evaluation.risk_report import first_stage_report
-from c3r_jax.models.branches import both_worlds
-from c3r_jax.models.fusion.representations import MaskedMean
+from c3r_jax.evaluation.stage_report import first_stage_report
+from c3r_jax.tasks.rounding import lost_in_float32
 
 MIN_ROWS_PER_COLUMN = 4
-
-
-def _mean_of_present(features: Mapping[str, Any], present: Any) -> Any:
-    return MaskedMean().apply({}, features, present)
 
 
 class PostHocInstrument:
@@ -57,7 +55,7 @@ class PostHocInstrument:
         if self.config.instrument == "none":
             raise ValueError("config.instrument is 'none', but 'two_stage' or 'attention' was expected.")
         self._predict = predict
-        self._fuse = _mean_of_present if fuse is None else fuse
+        self._fuse = mean_of_present if fuse is None else fuse
         self._moments: Moments | None = None
 
     def fit(self, features: Mapping[str, Any], *, present: Any = None) -> "PostHocInstrument":
@@ -68,19 +66,25 @@ class PostHocInstrument:
           present: (n, M) bool; None: everything is present.
 
         Raises:
-          DataError: on fewer than two modalities, or too few rows with all of them.
+          DataError: on fewer than two modalities, too few rows for their first stages, or columns that float32 would
+            not keep apart.
         """
+        _refuse_rounding(features)
         h, mask = _checked(features, present)
         if len(h) < 2:
             raise DataError(f"features have the modalities {list(h)}, but at least 2 were expected.")
         columns = sum(value.shape[1] for value in h.values())
-        complete = int(mask.all(1).sum())
-        if complete < MIN_ROWS_PER_COLUMN * columns:
-            raise DataError(
-                f"{complete} rows have every modality, but at least {MIN_ROWS_PER_COLUMN * columns} were expected for "
-                f"{columns} feature columns: give more rows, or features of fewer columns."
-            )
         where = jnp.ones(len(mask), bool)
+        counts = stage_rows(mask, where, self.config.stage_rows).sum(1)
+        fewest = int(counts.argmin())
+        needed = MIN_ROWS_PER_COLUMN * columns
+        if counts[fewest] < needed:
+            own = rows_by_modality(self.config, len(h))
+            have = f"{list(h)[fewest]!r} and another modality" if own else "every modality"
+            raise DataError(
+                f"{counts[fewest]} rows have {have}, but at least {needed} were expected for {columns} feature "
+                "columns: give more rows, or features of fewer columns."
+            )
         z = self._fuse(h, mask)
         self._moments = jax.device_get(instrument_moments(h, z, mask, config=self.config, where=where))
         return self
@@ -138,6 +142,14 @@ class PostHocInstrument:
         return self._moments
 
 
+def _refuse_rounding(features: Mapping[str, Any]) -> None:
+    """Refuses columns of training rows that float32 does not keep apart; of few rows no column can be judged."""
+    for name in sorted(features):
+        for column, values in enumerate(np.atleast_2d(np.asarray(features[name])).T):
+            if lost := lost_in_float32(values):
+                raise DataError(f"Column {column} of features[{name!r}] {lost}.")
+
+
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
@@ -145,9 +157,10 @@ def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any],
     rows = {shape[0] if shape else 0 for shape in shapes.values()}
     if not h or len(rows) != 1 or any(value.ndim != 2 for value in h.values()):
         raise DataError(f"features have shapes {shapes}, but (n, d) by modality with equal n was expected.")
-    mask = jnp.ones((rows.pop(), len(h)), bool) if present is None else jnp.asarray(present)
-    if mask.shape != (len(next(iter(h.values()))), len(h)) or mask.dtype != bool:
-        raise DataError(f"present has shape {mask.shape} and dtype {mask.dtype}: expected bool (n, {len(h)}).")
+    try:
+        mask = checked_present(present, rows.pop(), list(h))
+    except ValueError as error:
+        raise DataError(str(error)) from error
     h = zero_absent(h, mask)
     bad = [name for name, value in h.items() if not bool(jnp.isfinite(value).all())]
     if bad:

@@ -1,19 +1,18 @@
 """Contrastive losses, risks and retrieval of a full split, whose n x n logits are never in memory at once."""
 
-from functools import partial
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import global_mean, in_blocks, keep
+from c3r_jax.core.batch import in_blocks
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.contrastive import Match, key_logits, of_modality, others_mean, pair_loss, shared_first_stage, unit
-from c3r_jax.core.counterfactual import closeness
+from c3r_jax.core.contrastive import contrastive_c3r_loss, unit
 from c3r_jax.core.instruments import Features
-from c3r_jax.core.risk import necessity_loss, risk_events, risk_of, sufficiency_loss
-from c3r_jax.core.worlds import hypothetical_representation, real_world
+from c3r_jax.core.matching import Match
+from c3r_jax.methods.losses import contrastive_metrics
 
 LOGITS_HELD = 1 << 24  # logits in memory at a time: 64 MB in float32
 
@@ -52,56 +51,18 @@ def pair_metrics(
     Returns:
       task, accuracy, C3R's terms and risks: means over the modalities.
     """
-    h = {name: unit(keep(present[:, m], features[name])) for m, name in enumerate(sorted(features))}
-    all_rows = jnp.ones(len(present), bool)
-    shared = shared_first_stage(h, present, all_rows, config) if regularised else None
-    per_modality = [_matching(match, h, present, name, kind, config, regularised, shared, key) for name in h]
-    return jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
-
-
-def _matching(match, h, present, name, kind, config, regularised, shared, key):
-    """The metrics of matching one modality with the mean of the others."""
-    labels = jnp.arange(present.shape[0])
-    keys, exists = others_mean(h, present, name)
-    rows = exists & present[:, list(h).index(name)]
-    predict = partial(key_logits, match, keys, rows)
-    block = block_rows(len(labels))
-
-    def matched(z: Array, labels: Array) -> Array:
-        logits = predict(z)
-        return jnp.stack([pair_loss(kind, logits, labels, rows), logits.argmax(-1) == labels], axis=1)
-
-    task, accuracy = global_mean(in_blocks(matched, (h[name], labels), block), rows, None)
-    if not regularised:
-        return {"task": task, "accuracy": accuracy}
-    masked = {other: keep(rows & present[:, m], value) for m, (other, value) in enumerate(h.items())}
-
-    def fuse(features: Features, _: Array) -> Array:
-        return features[name]
-
-    z = masked[name]
-    real, relevance, _ = of_modality(shared, name) or real_world(fuse, masked, z, config, present, rows, rows)
-    z_bar = hypothetical_representation(
-        predict, fuse, masked, z, labels, real, present, config=config, where=rows, key=key, block_rows=block
+    num_examples = present.shape[0]
+    _, terms = contrastive_c3r_loss(
+        match,
+        features,
+        kind=kind,
+        config=dataclasses.replace(config, cap=0.0),  # there is no gradient to cap
+        regularised=regularised,
+        present=present,
+        key=key,
+        chunks=-(-num_examples // block_rows(num_examples)),
     )
-
-    def both_worlds(z_c: Array, z_bar: Array, labels: Array) -> Array:
-        causal, hypothetical = predict(z_c), predict(z_bar)
-        losses = sufficiency_loss(causal, labels), necessity_loss(hypothetical, labels, kind=config.necessity)
-        return jnp.concatenate([jnp.stack(losses, axis=1), risk_events(causal, hypothetical, labels)], axis=1)
-
-    values = in_blocks(both_worlds, (real.z_c, z_bar, labels), block)
-    sufficiency, necessity = global_mean(values[:, :2], rows, None)
-    risk = risk_of(values[:, 2:], where=rows)
-    return {
-        "task": task,
-        "accuracy": accuracy,
-        "sufficiency": sufficiency,
-        "necessity": necessity,
-        "relevance": relevance,
-        "closeness": closeness(z, z_bar, rows, None),
-        **{f"risk_{event}": value for event, value in risk._asdict().items()},
-    }
+    return contrastive_metrics(terms)
 
 
 def retrieval(match: Match, h: dict[str, np.ndarray]) -> dict[str, float]:

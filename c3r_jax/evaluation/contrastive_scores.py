@@ -3,53 +3,19 @@
 import functools
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from c3r_jax.core.contrastive import unit
-from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.conditions.protocols import Condition
 from c3r_jax.evaluation.conditions import noise_scales
 from c3r_jax.evaluation.contrastive_metrics import retrieval
 from c3r_jax.evaluation.validate import subset_name, subsets
+from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
 from c3r_jax.experiments.encode import encode_split, without_encoders
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.models.pair_head import match
 
 PROBE_STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # inverse of the probe's penalty; chosen on validation
-
-
-def class_keys(experiment: Experiment, params: Any) -> np.ndarray | None:
-    """One unit key (d,) per class: the mean unit representation of its phrases, which are not training examples.
-
-    Args:
-      experiment: a contrastive run.
-      params: on the devices.
-
-    Returns:
-      (K, d), in the order of the class names; None where a class has no phrases or there is no text.
-    """
-    info, modalities = experiment.sources["train"].info, experiment.model.modalities
-    if not set(info.class_names) <= info.phrases.keys() or "text" not in modalities:
-        return None
-    phrases = [phrase for name in info.class_names for phrase in info.phrases[name]]
-    owners = np.repeat(np.arange(info.num_classes), [len(info.phrases[name]) for name in info.class_names])
-    inputs = experiment.example_batch()["inputs"]
-    columns: dict[str, Any] = {
-        name: phrases if name == "text" else np.zeros((len(phrases), *inputs[name].shape[1:]), inputs[name].dtype)
-        for name in modalities
-    }
-    text_only = np.tile([name == "text" for name in modalities], (len(phrases), 1))
-    source = ArraySource(columns, owners, info=info, present=text_only)
-    rows = unit(jnp.asarray(encode_split(experiment, params, source)[0]["text"]))
-    return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(info.num_classes)])))
-
-
-def pooled(h: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray:
-    """Unit mean (n, d) of the unit representations of the modalities in the mask (M,), in sorted order."""
-    rows = [np.asarray(unit(jnp.asarray(h[name]))) for name, on in zip(sorted(h), mask, strict=True) if on]
-    return np.asarray(unit(jnp.asarray(np.mean(rows, axis=0))))
 
 
 def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Condition]) -> dict[str, Any]:
@@ -90,8 +56,7 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
             z = pooled(h, mask)
             scores = {}
             if keys is not None:
-                classes = np.asarray(compare(jnp.asarray(z), jnp.asarray(keys))).argmax(1)
-                scores["zero_shot"] = float((classes == labels).mean())
+                scores["zero_shot"] = zero_shot(compare, z, keys, labels)
             if name in probes:
                 scores["linear_probe"] = float((probes[name].predict(z) == labels).mean())
             rows.append({"condition": condition.name, "modalities": name, **scores})

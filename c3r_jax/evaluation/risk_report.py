@@ -1,7 +1,6 @@
-"""Risks with intervals, first-stage diagnostics and a probe of the hypothetical world."""
+"""Risks with intervals, and a probe of the hypothetical world."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,8 +10,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.diagnostics import WEAK_F, exclusion, instrument_strength, over_identification
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.metrics.intervals import wilson_interval
@@ -127,79 +124,3 @@ def probe_accuracy(
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that has not converged is still useful
         probe.fit(_wide(train_z), train_labels, logisticregression__sample_weight=weights[0])
     return float(probe.score(_wide(z), labels, sample_weight=weights[1]))
-
-
-def first_stage_report(
-    h: Mapping[str, np.ndarray],
-    present: np.ndarray,
-    labels: np.ndarray,
-    *,
-    config: C3RConfig,
-    num_classes: int,
-    held: np.ndarray | None = None,
-) -> tuple[dict[str, Any], list[str]]:
-    """Strength of every modality's first stage, over-identification, and whether modalities err together.
-
-    The strength is leave-one-out, on all rows. What reads labels is measured on rows that the encoders were not trained
-    on.
-
-    Args:
-      h: {modality: (n, d)} representations.
-      present: (n, M) bool; rows with a missing modality are left out.
-      labels: (n,) class ids, numbers, or (n, K) of 0 and 1.
-      config: instrument and ridge.
-      num_classes: K, for class ids.
-      held: (n,) bool, rows that were held out of training; None: all.
-
-    Returns:
-      The ``first_stage`` part of results.json ({} unless the instrument is "two_stage") and warnings as sentences.
-    """
-    if config.instrument != "two_stage":
-        return {}, []
-    complete = present.all(1)
-    tested = complete if held is None else complete & held
-    others = {name: np.concatenate([h[key][complete] for key in h if key != name], axis=1) for name in h}
-    unseen, outcomes = {name: value[tested] for name, value in h.items()}, labels[tested]
-    has_classes = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
-    shared = exclusion(unseen, outcomes, num_classes=num_classes) if has_classes else {}
-    report, notes = {}, []
-    for name, value in h.items():
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            strength = instrument_strength(others[name], value[complete], ridge=config.ridge, names=name)
-        notes += [str(warning.message) for warning in caught]
-        over_identified, said = _over_identified(unseen, outcomes, name, num_classes)
-        notes += said
-        rho = shared.get(name)
-        report[name] = {
-            "r2_mean": float(strength.r2.mean()),
-            "f_median": strength.f_median,
-            "n": strength.num_rows,
-            "p": strength.num_instruments,
-            "weak": strength.weak,
-            "weak_below": WEAK_F,
-            "leave_one_out": True,
-            "over_identification": over_identified,
-            "exclusion": None if rho is None or np.isnan(rho.rho) else rho._asdict(),
-        }
-    return report, notes
-
-
-def _over_identified(
-    h: Mapping[str, np.ndarray], labels: np.ndarray, name: str, num_classes: int
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """The J test of one modality, None where it needs more columns, and a warning where it rejects."""
-    if not np.issubdtype(labels.dtype, np.integer):
-        labels = labels[:, None]
-    test = over_identification(h, labels, name, num_classes=num_classes)
-    if test.dof <= 0:
-        return None, []
-    # Bonferroni over classes: the smallest p-value times their number.
-    p_value = float(min(1.0, np.nanmin(test.p_value) * len(test.p_value)))
-    found = {"statistic": float(np.nanmax(test.statistic)), "dof": test.dof, "p_value": p_value}
-    if p_value >= 0.05:
-        return found, []
-    return found, [
-        f"over-identification is rejected for {name} (p = {p_value:.2g}): the other modalities also predict the label "
-        "by paths that bypass it."
-    ]

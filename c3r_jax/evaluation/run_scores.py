@@ -13,8 +13,9 @@ from c3r_jax.evaluation.collapse import constant_prediction_notes
 from c3r_jax.evaluation.conditions import noise_scales, rearranged
 from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.evaluation.examples import example_records, modality_means, riskiest
-from c3r_jax.evaluation.risk_report import Voxels, first_stage_report, risk_report, voxel_probe
+from c3r_jax.evaluation.risk_report import Voxels, risk_report, voxel_probe
 from c3r_jax.evaluation.segmentation import Overlap, VolumeScorer, volume_scores
+from c3r_jax.evaluation.stage_report import first_stage_report
 from c3r_jax.evaluation.task_scores import branch_scores, classes_report
 from c3r_jax.experiments.calibrate import calibrated, fitted_calibration
 from c3r_jax.experiments.encode import encode_each, encode_split, encoded_batches, without_encoders

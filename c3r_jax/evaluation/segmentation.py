@@ -16,11 +16,12 @@ from jaxtyping import Array
 from c3r_jax.core.batch import zero_absent
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, risk_events, risk_of
+from c3r_jax.core.worlds import both_worlds
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.evaluation.risk_report import Voxels
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.models.branches import BranchRunner, both_worlds
+from c3r_jax.models.branches import BranchRunner
 from c3r_jax.models.twin import apply, rows_of, with_moments
 
 SAMPLED = 2000  # voxels of a volume that first-stage diagnostics and the probe of z_bar see

@@ -13,10 +13,11 @@ from jaxtyping import Array
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.moments import Moments
 from c3r_jax.evaluation.collapse import relative_spread
-from c3r_jax.evaluation.contrastive_metrics import pair_metrics
+from c3r_jax.evaluation.contrastive_metrics import pair_metrics, retrieval
 from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.evaluation.task_scores import branch_scores
+from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
 from c3r_jax.experiments.encode import encode_batches, encode_each, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.metrics.routes import ROUTES
@@ -63,7 +64,9 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
       ("mean_accuracy") and, where environments are known, in the worst one ("worst_environment_accuracy"); risks;
       except for segmentation, the relative spread of z ("z_spread"). For a contrastive task: the share of examples
-      whose own key is the best match in the full split, loss terms and risks.
+      whose own key is the best match in the full split, loss terms and risks; "retrieval", the mean share of examples
+      whose partner in another modality is the best match; and where every class has phrases, "zero_shot", the accuracy
+      of classes by phrases, also of every modality subset and their mean.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state, look)
@@ -141,14 +144,26 @@ def current_moments(experiment: Experiment, state: TrainState, params: Any) -> M
 
 
 def _validate_pairs(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> dict[str, float]:
-    """The contrastive loss of the split as one batch."""
-    h, present, _, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
+    """The contrastive loss of the split as one batch; retrieval among all of it, and its classes by phrases."""
+    h, present, labels, _ = encode_batches(experiment, state.evaluated, _batches(experiment, state, look))
     params = experiment.devices.host(without_encoders(state.evaluated))
     method = experiment.method
     run = _pairs(experiment.branches, method.task, method.c3r, method.regularised)
     scores = jax.device_get(run(params, h, present, jax.random.key(experiment.settings.seed)))
     values = {name: float(value) for name, value in scores.items()}
-    return {**values, "mean_accuracy": values["accuracy"]}
+    values["mean_accuracy"] = values["accuracy"]
+    compare = functools.partial(match, experiment.model, {"params": params})
+    found = {f"retrieval/{direction}": share for direction, share in retrieval(compare, h).items()}
+    values |= found | dict.fromkeys(("retrieval", "mean_retrieval"), float(np.mean(list(found.values()))))
+    keys = class_keys(experiment, state.evaluated)
+    if keys is not None:
+        modalities = experiment.model.modalities
+        masks = subsets(len(modalities))
+        shares = [zero_shot(compare, pooled(h, mask), keys, labels) for mask in masks]
+        values |= {"zero_shot": shares[0], "mean_zero_shot": float(np.mean(shares))}
+        for mask, share in zip(masks[1:], shares[1:], strict=True):
+            values[f"zero_shot/{subset_name(modalities, mask)}"] = share
+    return values
 
 
 @functools.lru_cache(maxsize=16)

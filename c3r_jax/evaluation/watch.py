@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+from c3r_jax.core.available import stage_rows
 from c3r_jax.evaluation.collapse import worse_than_constant
 
 WINDOW, MIN_STEPS = 50, 20  # the most and the fewest steps over which rows and capped steps are averaged
@@ -101,7 +103,7 @@ def rows_note(num_rows: float, num_instruments: int) -> Note | None:
     """A note of a first stage that has too few rows for its columns; None if it has enough.
 
     Args:
-      num_rows: mean number of rows in a batch that have every modality.
+      num_rows: mean number of rows of a batch in the first stage that has the fewest.
       num_instruments: p, columns of the widest instrument; 0: there is no first stage.
 
     Examples:
@@ -116,20 +118,21 @@ def rows_note(num_rows: float, num_instruments: int) -> Note | None:
     words = "means nothing" if nothing else "is mostly noise"
     expected = f"more than p + 1 = {num_instruments + 1}" if nothing else f"4 p = {ROWS_PER_COLUMN * num_instruments}"
     text = (
-        f"the first stage {words}: {num_rows:.1f} rows of a batch have every modality on average, but {expected} were "
+        f"the first stage {words}: {num_rows:.1f} rows of a batch are fitted on average, but {expected} were "
         f"expected for an instrument of p = {num_instruments} columns; use larger batches (batch_size), fewer features "
         "(dim), or rows with fewer missing modalities"
     )
     return Note("first_stage_rows", text, {"rows": float(num_rows), "instruments": float(num_instruments)})
 
 
-def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int) -> list[str]:
-    """:func:`rows_note` before any step, as sentences: the rows with every modality that a batch has on average.
+def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int, kind: str = "available") -> list[str]:
+    """:func:`rows_note` before any step, as sentences: the rows that a first stage has in a batch on average.
 
     Args:
       present: (n, M) bool of the training rows.
       batch_size: examples of a batch, at most n.
       dim: features of each modality.
+      kind: ``C3RConfig.stage_rows``.
 
     Examples:
       >>> batch_rows_notes(np.ones((200, 2), bool), 64, 16)
@@ -137,7 +140,8 @@ def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int) -> list[str
       >>> len(batch_rows_notes(np.ones((200, 2), bool), 32, 16))
       1
     """
-    num_rows = min(batch_size, len(present)) * float(present.all(1).mean())
+    usable = stage_rows(jnp.asarray(present), jnp.ones(len(present), bool), kind)
+    num_rows = min(batch_size, len(present)) * float(usable.mean(1).min())
     note = rows_note(num_rows, (present.shape[1] - 1) * dim)
     return [] if note is None else [f"{note.text}."]
 

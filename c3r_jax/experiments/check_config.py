@@ -76,6 +76,12 @@ def check_data(settings: Settings, info: DatasetInfo) -> None:
             f"config.train.select_by is {settings.train.select_by!r}, but data set {info.name!r} does not say which "
             "environment an example is from: choose another score, or prepare the set with a column of environments."
         )
+    named_by_phrases = info.class_names and set(info.class_names) <= info.phrases.keys() and "text" in info.modalities
+    if selected_score(settings.train.select_by) == "zero_shot" and not named_by_phrases:
+        raise ConfigError(
+            f"config.train.select_by is {settings.train.select_by!r}, but data set {info.name!r} has no phrases for "
+            "its classes, or no text: choose 'retrieval' or 'accuracy'."
+        )
     if selected_score(settings.train.select_by) in task.binary_scores and info.num_classes != 2:
         raise ConfigError(
             f"config.train.select_by is {settings.train.select_by!r}, which is for two classes, but data set "

@@ -9,10 +9,11 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from c3r_jax.errors import CheckpointError, WorkdirError
 from c3r_jax.experiments.packing import held_whole, layout, packed, unpacked, vectors_for
+from c3r_jax.experiments.plain_paths import PlainPath
+from c3r_jax.experiments.read_back import index_damage
 from c3r_jax.parallel.hosts import barrier, from_first_process, is_primary, true_everywhere
 
 JSON_FILES = ("metrics/metrics", "progress/metadata")  # in a checkpoint, read before any other file
@@ -43,29 +44,28 @@ class Checkpoints:
         self._asynchronous, self._reading = asynchronous, reading
         if not reading:
             self._seals.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(exist_ok=True)
+        self._keep_last = keep_last
+        self._plain = PlainPath(self.directory)
         self._damaged: list[str] = []
         self._passed_over: set[int] = set()
         self._unreadable: dict[int, str] = {}
+        self._saved: set[int] = set()  # by this object
         if is_primary():
             for step in self._on_disk():
                 problem = self._damage(step)
                 if problem is not None:
                     self._set_aside(step, problem)
         self._any_damaged = bool(from_first_process(len(self._damaged)))
-        self._manager = None if reading else self._open(keep_last)
+        self._manager = None if reading else self._open()
 
-    def _open(self, keep_last: int) -> ocp.CheckpointManager:
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep_last),
-                preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["selection"], n=1),
-            ]
-        )
+    def _open(self) -> ocp.CheckpointManager:
+        # The library would delete old checkpoints before the new one is read back: it keeps all, and _trim deletes.
         return ocp.CheckpointManager(
-            self.directory.absolute(),
+            self._plain.path,
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics["selection"],
-                preservation_policy=policy,
+                max_to_keep=None,
                 enable_async_checkpointing=self._asynchronous,
             ),
         )
@@ -104,24 +104,55 @@ class Checkpoints:
                 metrics={"selection": float(selection)},
                 force=True,
             )
+        self._saved.add(step)
         if not self._asynchronous:
             self.seal()
 
     def seal(self) -> None:
-        """Waits for writes in flight, writes the checksums of new checkpoints and drops those of deleted ones."""
+        """Waits for writes in flight, reads new checkpoints back, writes their checksums, and deletes old ones.
+
+        Raises:
+          WorkdirError: a new checkpoint cannot be read back; nothing is deleted then.
+        """
         with self._writing():
             self._writer.wait_until_finished()
         steps = set(self._writer.all_steps()) if is_primary() else set()
-        for step in steps:
-            seal = self._seals / f"{step}.json"
-            if not seal.exists():
-                temporary = seal.with_suffix(".tmp")
-                sums = _checksums(self.directory / str(step))
-                temporary.write_text(json.dumps({**sums, OWN: _own_checksum(sums)}, indent=1))
-                temporary.replace(seal)
+        problem = next(filter(None, map(self._sealed, sorted(steps))), None)
+        if self._saved and not true_everywhere(problem is None):
+            raise WorkdirError(
+                f"a checkpoint in {self.directory} cannot be read back ({problem or 'the first process says why'}): "
+                "the ones before it are kept; choose another place, and continue there with a copy of this workdir."
+            )
+        self._trim()
+        kept = set(self._writer.all_steps())
         for seal in self._seals.glob("*.json") if is_primary() else ():
-            if int(seal.stem) not in steps:
+            if int(seal.stem) not in kept:
                 seal.unlink()
+
+    def _sealed(self, step: int) -> str | None:
+        """Writes the checksums of a checkpoint without any, once its index is read back; what is wrong, or None."""
+        seal = self._seals / f"{step}.json"
+        if seal.exists():
+            return None
+        problem = index_damage(self._plain.path / str(step) / "state")
+        if problem is not None:  # one that was there before gets no checksums, and is found when it is read
+            return f"checkpoint {step}: {problem}" if step in self._saved else None
+        temporary = seal.with_suffix(".tmp")
+        sums = _checksums(self.directory / str(step))
+        temporary.write_text(json.dumps({**sums, OWN: _own_checksum(sums)}, indent=1))
+        temporary.replace(seal)
+        return None
+
+    def _trim(self) -> None:
+        """Deletes all but the newest and the best."""
+        steps = sorted(self._writer.all_steps())
+        if len(steps) <= self._keep_last:
+            return
+        best = self.best_first()[:1] if is_primary() else []
+        keep = {*steps[-self._keep_last :], *best}
+        for step in steps:
+            if from_first_process(step not in keep):
+                self._writer.delete(step)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -231,7 +262,7 @@ class Checkpoints:
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """This process's part of a checkpoint. It never waits for other processes, which may fail elsewhere."""
-        place = self.directory.absolute() / str(step)
+        place = self._plain.path / str(step)
         progress = dict(ocp.JsonCheckpointHandler().restore(place / "progress"))
         written = progress.pop(LAYOUT, None)
         target = like if written is None else vectors_for(written)
@@ -255,6 +286,7 @@ class Checkpoints:
         if self._manager is not None:
             self.seal()
             self._manager.close()
+        self._plain.close()
 
 
 def _own_checksum(sums: dict[str, str]) -> str:

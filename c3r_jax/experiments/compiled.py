@@ -18,7 +18,7 @@ from c3r_jax.settings.model import ModelSettings
 from c3r_jax.settings.optimizer import OptimizerSettings
 from c3r_jax.settings.parallel import ParallelSettings
 from c3r_jax.settings.train import TrainSettings
-from c3r_jax.step.finite import guarded
+from c3r_jax.step.finite import broken_parts, guarded
 from c3r_jax.step.frozen import split_frozen
 from c3r_jax.step.optimizer import build_optimizer
 from c3r_jax.step.state import TrainState, init_state
@@ -37,6 +37,7 @@ class Compiled:
       devices: how batches are split over devices.
       initial: compiled (inputs, seed) -> the state before the first step.
       step: compiled (state, batch) -> (state, metrics).
+      broken: compiled (state) -> which of its parts are not finite, see :func:`broken_parts`.
       rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
       vectors: compiled (params, inputs) -> the frozen encoders' vectors.
       branches: compiled (params, moments, representations, ...) -> everything after the encoders.
@@ -47,6 +48,7 @@ class Compiled:
     devices: Strategy
     initial: Callable[..., TrainState]
     step: Callable[..., Any]
+    broken: Callable[..., Any]
     rows: Callable[..., Any]
     vectors: Callable[..., Any]
     branches: BranchRunner
@@ -63,7 +65,12 @@ class CompiledSettings(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def compiled_for(
-    settings: CompiledSettings, kinds: tuple[tuple[str, str], ...], num_classes: int, vocab_size: int, method: Method
+    settings: CompiledSettings,
+    kinds: tuple[tuple[str, str], ...],
+    num_classes: int,
+    vocab_size: int,
+    method: Method,
+    devices: tuple[Any, ...] | None = None,
 ) -> Compiled:
     """Model and mapped functions, built once per distinct setting, so that each compiles once per process.
 
@@ -73,6 +80,7 @@ def compiled_for(
       num_classes: outputs of the head.
       vocab_size: size of the tokeniser's vocabulary.
       method: the training method.
+      devices: devices of all processes; None uses every device.
     """
     make_room()
     train = settings.train
@@ -86,20 +94,19 @@ def compiled_for(
         intervener=method.rival.extra_module(),
     )
     optimizer = build_optimizer(settings.optimizer, train.steps)
-    devices = build_strategy(settings.parallel)
+    strategy = build_strategy(settings.parallel, devices)
+    trained: Callable[[Any], Any] = lambda params: split_frozen(params, model)[0]  # noqa: E731
     step = functools.partial(
-        guarded(
-            train_step,
-            skip=train.skip_non_finite > 0,
-            trained=lambda params: split_frozen(params, model)[0],
-        ),
+        guarded(train_step, skip=train.skip_non_finite > 0, trained=trained),
         model=model,
         method=method,
         optimizer=optimizer,
         moments_decay=train.moments_decay,
-        axis_name=devices.axis_name,
+        axis_name=strategy.axis_name,
         accumulation=train.accumulation,
         ema_decay=train.ema_decay,
+        rows=strategy.rows,
+        key_chunks=train.key_chunks or None,
     )
 
     @jax.jit
@@ -113,5 +120,12 @@ def compiled_for(
     def vectors(params: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         return apply(model, {"params": params}, model.vectors, inputs)
 
-    compiled = (initial, devices.compile_step(step), devices.compile_rows(rows), devices.compile_rows(vectors))
-    return Compiled(model, optimizer, devices, *compiled, BranchRunner(model, method.target))
+    broken = strategy.compile_summary(functools.partial(broken_parts, trained=trained))
+    compiled = (
+        initial,
+        strategy.compile_step(step),
+        broken,
+        strategy.compile_rows(rows),
+        strategy.compile_rows(vectors),
+    )
+    return Compiled(model, optimizer, strategy, *compiled, BranchRunner(model, method.target))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from c3r_jax.data.batches.augment import AugmentConfig
 from c3r_jax.data.batches.crops import Crops
 from c3r_jax.data.batches.pipeline import TrainIterator, eval_batches, train_batches
-from c3r_jax.data.catalogue import AnySource, find_loader
+from c3r_jax.data.catalogue import AnySource, find_loader, is_missing
 from c3r_jax.data.conditions.missing import degraded
 from c3r_jax.data.conditions.protocols import Condition, noise_condition, protocol_conditions
 from c3r_jax.data.sets.cached import cached_source
@@ -25,7 +25,7 @@ from c3r_jax.data.sets.standardised import (
 )
 from c3r_jax.data.source import Source, count_environments, kinds_and_shapes
 from c3r_jax.data.text.tokenizer_files import FileTokenizer, load_tokenizer, tokenizer_from_json
-from c3r_jax.data.text.tokenizers import ByteTokenizer, train_word_piece
+from c3r_jax.data.text.tokenizers import ByteTokenizer, stand_in_word_piece, train_word_piece
 from c3r_jax.data.text.tokens import Tokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.experiments.check_config import check_data, check_settings
@@ -148,7 +148,12 @@ class Experiment(Compiled):
 
 
 def build_experiment(
-    config: ConfigDict, tokenizer_json: str | None = None, standardisation_json: str | None = None
+    config: ConfigDict,
+    tokenizer_json: str | None = None,
+    standardisation_json: str | None = None,
+    devices: Sequence[Any] | None = None,
+    *,
+    on_paper: bool = False,
 ) -> Experiment:
     """Builds a run, checking every configuration leaf it needs before any long work.
 
@@ -156,6 +161,8 @@ def build_experiment(
       config: the complete configuration.
       tokenizer_json: a saved tokeniser, for evaluation of an existing run; None: built from the training texts.
       standardisation_json: a saved standardisation, for evaluation; None: measured on the training split.
+      devices: devices of all processes, to run on or only to compile for; None uses every device.
+      on_paper: to be compiled only, so that examples of the right shapes may stand in for a set that is not prepared.
 
     Returns:
       :class:`Experiment`; runs that differ only in seed share their compiled functions.
@@ -166,7 +173,7 @@ def build_experiment(
     """
     settings = read_settings(config)
     data = settings.data
-    load, splits = find_loader(data.name, data.path, environments=data.environments, cues=data.cues)
+    load, splits = find_loader(data.name, data.path, environments=data.environments, cues=data.cues, on_paper=on_paper)
     check_settings(settings, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
@@ -182,7 +189,10 @@ def build_experiment(
     if data.keep and standardisation.mean:
         sources = _cached(sources, f"{key} {standardisation.to_json()}")
     train = sources["train"]
-    tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
+    if on_paper and data.tokenizer == "word_piece" and is_missing(data.name, data.path):
+        tokenizer = stand_in_word_piece(data.vocab_size)
+    else:
+        tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     check_data(settings, train.info)
     classes = train.info.num_classes
     method = build_method(settings.of_method, _training_labels(train), classes, count_environments(train))
@@ -192,7 +202,8 @@ def build_experiment(
         )
     kinds, _ = kinds_and_shapes(train)
     parts = CompiledSettings(settings.model, settings.optimizer, settings.train, settings.parallel)
-    compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method)
+    on = tuple(devices) if devices else None
+    compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method, on)
     check_batch(compiled.devices, settings.train.batch_size, "config.train.batch_size", settings.train.accumulation)
     check_batch(compiled.devices, settings.eval.batch_size, "config.eval.batch_size")
     protocol_conditions(settings.eval.protocols, train.info.modalities)  # refuses unknown names before training

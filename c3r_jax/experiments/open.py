@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,6 +14,7 @@ from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.experiments.workdir import read_config
 from c3r_jax.models.twin import rows_of
+from c3r_jax.parallel.strategy import axes_for
 
 
 def as_evaluated(config: ConfigDict) -> ConfigDict:
@@ -23,10 +23,8 @@ def as_evaluated(config: ConfigDict) -> ConfigDict:
     config.train.accumulation = 1
     if settings.eval.whole_volumes:
         config.data.volume_size = ()
-    tensor = settings.parallel.tensor
-    if jax.device_count() % (settings.parallel.fsdp * tensor) or jax.local_device_count() % tensor:
-        # Trained on other machines: here parameters are sharded over all devices.
-        config.parallel.fsdp, config.parallel.tensor = jax.device_count(), 1
+    # Trained on other machines, parameters may have to be sharded in another way here.
+    config.parallel.fsdp, config.parallel.tensor = axes_for(settings.parallel)
     return config
 
 

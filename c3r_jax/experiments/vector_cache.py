@@ -19,7 +19,7 @@ from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.experiments.compiled import COLUMNS
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.models.build import PUBLISHED
-from c3r_jax.parallel.hosts import gathered, own_rows
+from c3r_jax.parallel.hosts import gathered
 from c3r_jax.step.frozen import split_frozen
 
 KEPT_SPLITS = 64  # passes over splits whose vectors are cached, over all runs of a process
@@ -82,8 +82,8 @@ _digest = _Digest()
 def _encoded(experiment: Experiment, params: Any, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
     devices = experiment.devices
     for batch in batches:
-        vectors = devices.gather(experiment.vectors(params, devices.split(batch["inputs"])))
-        yield {**batch, "inputs": {**batch["inputs"], **own_rows(vectors)}}
+        vectors = devices.own(experiment.vectors(params, devices.split(batch["inputs"])))
+        yield {**batch, "inputs": {**batch["inputs"], **vectors}}
 
 
 class VectorTable:

@@ -31,7 +31,9 @@ class Model:
         return {route: np.asarray(x) for route, x in self._call(self._weights, inputs, present).items()}
 
     def predict(self, examples, padded=False):
-        """{route: logits (B, K)} from dicts of modalities; a key that is absent is a missing modality.
+        """{route: logits (B, K)} from dicts of modalities.
+
+        A modality is missing if its key is absent, or its value None, NaN or an empty text, as in training.
 
         Each batch size is compiled once; ``padded`` rounds it up to a power of two, for callers with many sizes.
         """
@@ -60,7 +62,20 @@ class Model:
         """
         if not isinstance(example, dict) or not example:
             raise ValueError(f"An example must be an object with at least one of {', '.join(self.inputs)}.")
-        return {name: self.array(name, value) for name, value in example.items()}
+        arrays = {name: self.array(name, value) for name, value in example.items() if not self.missing(name, value)}
+        if not arrays:
+            raise ValueError(f"All modalities of the example are missing: expected one of {', '.join(self.inputs)}.")
+        return arrays
+
+    def missing(self, name, value):
+        """Whether a modality's value says that there is none: None, NaN, an empty text, columns without a value."""
+        spec = self.inputs.get(name)
+        if spec is None:
+            return False
+        if isinstance(value, dict) and spec.get("columns"):
+            return all(one is None or one != one for one in value.values())
+        text = spec["kind"] == "text" and isinstance(value, str) and not value.strip()
+        return value is None or text or (isinstance(value, float) and value != value)
 
     def array(self, name, value):
         """One modality of one example as the array that the model takes.
@@ -72,6 +87,10 @@ class Model:
             raise ValueError(f"Modality {name!r} is unknown: expected one of {', '.join(self.inputs)}.")
         spec = self.inputs[name]
         shape, dtype, limit = tuple(spec["shape"]), spec["dtype"], spec["limit"]
+        if isinstance(value, dict) and spec.get("columns"):
+            if set(value) != set(spec["columns"]):
+                raise ValueError(f"{name!r} has {sorted(value)}, but the columns {spec['columns']} were expected.")
+            value = [value[column] for column in spec["columns"]]
         if isinstance(value, str):
             if spec["tokens"] != "bytes":
                 raise ValueError(
@@ -83,6 +102,8 @@ class Model:
             array = np.asarray(value)
         except ValueError:
             raise ValueError(f"{wanted}, but its rows differ in length.") from None
+        if array.dtype == object and any(one is None for one in array.ravel()):
+            raise ValueError(f"{wanted}, but some of its values are null: fill them in, or leave {name!r} out.")
         if array.shape != shape or array.dtype.kind not in "iufb":
             raise ValueError(f"{wanted}, but a {array.dtype} array of shape {array.shape} was given.")
         if not np.isfinite(array).all():

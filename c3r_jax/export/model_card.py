@@ -70,7 +70,8 @@ def _values(spec: Mapping[str, Any]) -> str:
     """The values that an input may have."""
     values = f"0 to {spec['limit'] - 1}" if spec["limit"] else "any finite number"
     text = {"bytes": "or a str", "": ""}.get(spec["tokens"], spec["tokens"])
-    return values + (f", {text}" if text else "")
+    columns = f"; {', '.join(map(escape_markdown, spec['columns']))}" if spec.get("columns") else ""
+    return values + (f", {text}" if text else "") + columns
 
 
 def _scores(results: Run | None) -> list[str]:

@@ -127,6 +127,7 @@ def input_specs(experiment: Experiment) -> dict[str, Input]:
     """The modalities of a run, as an export's signature describes them."""
     kinds, _ = kinds_and_shapes(experiment.sources["train"])
     batch = experiment.example_batch()["inputs"]
+    columns = experiment.sources["train"].info.columns
     specs = {}
     for name in experiment.model.modalities:
         kind, limit, tokens = kinds[name], 0, ""
@@ -136,7 +137,8 @@ def input_specs(experiment: Experiment) -> dict[str, Input]:
             tokens = "bytes" if saved.get("kind") == "byte" else "give the ids of tokenizer.json, padded with 0"
         elif batch[name].dtype == np.uint8:
             limit = 256
-        specs[name] = Input(kind, tuple(map(int, batch[name].shape[1:])), batch[name].dtype.name, limit, tokens)
+        shape, dtype = tuple(map(int, batch[name].shape[1:])), batch[name].dtype.name
+        specs[name] = Input(kind, shape, dtype, limit, tokens, columns.get(name, ()))
     return specs
 
 

@@ -1,8 +1,8 @@
 """A trained model as files that do not need this package: StableHLO for every platform, weights, label names."""
 
 import contextlib
+import importlib
 import importlib.metadata
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
 from c3r_jax.data.sets.standardised import Standardisation
-from c3r_jax.errors import ConfigError
+from c3r_jax.errors import extra_of
 from c3r_jax.export import loader
 from c3r_jax.files.tensors import write_tensors
 from c3r_jax.metrics.biases import Biases
@@ -39,6 +39,7 @@ class Input(NamedTuple):
       dtype: name of its dtype.
       limit: values are integers from 0 up to, but not including, this; 0 allows any finite number.
       tokens: how a text becomes ids: "bytes" (the loader converts it), else an instruction; "" if it is no text.
+      columns: names of its columns in their order, where the data set says them.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Input(NamedTuple):
     dtype: str
     limit: int = 0
     tokens: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def prediction(model: TwinNetwork, standardisation: Standardisation) -> Callable[..., dict[str, Array]]:
@@ -121,10 +123,10 @@ def export_model(
       task: name of the task.
 
     Raises:
-      ConfigError: flatbuffers is not installed; JAX does not depend on it.
+      MissingExtraError: flatbuffers is not installed; JAX does not depend on it.
     """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise ConfigError("flatbuffers is not installed, and jax.export writes with it: pip install 'c3r-jax[export]'.")
+    with extra_of("jax.export", "export"):
+        importlib.import_module("flatbuffers")
     (batch,) = jax.export.symbolic_shape("batch")
     specs = (
         {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in weights.items()},

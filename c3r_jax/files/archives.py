@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from c3r_jax.errors import DataError
+from c3r_jax.files.pointers import file_hint
 
 Archive = str | os.PathLike[str] | IO[bytes]
 _SMALL = 1 << 20  # below one MiB no ratio is suspicious: empty tables and silence compress a thousandfold
@@ -219,6 +220,8 @@ def _readable_errors(title: str) -> Iterator[None]:
     except DataError:
         raise
     except _BROKEN as error:
+        if hint := file_hint(title):
+            raise DataError(f"{title} {hint}.") from error
         raise DataError(
             f"{title} is damaged or cut short ({error or type(error).__name__}): fetch it again."
         ) from error

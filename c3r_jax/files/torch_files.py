@@ -1,87 +1,50 @@
 """Reads files of ``torch.save`` without PyTorch: named tensors are read, everything else is refused, not run.
 
-Such a file is a pickle, and a pickle is a program. Here every name it asks for is looked up in a short table of
-functions defined below, which only record how a tensor is stored; the numbers themselves are outside the pickle and
-are copied with every bound checked. Both formats are read: the current zip archive and the sequence of pickles that
-PyTorch wrote before version 1.6.
+Such a file is a pickle, and a pickle is a program. Here every name it asks for is looked up in a table of functions
+(``torch_names``) that only record how a tensor is stored, or take what is beside the tensors without reading it; the
+numbers themselves are outside the pickle and are copied with every bound checked. Both formats are read: the current
+zip archive and the sequence of pickles that PyTorch wrote before version 1.6.
 """
 
 import io
 import math
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from c3r_jax.errors import DataError
 from c3r_jax.files.pickles import NamesFromTable
+from c3r_jax.files.torch_names import DTYPES, KNOWN, UNTYPED, Aside, Storage, Tensor
 
-DTYPES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",  # the upper half of a float32
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which some trainers store the tensors
-
-
-class _Storage(NamedTuple):
-    """Numbers outside the pickle."""
-
-    kind: str
-    key: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    """A view of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Dict(dict):
-    """An ordered dict whose attributes (PyTorch's ``_metadata``) are ignored."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    if not isinstance(storage, _Storage):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _Dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    **{("torch", name): name for name in DTYPES},
-}
+# Keys under which trainers store the tensors, the likeliest first.
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+)
+# Parts of a trainer's file that hold other tensors than weights.
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|rng|^(hyper_parameters|callbacks|loops|args|config|meta|history)$", re.I)
+MAX_DEPTH = 6  # of dicts within dicts
+EXPANDED = 1 << 26  # numbers that tensors may have together beyond their storages (one number seen many times)
 
 
 class _Unpickler(NamesFromTable, pickle.Unpickler):
     """The standard library's unpickler with names from :data:`KNOWN`."""
 
     expected = "named tensors of plain storages"
-    advice = "ask its publisher for safetensors"
+    advice = "save its state_dict() alone, or ask its publisher for safetensors"
 
     def __init__(self, file: Any, path: str):
         super().__init__(file, encoding="utf-8")
@@ -92,13 +55,13 @@ class _Unpickler(NamesFromTable, pickle.Unpickler):
         """The replacement for a name."""
         return KNOWN.get((module, name))
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Storage:
         """The replacement for numbers outside the pickle."""
         tag, kind, key, _, count, *view = pid
-        if tag != "storage" or kind not in DTYPES or any(part is not None for part in view):
+        if tag != "storage" or kind not in (*DTYPES, UNTYPED) or any(part is not None for part in view):
             raise pickle.UnpicklingError(f"a storage of kind {kind!r}")
-        self.item_sizes[str(key)] = np.dtype(DTYPES[kind]).itemsize
-        return _Storage(kind, str(key), int(count))
+        self.item_sizes[str(key)] = np.dtype(DTYPES.get(kind, "u1")).itemsize
+        return Storage(kind, str(key), int(count))
 
 
 def read_torch(content: bytes, name: str = "the file") -> dict[str, np.ndarray]:
@@ -119,7 +82,7 @@ def read_torch(content: bytes, name: str = "the file") -> dict[str, np.ndarray]:
             tree, numbers = _read_zip(content, name)
         else:
             tree, numbers = _read_sequence(content, name)
-        return {key: _array(tensor, numbers) for key, tensor in _named(tree).items()}
+        return _arrays(_named(tree), numbers)
     except DataError:
         raise
     except Exception as error:  # whatever a damaged or hostile pickle makes the reader raise
@@ -161,27 +124,60 @@ def _read_sequence(content: bytes, name: str) -> tuple[Any, Callable[[str], byte
     return tree, numbers.__getitem__
 
 
-def _named(tree: Any) -> Mapping[str, Any]:
-    """The tensors by name, at the top or under one of the wrapper keys."""
-    if isinstance(tree, dict):
-        for key in WRAPPERS:
-            if isinstance(tree.get(key), dict):
-                return tree[key]
-        return tree
-    raise TypeError(f"it holds a {type(tree).__name__}, not tensors by name")
+def _named(tree: Any) -> dict[str, Tensor]:
+    """The tensors by name: at the top, under one of the wrapper keys, or in any dicts, whose keys then come first."""
+    if not isinstance(tree, dict):
+        raise TypeError(f"it holds a {_kind(tree)}, not tensors by name")
+    for key in WRAPPERS:
+        part = tree.get(key)
+        if isinstance(part, dict) and _tensors_in(part):
+            return _named(part)
+    found = _tensors_in(tree)
+    if not found:
+        other = next(iter(tree.values()), None)
+        raise TypeError(f"a {_kind(other)} among the tensors" if tree else "it holds no tensors")
+    return found
 
 
-def _array(tensor: Any, numbers: Callable[[str], bytes]) -> np.ndarray:
-    if not isinstance(tensor, _Tensor):
-        raise TypeError(f"a {type(tensor).__name__} among the tensors")
+def _kind(value: Any) -> str:
+    return "array or object" if isinstance(value, Aside) else type(value).__name__
+
+
+def _tensors_in(tree: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        if isinstance(value, Tensor):
+            found[f"{prefix}{key}"] = value
+        elif isinstance(value, dict) and depth < MAX_DEPTH and not _NO_WEIGHTS.search(str(key)):
+            found |= _tensors_in(value, f"{prefix}{key}.", depth + 1)
+    return found
+
+
+def _arrays(tensors: Mapping[str, Tensor], numbers: Callable[[str], bytes]) -> dict[str, np.ndarray]:
+    """The tensors' numbers."""
+    last, content, beyond, found = None, b"", 0, {}
+    for name, tensor in tensors.items():
+        if tensor.storage.key != last:  # many tensors may be parts of one storage
+            last, content = tensor.storage.key, numbers(tensor.storage.key)
+        beyond += max(0, math.prod(tensor.shape) - tensor.storage.count)
+        if beyond > EXPANDED:
+            raise ValueError(f"a tensor of shape {tensor.shape}, more numbers than its storage has")
+        found[name] = _array(tensor, content)
+    return found
+
+
+def _array(tensor: Tensor, content: bytes) -> np.ndarray:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
-    flat = np.frombuffer(numbers(storage.key), DTYPES[storage.kind])
+    if storage.kind == UNTYPED and tensor.dtype is None:
+        raise ValueError("a tensor of unknown dtype")
+    if storage.kind == UNTYPED and len(content) != storage.count:
+        raise ValueError(f"a storage of {len(content)} bytes instead of {storage.count}")
+    flat = np.frombuffer(content, tensor.dtype or DTYPES[storage.kind])
     last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     negative = min((*shape, *strides, tensor.offset)) < 0
-    if negative or len(flat) != storage.count or (math.prod(shape) and last >= len(flat)):
+    whole = storage.kind == UNTYPED or len(flat) == storage.count
+    if negative or not whole or (math.prod(shape) and last >= len(flat)):
         raise ValueError(f"a tensor of shape {shape} and strides {strides} in a storage of {len(flat)} numbers")
-    if math.prod(shape) > len(flat):
-        raise ValueError(f"a tensor of shape {shape}, more numbers than its storage of {len(flat)} has")
     item = flat.itemsize
     view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], shape, [item * step for step in strides])
     if storage.kind == "BFloat16Storage":

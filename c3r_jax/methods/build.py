@@ -71,10 +71,6 @@ def build_method(settings: MethodSettings, labels: np.ndarray, num_classes: int,
             f"config.task is {task.name!r}, which matches an example's modalities with each other, but "
             "modality_dropout would remove them: use method 'plain' or 'c3r' with modality_dropout.switch='off'."
         )
-    if task.contrastive and settings.c3r.necessity == "kl":
-        raise ConfigError(
-            "config.c3r.necessity is 'kl', which needs classes: use 'hinge' or 'log' for contrastive tasks."
-        )
     if not (task.has_classes or task.contrastive) and smoothing:
         raise ConfigError(
             f"config.train.label_smoothing is {smoothing}, but numbers have no classes to smooth: use 0 for "

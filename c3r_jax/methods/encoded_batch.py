@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from c3r_jax.core.tasks.base import Task
@@ -25,6 +26,8 @@ class EncodedBatch(NamedTuple):
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
       evidence: {modality: (B, K)} of experts that were computed on all training rows; None: there is none.
+      rows: how rows are split over a mesh whose axes are not mapped; None: they are not, or the axis is mapped.
+      key_chunks: ``chunks`` of :func:`c3r_jax.core.contrastive.contrastive_c3r_loss`.
     """
 
     model: TwinNetwork
@@ -38,6 +41,8 @@ class EncodedBatch(NamedTuple):
     label_smoothing: float
     axis_name: str | None
     evidence: Mapping[str, Float[Array, "batch classes"]] | None = None
+    rows: NamedSharding | None = None
+    key_chunks: int | None = None
 
     @property
     def masks(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def ranking_loss(
     """
     losses = jax.lax.stop_gradient(losses)
     low, high = jnp.where(where, losses, jnp.inf).min(), jnp.where(where, losses, -jnp.inf).max()
-    if axis_name is not None:
+    if axis_name:
         low, high = jax.lax.pmin(low, axis_name), jax.lax.pmax(high, axis_name)
     span = high - low
     kappa = jnp.where(where & (span > 0), (losses - low) / jnp.where(span > 0, span, 1), 0)

@@ -1,12 +1,14 @@
 """The loss of a method on an encoded batch: one function per kind of method."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from c3r_jax.core.batch import weighted_mean
+from c3r_jax.core.batch import global_count, weighted_mean
 from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.moments import Moments
@@ -18,6 +20,7 @@ from c3r_jax.methods.official import official_compat_loss
 from c3r_jax.methods.rival import RivalTerms
 from c3r_jax.models.pair_head import match
 
+INVALID = "invalid_labels"  # the metric: rows of the batch whose label is no class of the model
 TERMS = ("task", "sufficiency", "necessity", "relevance", "closeness")
 
 Measured = tuple[dict[str, Array], Moments | None]  # metrics, and the batch's moments where there is an instrument
@@ -52,7 +55,11 @@ def _plain(batch: EncodedBatch, method: Method) -> tuple[Float[Array, ""], Measu
     if method.c3r.instrument != "none":
         frozen = jax.lax.stop_gradient((batch.h, z))
         moments = instrument_moments(*frozen, batch.present, config=method.c3r, **batch.masks)
-    return task, ({"task": task, "accuracy": accuracy}, moments)
+    metrics = {"task": task, "accuracy": accuracy}
+    wrong = target.out_of_range(batch.labels, logits.shape[1])
+    if wrong is not None:
+        metrics[INVALID] = global_count(batch.where & wrong, batch.axis_name, task.dtype)
+    return task, (metrics, moments)
 
 
 def _c3r(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[Array, ""], Measured]:
@@ -74,17 +81,36 @@ def _c3r(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[
 
 def _contrastive(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[Array, ""], Measured]:
     """The contrastive loss between an example's modalities, with or without C3R's terms."""
-    loss, terms = contrastive_c3r_loss(
-        partial(match, batch.model, batch.variables),
-        batch.h,
-        kind=method.task,
-        config=method.c3r,
-        regularised=method.regularised,
-        present=batch.present,
-        key=key,
-        **batch.masks,
-    )
-    return loss, (contrastive_metrics(terms), terms.moments)
+    head = batch.variables["params"]["head"]  # all that comparing needs
+
+    def compute(head: Any, h: Any, present: Array, where: Array, key: Array, axis_name: Any) -> Any:
+        loss, terms = contrastive_c3r_loss(
+            partial(match, batch.model, {"params": {"head": head}}),
+            h,
+            kind=method.task,
+            config=method.c3r,
+            regularised=method.regularised,
+            present=present,
+            where=where,
+            axis_name=axis_name,
+            key=key,
+            chunks=batch.key_chunks,
+        )
+        return loss, (contrastive_metrics(terms), terms.moments)
+
+    arguments = head, batch.h, batch.present, batch.where, key
+    if batch.rows is None:
+        return compute(*arguments, batch.axis_name)
+    # Left alone, the compiler sums the gradient of all keys once for every use of them; here each device gathers the
+    # keys once, and sums that gradient at home first.
+    each, copied = batch.rows.spec, PartitionSpec()
+    return jax.shard_map(
+        partial(compute, axis_name=each[0]),
+        mesh=batch.rows.mesh,
+        in_specs=(copied, each, each, each, copied),
+        out_specs=copied,
+        check_vma=False,
+    )(*arguments)
 
 
 def _official(batch: EncodedBatch) -> tuple[Float[Array, ""], Measured]:
@@ -128,7 +154,10 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
     for name, stage in (terms.first_stage or {}).items():
         metrics[f"r2/{name}"] = stage.r2.mean()
         metrics[f"f/{name}"] = jnp.median(stage.f_stat)
-    metrics["first_stage_rows"] = jnp.asarray(terms.rows)
+    rows = [] if terms.rows is None else [*terms.rows.values()]
+    metrics["first_stage_rows"] = jnp.min(jnp.stack(rows)) if rows else jnp.zeros(())
+    if terms.invalid_labels is not None:
+        metrics[INVALID] = terms.invalid_labels
     if terms.explained is not None:
         metrics["explained"] = terms.explained
     if terms.cap is not None:
@@ -139,13 +168,16 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
 
 
 def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
-    """Task and accuracy, and C3R's terms and 0/1 risks, means over the matched modalities."""
+    """Task and accuracy, and C3R's terms, 0/1 risks and gate, means over the matched modalities; the cap's scale."""
     metrics = {"task": terms.task, "accuracy": terms.accuracy}
     if terms.c3r:
         per_modality = [
             {name: getattr(matched, name) for name in TERMS[1:]}
             | {f"risk_{name}": value for name, value in matched.risk._asdict().items()}
+            | ({} if matched.explained is None else {"explained": matched.explained})
             for matched in terms.c3r.values()
         ]
         metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
+    if terms.cap is not None:
+        metrics["cap_scale"] = terms.cap.scale
     return metrics

@@ -28,9 +28,7 @@ def build_target(
       DataError: nothing can be learned from these labels.
     """
     if spec.contrastive:
-        classes = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
-        # Any data set has pairs: labels that are not class ids are ignored.
-        return CLASSIFICATION, CLASSIFICATION.prior(labels, num_classes) if classes else None
+        return CLASSIFICATION, None  # any data set has pairs, whatever its labels are
     try:
         target = TARGETS[spec.name].for_labels(labels, num_classes, **settings)
     except DataError:

@@ -38,6 +38,9 @@ SCORES = {
     "acc2": Score("acc2 with zero"),
     "f1": Score("F1 with zero"),
     "acc7": Score("acc7"),
+    # pairs
+    "retrieval": Score("retrieval"),
+    "zero_shot": Score("zero-shot accuracy"),
     # masks
     "dice": Score("mean Dice"),
 }

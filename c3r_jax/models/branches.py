@@ -10,17 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from c3r_jax.core.batch import zero_absent
-from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.counterfactual import Predict
-from c3r_jax.core.instruments import Fuse, RealWorld, causal_representation, instrument_moments, moments_width
-from c3r_jax.core.moments import Moments, batch_moments, merge_moments
+from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
+from c3r_jax.core.instruments import instrument_moments, no_moments
+from c3r_jax.core.moments import Moments, merge_moments
 from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
-from c3r_jax.core.worlds import hypothetical_representation
+from c3r_jax.core.worlds import both_worlds
 from c3r_jax.models.twin import TwinNetwork, apply, with_moments
 
 BLOCK = 1024  # rows at a time for measuring moments
@@ -48,60 +45,20 @@ def measured_risk(branches: Branches, labels: np.ndarray, task: Task = CLASSIFIC
     return c3_risk(*map(jnp.asarray, arrays), task=task)
 
 
-def both_worlds(
-    predict: Predict,
-    fuse: Fuse,
-    h: dict[str, Array],
-    present: Array,
-    labels: Array,
-    moments: Moments | None,
-    *,
-    config: C3RConfig,
-    where: Array | None = None,
-    key: Array | None = None,
-    task: Task = CLASSIFICATION,
-) -> tuple[Array, Array, Array]:
-    """z, z_c and z_bar of evaluated rows; each row's z_c depends only on that row and the moments. Pure.
-
-    Args:
-      predict: z (n, d) -> logits (n, K).
-      fuse: (h, present) -> z (n, d).
-      h: {modality: (n, d_m)}, zero where absent.
-      present: (n, M) bool.
-      labels: (n,) class ids, or the task's own shape.
-      moments: moments of the training set; None without an instrument.
-      config: instrument and counterfactual.
-      where: (n,) bool, rows that z_bar's means are over, and that have one; None: all.
-      key: PRNG key for counterfactual "permute".
-      task: the task's losses and correctness.
-
-    Returns:
-      z, z_c, z_bar, each (n, d).
-    """
-    z = fuse(h, present)
-    real = RealWorld(z)
-    if moments is not None:
-        real = causal_representation(fuse, h, present, moments, config=config)
-    where = jnp.ones(present.shape[0], bool) if where is None else where
-    z_bar = hypothetical_representation(
-        predict, fuse, h, z, labels, real, present, config=config, where=where, key=key, task=task
-    )
-    return z, real.z_c, z_bar
-
-
 class BranchRunner:
     """Runs a model's branches on encoded examples; compiled once per shape, for any parameters.
 
     Args:
       model: the twin network.
       task: the task's losses and correctness.
+      options: compiler options of ``jax.jit``.
     """
 
-    def __init__(self, model: TwinNetwork, task: Task = CLASSIFICATION):
+    def __init__(self, model: TwinNetwork, task: Task = CLASSIFICATION, options: dict[str, Any] | None = None):
         self.model = model
         self.task = task
-        self._run = jax.jit(self._branches)
-        self._merge = jax.jit(self._add_moments)
+        self._run = jax.jit(self._branches, compiler_options=options)
+        self._merge = jax.jit(self._add_moments, compiler_options=options)
 
     def measure_moments(
         self, params: Any, h: Mapping[str, Any], present: np.ndarray, earlier: Moments | None = None
@@ -114,13 +71,16 @@ class BranchRunner:
           present: (n, M) bool.
           earlier: moments of earlier rows, to merge with.
         """
-        width = moments_width(self.model.c3r, {name: value.shape[1] for name, value in h.items()})
-        if not width:
+        empty = no_moments(self.model.c3r, {name: value.shape[1] for name, value in h.items()})
+        if empty is None:
             return None
-        total = batch_moments(jnp.zeros((0, width))) if earlier is None else earlier
+        total = empty if earlier is None else earlier
         for begin in range(0, len(present), BLOCK):
             rows = slice(begin, begin + BLOCK)
-            total = self._merge(total, params, {name: value[rows] for name, value in h.items()}, present[rows])
+            size = shared_size(len(present[rows]))
+            block = {name: pad_rows(value[rows], size) for name, value in h.items()}
+            where = np.arange(size) < len(present[rows])
+            total = self._merge(total, params, block, pad_rows(present[rows], size), where)
         return jax.device_get(total)
 
     def __call__(
@@ -132,6 +92,7 @@ class BranchRunner:
         labels: np.ndarray,
         *,
         seed: int = 0,
+        where: np.ndarray | None = None,
     ) -> Branches:
         """Runs both branches.
 
@@ -142,23 +103,25 @@ class BranchRunner:
           present: (n, M) bool.
           labels: (n,) class ids, or the task's own shape.
           seed: seed of counterfactual "permute".
+          where: (n,) bool, rows that means are over; None: all.
 
         Returns:
           :class:`Branches`.
         """
         variables = {"params": params} if moments is None else with_moments({"params": params}, moments)
-        return Branches(*jax.device_get(self._run(variables, dict(h), present, labels, jax.random.key(seed))))
+        where = np.ones(len(present), bool) if where is None else where
+        return Branches(*jax.device_get(self._run(variables, dict(h), present, labels, jax.random.key(seed), where)))
 
-    def _add_moments(self, total: Moments, params: Any, h: Any, present: Any) -> Moments:
+    def _add_moments(self, total: Moments, params: Any, h: Any, present: Any, where: Any) -> Moments:
         z = apply(self.model, {"params": params}, self.model.fuse, h, present)
-        where = jnp.ones(present.shape[0], bool)
         return merge_moments(total, instrument_moments(h, z, present, config=self.model.c3r, where=where))
 
-    def _branches(self, variables: Any, h: Any, present: Any, labels: Any, key: Any) -> tuple:
+    def _branches(self, variables: Any, h: Any, present: Any, labels: Any, key: Any, where: Any) -> tuple:
         model, config = self.model, self.model.c3r
         predict = functools.partial(apply, model, variables, model.predict)
         h = zero_absent({name: h[name] for name in model.modalities}, present)
         fuse = functools.partial(apply, model, variables, model.fuse)
         moments = Moments(**variables["instrument"]) if config.instrument != "none" else None
-        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, config=config, key=key, task=self.task)
+        shared: dict[str, Any] = {"config": config, "key": key, "task": self.task, "where": where}
+        z, z_c, z_bar = both_worlds(predict, fuse, h, present, labels, moments, **shared)
         return {"representation": predict(z), "instrument": predict(z_c)}, predict(z_bar), z, z_c, z_bar

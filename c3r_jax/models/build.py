@@ -84,7 +84,7 @@ def build_model(
         depth=settings.fusion_depth,
         dtype=dtype,
     )
-    head = _head(task, fusion, num_outputs, dtype)
+    head = _head(task, fusion, num_outputs, dtype, settings.first_scale)
     return make_network(encoders, fusion, head, c3r, dim=settings.dim, intervener=intervener)
 
 
@@ -132,9 +132,9 @@ def make_network(
     return TwinNetwork(encoders, fusion, head, c3r, dim, intervener)
 
 
-def _head(task: TaskSpec, fusion: nn.Module, num_outputs: int, dtype: Any) -> nn.Module:
+def _head(task: TaskSpec, fusion: nn.Module, num_outputs: int, dtype: Any, first_scale: float) -> nn.Module:
     if isinstance(task, ContrastiveSpec):
-        return PairHead(offset=task.first_offset)
+        return PairHead(first_scale or task.first_scale, task.first_offset)
     return head_of(fusion, num_outputs, dtype)
 
 
@@ -146,7 +146,8 @@ def head_of(fusion: nn.Module, num_outputs: int, dtype: Any = jnp.float32) -> nn
 def _encoder(settings: ModelSettings, name: str, kind: str, vocab_size: int, dense: bool, dtype: Any) -> nn.Module:
     """The encoder of a modality, chosen by its kind."""
     shared: dict[str, Any] = {"dim": settings.dim, "dtype": dtype}
-    blocks: dict[str, Any] = shared | {"remat": settings.remat}
+    volumes: dict[str, Any] = shared | {"remat": settings.remat}
+    blocks: dict[str, Any] = volumes | {"scan_layers": settings.scan_layers}
     part: Any = getattr(settings, "image" if kind == "video" else kind, None)
     if getattr(part, "pretrained", ""):
         from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder  # many modules, seldom needed
@@ -158,7 +159,7 @@ def _encoder(settings: ModelSettings, name: str, kind: str, vocab_size: int, den
         "video": lambda: VideoEncoder(ImageEncoder(**_leaves(settings.image), **blocks)),
         "text": lambda: TextEncoder(vocab_size=vocab_size, **_leaves(settings.text), **blocks),
         "sequence": lambda: SequenceEncoder(**_leaves(settings.sequence), **blocks),
-        "volume": lambda: _volume_encoder(settings.volume, dense, blocks),
+        "volume": lambda: _volume_encoder(settings.volume, dense, volumes),
         "features": lambda: FeatureEncoder(**_leaves(settings.features), **shared),
     }
     if kind not in builders:

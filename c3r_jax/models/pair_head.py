@@ -15,18 +15,27 @@ MAX_SCALE = 100.0  # of similarities of unit vectors, as in CLIP: above it, trai
 
 
 class PairHead(nn.Module):
-    """Queries for :func:`match`: scaled z, with the logits' offset as one more column.
+    """Queries for :func:`match`: scaled z, with the logits' offset as one more column; both are learned.
 
     Attributes:
+      scale: initial factor of similarities, the inverse of the temperature; at most :data:`MAX_SCALE` is used.
       offset: initial value; far below 0 for "sigmoid", whose pairs are nearly all negative.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> head = PairHead(scale=10.0, offset=-10.0)
+      >>> rows, _ = head.init_with_output(jax.random.key(0), jnp.array([[0.6, 0.8]]))
+      >>> print(rows.round(4))
+      [[  6.   8. -10.]]
     """
 
+    scale: float = 10.0
     offset: float = 0.0
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch d"]) -> Float[Array, "batch d+1"]:
         """Returns (B, d + 1)."""
-        log_scale = self.param("log_scale", nn.initializers.constant(math.log(10.0)), ())
+        log_scale = self.param("log_scale", nn.initializers.constant(math.log(self.scale)), ())
         offset = self.param("offset", nn.initializers.constant(self.offset), ())
         scale = jnp.exp(jnp.minimum(log_scale, math.log(MAX_SCALE)))
         return jnp.concatenate([scale * promote(z), jnp.full((z.shape[0], 1), offset)], axis=1)
@@ -46,5 +55,6 @@ def match(
     Returns:
       (B, N) scale * <query, key> + offset.
     """
-    keys = jnp.concatenate([promote(keys), jnp.ones((keys.shape[0], 1))], axis=1)
-    return jnp.matmul(apply(model, variables, model.predict, queries), keys.T, precision=HIGHEST)
+    rows = apply(model, variables, model.predict, queries)
+    # The offset is added, not multiplied with a column of ones: widths stay those that matrix units are made for.
+    return jnp.matmul(rows[:, :-1], promote(keys).T, precision=HIGHEST) + rows[:, -1:]

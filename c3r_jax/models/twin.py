@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from c3r_jax.core.batch import keep
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.instruments import causal_representation, instrument_moments, moments_width
+from c3r_jax.core.instruments import causal_representation, instrument_moments, no_moments
 from c3r_jax.core.moments import Moments
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.fusion.decisions import DecisionFusion
@@ -51,11 +51,11 @@ class TwinNetwork(nn.Module):
         """Declares the moments only where they are needed: encoding alone needs none."""
         if len(self.encoders) < 2:
             raise ValueError(f"encoders are {list(self.encoders)}, but at least two modalities were expected.")
-        width = moments_width(self.c3r, dict.fromkeys(self.encoders, self.feature_dim))
-        if width and (self.is_initializing() or self.has_variable("instrument", "count")):
-            self.count = self.variable("instrument", "count", jnp.zeros, ())
-            self.mean = self.variable("instrument", "mean", jnp.zeros, (width,))
-            self.cov = self.variable("instrument", "cov", jnp.zeros, (width, width))
+        empty = no_moments(self.c3r, dict.fromkeys(self.encoders, self.feature_dim))
+        if empty is not None and (self.is_initializing() or self.has_variable("instrument", "count")):
+            self.count = self.variable("instrument", "count", lambda: empty.count)
+            self.mean = self.variable("instrument", "mean", lambda: empty.mean)
+            self.cov = self.variable("instrument", "cov", lambda: empty.cov)
 
     @property
     def modalities(self) -> tuple[str, ...]:

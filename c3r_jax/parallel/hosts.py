@@ -129,9 +129,3 @@ def true_everywhere(value: bool) -> bool:
 def gathered(tree: Any) -> Any:
     """Arrays with the rows of all processes, one process after the other; each has equally many of every array."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
-
-
-def own_rows(tree: Any) -> Any:
-    """This process's rows of arrays with those of all processes: the inverse of :func:`gathered`."""
-    index, count = jax.process_index(), jax.process_count()
-    return jax.tree.map(lambda x: x[index * len(x) // count : (index + 1) * len(x) // count], tree)

@@ -1,19 +1,21 @@
-"""The cost of a compiled step: operations, memory and communication between devices."""
+"""The cost of a compiled step: operations, cycles, memory and communication between devices."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_INSTRUCTION = re.compile(rf"= (?P<shapes>.*?) (?P<kind>{'|'.join(KINDS)})(?P<phase>-start|-done)?\(")
-_SHAPE = re.compile(r"\b(?P<dtype>[a-z]+[0-9]*[a-z0-9]*)\[(?P<sizes>[0-9,]*)\]")
-_BYTES = {"pred": 1, "bf16": 2}
+from c3r_jax.parallel.hlo import executions, parse
+from c3r_jax.parallel.operations import operations
+from c3r_jax.parallel.transfers import Transfer, transfers
+
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Collectives(NamedTuple):
     """Collectives of one kind.
 
     Attributes:
-      count: number of instructions; one may carry many arrays.
+      count: how many run in one call of the program; one may carry many arrays.
       bytes: size of their results on one device.
     """
 
@@ -21,8 +23,18 @@ class Collectives(NamedTuple):
     bytes: int
 
 
+def by_kind(found: Iterable[Transfer]) -> dict[str, Collectives]:
+    """Sums collectives by kind, those in loops as often as they run."""
+    totals: dict[str, Collectives] = {}
+    for transfer in found:
+        before = totals.get(transfer.kind, Collectives(0, 0))
+        count, size = before.count + transfer.times, before.bytes + transfer.times * transfer.bytes
+        totals[transfer.kind] = Collectives(count, size)
+    return dict(sorted(totals.items()))
+
+
 def collectives(program: str) -> dict[str, Collectives]:
-    """Counts the collectives of a compiled program by kind.
+    """Counts the collectives of a compiled program by kind: each once, and as often as the loops around it run.
 
     Args:
       program: HLO text from ``compiled.as_text()``.
@@ -35,52 +47,76 @@ def collectives(program: str) -> dict[str, Collectives]:
       >>> collectives(line)
       {'all-reduce': Collectives(count=1, bytes=260)}
     """
-    totals: dict[str, Collectives] = {}
-    for match in _INSTRUCTION.finditer(program):
-        if match["phase"] == "-done":  # its start has been counted
-            continue
-        shapes = [_size(shape["dtype"], shape["sizes"]) for shape in _SHAPE.finditer(match["shapes"])]
-        size = sum(shapes)
-        if match["phase"] == "-start" and match["kind"] != "all-reduce" and len(shapes) > 1:
-            size = shapes[1]  # except for sums, the start returns its operand, its result and perhaps more
-        before = totals.get(match["kind"], Collectives(0, 0))
-        totals[match["kind"]] = Collectives(before.count + 1, before.bytes + size)
-    return dict(sorted(totals.items()))
-
-
-def _size(dtype: str, sizes: str) -> int:
-    count = 1
-    for size in filter(None, sizes.split(",")):
-        count *= int(size)
-    bits = re.search(r"\d+", dtype)
-    return count * _BYTES.get(dtype, int(bits[0]) // 8 if bits else 4)
+    return by_kind(transfers(executions(parse(program))))
 
 
 class Program(NamedTuple):
     """One device's share of a compiled program.
 
     Attributes:
-      flops: floating-point operations.
+      flops: floating-point operations of its matrix products and convolutions, those in loops as often as they run.
       argument_bytes: size of state and batch.
       temporary_bytes: peak size of activations and other temporaries during the call.
       collectives: {kind: :class:`Collectives`}.
+      output_bytes: size of results that do not take the place of an argument.
+      code_bytes: size of the program itself.
+      cycles: clock cycles that the compiler estimates, without waiting for other devices; None if it does not say.
+      transfers: every collective.
+      fusions: how many fusions run.
+      unknown_loops: loops whose number of trips is unknown, so that their bodies are counted once.
     """
 
     flops: float
     argument_bytes: int
     temporary_bytes: int
     collectives: dict[str, Collectives]
+    output_bytes: int = 0
+    code_bytes: int = 0
+    cycles: int | None = None
+    transfers: tuple[Transfer, ...] = ()
+    fusions: int = 0
+    unknown_loops: int = 0
 
     @property
     def peak_bytes(self) -> int:
-        """State, batch and temporaries together."""
-        return self.argument_bytes + self.temporary_bytes
+        """State, batch, new results and temporaries together."""
+        return self.argument_bytes + self.temporary_bytes + self.output_bytes
 
     @property
     def sent(self) -> Collectives:
         """All collectives together."""
         kinds = self.collectives.values()
         return Collectives(sum(kind.count for kind in kinds), sum(kind.bytes for kind in kinds))
+
+
+class Counts(NamedTuple):
+    """What is counted in a program's text; see :class:`Program`."""
+
+    flops: int
+    cycles: int | None
+    transfers: tuple[Transfer, ...]
+    fusions: int
+    unknown_loops: int
+
+
+def count(text: str) -> Counts:
+    """Counts operations, cycles and collectives in HLO text, bodies of loops as often as they run.
+
+    Examples:
+      >>> count('  %f = f32[4] fusion(%x), backend_config={"estimated_cycles":"90"}').cycles
+      90
+    """
+    module, unknown = parse(text), set()
+    runs = list(executions(module, unknown))
+    cycles, fusions, flops = None, 0, 0
+    for run in runs:
+        flops += run.times * operations(module, run)
+        if not run.fused:
+            fusions += run.times * (run.instruction.kind == "fusion")
+            estimate = _CYCLES.search(run.instruction.rest)
+            if estimate:
+                cycles = (cycles or 0) + run.times * int(estimate[1])
+    return Counts(flops, cycles, tuple(transfers(runs)), fusions, len(unknown))
 
 
 def inspect(compiled: Any) -> Program:
@@ -92,10 +128,16 @@ def inspect(compiled: Any) -> Program:
       >>> inspect(f).flops, inspect(f).argument_bytes, inspect(f).collectives
       (1024.0, 256, {})
     """
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    memory, counts = compiled.memory_analysis(), count(compiled.as_text())
     return Program(
-        float((cost or {}).get("flops", float("nan"))),
+        float(counts.flops),
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
-        collectives(compiled.as_text()),
+        by_kind(counts.transfers),
+        max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes),
+        memory.generated_code_size_in_bytes,
+        counts.cycles,
+        counts.transfers,
+        counts.fusions,
+        counts.unknown_loops,
     )

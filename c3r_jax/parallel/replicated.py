@@ -20,18 +20,20 @@ class Replicated:
 
     Attributes:
       axis_name: the mapped axis, for sums over the global batch.
+      devices: the devices.
       num_devices: number of devices over which a batch is split.
+      rows: None, since each device's program has its own rows.
     """
 
     axis_name: str | None = AXIS
+    rows: None = None
 
     def __init__(self, devices: Sequence[Any] | None = None):
-        self._devices = list(devices or jax.devices())
-        self.num_devices = len(self._devices)
-        local = [device for device in self._devices if device.process_index == jax.process_index()]
+        self.devices = tuple(devices or jax.devices())
+        self.num_devices = len(self.devices)
+        local = [device for device in self.devices if device.process_index == jax.process_index()]
         self._count = len(local)
-        mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
-        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        self._sharding = _over(local)
 
     def init(self, function: Callable[[], Any]) -> Any:
         """The state that a pure function returns, one copy per device; the function may compile its own parts."""
@@ -57,11 +59,11 @@ class Replicated:
         return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), jax.eval_shape(function))
 
     def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
-        """Shapes of a state and a global batch on the devices, enough to compile a step."""
-        count = self._count
+        """Shapes of a state and a global batch on the devices of all processes, enough to compile a step."""
+        everywhere = _over(self.devices)
 
         def per_device(x: Any, *shape: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((count, *shape), x.dtype, sharding=self._sharding)
+            return jax.ShapeDtypeStruct((self.num_devices, *shape), x.dtype, sharding=everywhere)
 
         state = jax.tree.map(lambda x: per_device(x, *x.shape), jax.eval_shape(function))
         return state, jax.tree.map(lambda x: per_device(x, x.shape[0] // self.num_devices, *x.shape[1:]), batch)
@@ -75,13 +77,26 @@ class Replicated:
 
     def gather(self, tree: Any) -> Any:
         """Fetches per-row outputs of all processes, in the order of the global batch."""
-        local = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+        local = self.own(tree)
         return local if jax.process_count() == 1 else multihost_utils.process_allgather(local, tiled=True)
+
+    def own(self, tree: Any) -> Any:
+        """Fetches this process's share of per-row outputs, in the order of the rows that :meth:`split` was given."""
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
 
     def compile_step(self, step: Callable) -> Callable:
         """Maps ``step(state, batch) -> (state, metrics)``, reusing the memory of the old state."""
-        return jax.pmap(step, axis_name=AXIS, devices=self._devices, donate_argnums=0)
+        return jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
+
+    def compile_summary(self, function: Callable) -> Callable:
+        """Maps ``function(state) -> scalars``."""
+        return jax.pmap(function, axis_name=AXIS, devices=self.devices)
 
     def compile_rows(self, function: Callable) -> Callable:
         """Maps ``function(params, batch) -> per-row outputs``."""
-        return jax.pmap(function, axis_name=AXIS, devices=self._devices)
+        return jax.pmap(function, axis_name=AXIS, devices=self.devices)
+
+
+def _over(devices: Sequence[Any]) -> jax.sharding.NamedSharding:
+    """The sharding of a leading axis over devices."""
+    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(AXIS))

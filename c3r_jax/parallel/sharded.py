@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from c3r_jax.parallel.layout import lay_out
+from c3r_jax.parallel.rows import ROWS, rows_over
 
 AXES = ("data", "fsdp", "tensor")
-ROWS = PartitionSpec(("data", "fsdp"))
 # Which dimension of a block's matrix is split over "tensor": the output of matrices that lead into heads or hidden
 # units, the input of those that lead out of them. A block then needs one sum over "tensor" after attention and one
 # after its MLP.
@@ -74,22 +76,28 @@ class Sharded:
       min_size: leaves with fewer elements are copied.
       devices: devices of all processes; None uses every device.
 
+    Raises:
+      ConfigError: the axes do not divide the devices, or those of a process.
+
     Attributes:
       axis_name: None, since sums are over the global batch anyway.
+      devices: the devices.
       num_devices: number of devices over which a batch is split.
       mesh: the mesh of data x fsdp x tensor.
+      rows: how a batch is split over it.
     """
 
     axis_name: str | None = None
 
     def __init__(self, fsdp: int, tensor: int, min_size: int, devices: Sequence[Any] | None = None):
-        devices = list(devices or jax.devices())
-        shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
-        self.mesh = jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+        self.devices = tuple(devices or jax.devices())
+        placed = lay_out(self.devices, fsdp, tensor)
+        shape = placed.shape
+        self.mesh = Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
         self.num_devices = shape[0] * fsdp
         self._sizes = dict(zip(AXES, shape, strict=True))
         self._min_size = min_size
-        self._rows = NamedSharding(self.mesh, ROWS)
+        self.rows = NamedSharding(self.mesh, ROWS)
         self._copied = NamedSharding(self.mesh, PartitionSpec())
         self._whole = jax.jit(lambda tree: tree, out_shardings=self._copied)
 
@@ -132,7 +140,7 @@ class Sharded:
 
     def abstract(self, function: Callable[[], Any], batch: Any) -> tuple[Any, Any]:
         """Shapes of a state and a global batch on the devices, enough to compile a step."""
-        rows = self._rows
+        rows = self.rows
         return self.template(function), jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch
         )
@@ -140,8 +148,8 @@ class Sharded:
     def split(self, batch: Any) -> Any:
         """Splits the rows of every leaf (this process's share of the batch) over the devices."""
         if jax.process_count() == 1:
-            return jax.tree.map(lambda x: jax.device_put(x, self._rows), batch)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._rows, x), batch)
+            return jax.tree.map(lambda x: jax.device_put(x, self.rows), batch)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.rows, x), batch)
 
     def gather(self, tree: Any) -> Any:
         """Fetches per-row outputs of all processes, in the order of the global batch."""
@@ -149,16 +157,36 @@ class Sharded:
             return jax.tree.map(np.asarray, tree)
         return multihost_utils.process_allgather(tree, tiled=True)
 
+    def own(self, tree: Any) -> Any:
+        """Fetches this process's share of per-row outputs, in the order of the rows that :meth:`split` was given."""
+        return jax.tree.map(_own_rows, tree)
+
     def compile_step(self, step: Callable) -> Callable:
         """Compiles ``step(state, batch) -> (state, metrics)``, reusing the memory of the old state."""
 
         def sharded_step(state: Any, batch: Any) -> Any:
-            state, metrics = step(state, batch)
+            with rows_over(self.mesh):
+                state, metrics = step(state, batch)
             metrics = jax.lax.with_sharding_constraint(metrics, self._copied)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), metrics
 
         return jax.jit(sharded_step, donate_argnums=0)
 
+    def compile_summary(self, function: Callable) -> Callable:
+        """Compiles ``function(state) -> scalars``."""
+        return jax.jit(function, out_shardings=self._copied)
+
     def compile_rows(self, function: Callable) -> Callable:
         """Compiles ``function(params, batch) -> per-row outputs``."""
-        return jax.jit(function, out_shardings=self._rows)
+
+        def sharded_rows(params: Any, batch: Any) -> Any:
+            with rows_over(self.mesh):
+                return function(params, batch)
+
+        return jax.jit(sharded_rows, out_shardings=self.rows)
+
+
+def _own_rows(array: jax.Array) -> np.ndarray:
+    """The rows of an array that this process's devices hold; a torus puts other processes' rows between them."""
+    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[begin]) for begin in sorted(parts)])

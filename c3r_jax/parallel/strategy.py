@@ -1,8 +1,12 @@
 """The choice of how a run uses its devices: ``config.parallel.strategy``."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 
 from c3r_jax.errors import ConfigError
+from c3r_jax.parallel.layout import lay_out
 from c3r_jax.parallel.replicated import Replicated
 from c3r_jax.parallel.sharded import Sharded
 from c3r_jax.settings.parallel import ParallelSettings
@@ -11,11 +15,12 @@ Strategy = Replicated | Sharded
 STRATEGIES = ("pmap", "mesh")
 
 
-def build_strategy(settings: ParallelSettings) -> Strategy:
-    """Builds the strategy that is set, over all devices of all processes.
+def build_strategy(settings: ParallelSettings, devices: Sequence[Any] | None = None) -> Strategy:
+    """Builds the strategy that is set.
 
     Args:
       settings: the strategy and its axes.
+      devices: devices of all processes, which may be those of a machine that is only described; None uses every device.
 
     Raises:
       ConfigError: the name is unknown, or the axes do not divide the devices.
@@ -24,25 +29,33 @@ def build_strategy(settings: ParallelSettings) -> Strategy:
         raise ConfigError(
             f"config.parallel.strategy is {settings.strategy!r}: expected one of {', '.join(STRATEGIES)}."
         )
-    shared = settings.fsdp * settings.tensor
-    if settings.strategy == "pmap":
-        if shared > 1:
-            raise ConfigError(
-                f"config.parallel has strategy 'pmap' with fsdp {settings.fsdp} and tensor {settings.tensor}: pmap "
-                "copies the whole state to every device; use config.parallel.strategy='mesh'."
-            )
-        return Replicated()
-    if jax.device_count() % shared:
+    if settings.strategy == "mesh":
+        return Sharded(settings.fsdp, settings.tensor, settings.min_size, devices)
+    if settings.fsdp * settings.tensor > 1:
         raise ConfigError(
-            f"config.parallel.fsdp x tensor is {settings.fsdp} x {settings.tensor}, which does not divide the "
-            f"{jax.device_count()} devices: choose factors of {jax.device_count()}."
+            f"config.parallel has strategy 'pmap' with fsdp {settings.fsdp} and tensor {settings.tensor}: pmap "
+            "copies the whole state to every device; use config.parallel.strategy='mesh'."
         )
-    if jax.local_device_count() % settings.tensor:
-        raise ConfigError(
-            f"config.parallel.tensor is {settings.tensor}, but a process has {jax.local_device_count()} devices: rows "
-            "are split by process, so choose a factor of that."
-        )
-    return Sharded(settings.fsdp, settings.tensor, settings.min_size)
+    return Replicated(devices)
+
+
+def axes_for(settings: ParallelSettings, devices: Sequence[Any] | None = None) -> tuple[int, int]:
+    """The axes fsdp and tensor as they are set; where these devices cannot form them, all devices as fsdp.
+
+    Args:
+      settings: the axes, perhaps of another machine.
+      devices: devices of all processes; None uses every device.
+
+    Examples:
+      >>> axes_for(ParallelSettings(strategy="mesh", fsdp=5, tensor=7), jax.devices()[:1])
+      (1, 1)
+    """
+    devices = list(devices or jax.devices())
+    try:
+        lay_out(devices, settings.fsdp, settings.tensor)
+    except ConfigError:
+        return len(devices), 1
+    return settings.fsdp, settings.tensor
 
 
 def check_batch(strategy: Strategy, batch_size: int, name: str, chunks: int = 1) -> None:

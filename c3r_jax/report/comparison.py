@@ -99,10 +99,24 @@ def read_published(path: pathlib.Path = PUBLISHED) -> list[Published]:
                 f"{path}, row {line}, lacks {', '.join(lacking) or 'value, or low and high'}: a published figure needs "
                 f"{', '.join(KEYS)}, a number and its source."
             )
+        large = [
+            row[name] for name in ("value", "sd", "low", "high") if name in row and not _fits(row[name], row["metric"])
+        ]
+        if large:
+            raise DataError(
+                f"{path}, row {line}, has {row['metric']} {large[0]!r}: expected a number, and of such a score a share "
+                "from 0 to 1 (0.73, not 73)."
+            )
         known: list[Any] = [row.get(name) for name in ("value", "sd", "low", "high")]
         dataset, method, condition, metric = (str(row[key]) for key in KEYS)
         rows.append(Published((dataset, method, condition, metric), *known, source=str(row["source"])))
     return rows
+
+
+def _fits(value: Any, metric: str) -> bool:
+    """Whether a value is a number, and a share where the metric is one."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return plain and (0 <= value <= 1 or not score_of(metric).percent)
 
 
 def compare_results(ours: Sequence[MetricRow], torch: Sequence[MetricRow], published: Sequence[Published]) -> list[Row]:

@@ -1,22 +1,26 @@
 """Results in long form, one number per row, from runs of this package and from exports of PyTorch runs."""
 
-import csv
 import json
 import math
 import pathlib
-import urllib.parse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from c3r_jax.errors import DataError
+from c3r_jax.files.natural import in_natural_order
+from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS, Run
 from c3r_jax.report.document import flatten
+from c3r_jax.report.exports import FIELDS, NUMBER, UNIT, UNITS, read_table, rows_of_table, split_source
 
-KEYS = ("dataset", "method", "condition", "metric")
-FIELDS = (*KEYS, "seed", "value")
+KEYS = FIELDS[:4]
 # Leaves that do not change the method, or that are part of its name already ("c3r+dropout").
 SAME = ("seed", "data.path", "eval.", "train.writers", "method", "modality_dropout.switch")
-TENSORBOARD = ("Wall time", "Step", "Value")  # header of a scalar that TensorBoard exports
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+ROUNDED = 1e-6  # by which a share may be above 1
 
 
 class MetricRow(NamedTuple):
@@ -88,30 +92,32 @@ def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
     results = directory / "results.json"
     if results.exists():
         return [results]
-    folders = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
-    return [file for folder in folders for file in _results_below(folder)]
+    folders = [path for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
+    return [file for folder in in_natural_order(folders) for file in _results_below(folder)]
 
 
 def _json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}): expected a JSON file.") from error
 
 
 def _runs_in(content: Any) -> Sequence[Any]:
-    return content.get("runs", [content]) if isinstance(content, dict) else [content]
+    runs = content.get("runs", [content]) if isinstance(content, dict) else [content]
+    return runs if isinstance(runs, list) else [runs]
 
 
 def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[MetricRow]:
     try:
+        seed = _whole(run["seed"])
         return [
-            MetricRow(str(run["dataset"]), str(run["method"]), str(c["name"]), name, int(run["seed"]), float(value))
+            MetricRow(str(run["dataset"]), str(run["method"]), str(c["name"]), name, seed, _number(value))
             for c in [*run["conditions"], *_summaries(run, route)]
             for name, value in c["routes"][route].items()
             if value is not None
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{file} is not the results of a run ({type(error).__name__}: {error}): expected dataset, method, seed and "
             f"conditions with route {route!r}."
@@ -142,66 +148,108 @@ def read_export(source: str) -> list[MetricRow]:
     """Reads results of other programs.
 
     The format is recognised by its content: results in this package's schema (JSON); a JSON list or CSV with the
-    columns dataset, method, condition, metric, seed, value; a table exported from Weights & Biases (CSV with a column
-    Name), in which every other column of numbers is a metric; a scalar exported from TensorBoard (CSV of Wall time,
-    Step, Value), whose last value is used.
+    columns dataset, method, condition, metric, seed, value; a table of runs exported from Weights & Biases (CSV with a
+    column Name), in which every other column of numbers is a metric; a chart exported from there (CSV with a step and
+    columns "RUN - METRIC"), or a scalar exported from TensorBoard (CSV of Wall time, Step, Value), whose last values
+    are used: of a step that a resumed run did again, the later one.
+
+    Scores that are shares of 1 here may be in percent if all of a metric's values in the file are. Values that are no
+    finite numbers, as crashed runs leave them, are left out with a warning.
 
     Args:
       source: a path. Fields that the file does not have follow after a question mark, as in
-        ``acc.csv?dataset=mvsa&method=plain&condition=clean&metric=accuracy&seed=0``.
+        ``acc.csv?dataset=mvsa&method=c3r+dropout&condition=clean&metric=accuracy&seed=0``; ``unit=percent`` or
+        ``unit=share`` says how such scores are written.
 
     Returns:
       The rows.
 
     Raises:
-      DataError: the file cannot be read, or a field is missing.
+      DataError: the file cannot be read, a field is missing, or shares and percent are mixed.
     """
-    name, _, query = source.partition("?")
-    given = dict(urllib.parse.parse_qsl(query))
-    unknown = sorted(set(given) - set(FIELDS))
-    if unknown:
-        raise DataError(f"{source!r} has the field {unknown[0]!r}: expected some of {', '.join(FIELDS)} after the '?'.")
-    path = pathlib.Path(name)
+    path, given = split_source(source)
+    unit = given.pop(UNIT, None)
+    if unit not in (None, *UNITS):
+        raise DataError(f"{source!r} has the unit {unit!r}: expected {' or '.join(UNITS)}.")
     if path.suffix.lower() == ".json":
         content = _json(path)
         if isinstance(content, dict):
-            return _without_repetition(
-                row for run in _runs_in(content) for row in _rows_of(run, path, "representation")
-            )
-        return _without_repetition(_complete(row, given, path, number) for number, row in enumerate(content, 1))
-    if path.suffix.lower() != ".csv":
+            rows = [row for run in _runs_in(content) for row in _rows_of(run, path, "representation")]
+        elif isinstance(content, list) and content:
+            rows = [_complete(row, given, path, number) for number, row in enumerate(content, 1)]
+        else:
+            held = "an empty list" if isinstance(content, list) else repr(content)[:40]
+            raise DataError(f"{path} holds {held}: expected a list of rows with {', '.join(FIELDS)}, or results.")
+    elif path.suffix.lower() == ".csv":
+        header, table = read_table(path)
+        rows = [_complete(row, given, path, number) for number, row in rows_of_table(header, table, given, path)]
+    else:
         raise DataError(f"{path} is neither .json nor .csv: export the runs in one of these formats.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header, table = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}): expected a CSV file in UTF-8.") from error
-    if not table:
-        raise DataError(f"{path} has no rows: expected at least one below the header.")
-    if header == TENSORBOARD:
-        try:
-            last = max(table, key=lambda row: float(row["Step"]))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{path} has a Step that is no number ({error}): export the scalar again.") from error
-        return [_complete({"value": last["Value"]}, given, path, len(table))]
-    if "Name" in header and "value" not in header:
-        table = list(_unfolded(table))
-    return _without_repetition(_complete(row, given, path, number) for number, row in enumerate(table, 2))
+    return _without_repetition(_as_shares(_finite(rows, path), unit, path))
 
 
-def _unfolded(table: Sequence[Mapping[str, str]]) -> Iterable[dict[str, str]]:
-    """One row per metric from a table with one row per run; without a column "method", the run's name is the method."""
-    for row in table:
-        known = {key: row[key] for key in (*KEYS, "seed") if row.get(key)}
-        for column, text in row.items():
-            if column in (*FIELDS, "Name") or not text:
-                continue
-            try:
-                float(text)
-            except (TypeError, ValueError):
-                continue  # notes, states, dates, or cells beyond the header
-            yield {"method": row["Name"], "metric": column, **known, "value": text}
+def _finite(rows: Sequence[MetricRow], path: pathlib.Path) -> list[MetricRow]:
+    """The rows with finite values; the others are named in a warning."""
+    kept = [row for row in rows if math.isfinite(row.value)]
+    if not kept:
+        what = f"only values like {rows[0].value}" if rows else "no value"
+        raise DataError(f"{path} has {what}: expected a finite number in some row.")
+    left = [
+        f"{row.method}, {row.condition}, {row.metric}, seed {row.seed}" for row in rows if not math.isfinite(row.value)
+    ]
+    if left:
+        logging.warning("%s: %d values are no finite numbers and are left out: %s.", path, len(left), "; ".join(left))
+    return kept
+
+
+def _as_shares(rows: Sequence[MetricRow], unit: str | None, path: pathlib.Path) -> list[MetricRow]:
+    """Scores that are shares, from 0 to 1, whether the file has them so or in percent."""
+    units = {}
+    for metric in dict.fromkeys(row.metric for row in rows if score_of(row.metric).percent):
+        values = [row.value for row in rows if row.metric == metric]
+        units[metric] = unit or _unit_of(values, metric, path)
+        highest = (100 if units[metric] == "percent" else 1) * (1 + ROUNDED)
+        outside = [value for value in values if not 0 <= value <= highest]
+        if outside:
+            raise DataError(
+                f"{path} has {metric} {outside[0]:g}: expected a share from 0 to 1 or 0 to 100 percent; correct it, or "
+                "give the other unit after '?' (unit=share, unit=percent)."
+            )
+    return [row._replace(value=row.value / 100) if units.get(row.metric) == "percent" else row for row in rows]
+
+
+def _unit_of(values: Sequence[float], metric: str, path: pathlib.Path) -> str:
+    above = [value for value in values if value > 1 + ROUNDED]
+    below = [value for value in values if 0 < value <= 1 + ROUNDED]
+    if above and below:
+        raise DataError(
+            f"{path} has {metric} {below[0]:g} and {above[0]:g}, as if shares and percent were mixed: write all in one "
+            "way, or give it after '?' (unit=percent)."
+        )
+    return "percent" if above else "share"
+
+
+def _whole(value: Any) -> int:
+    """A whole number, also as 3.0 or "3.0".
+
+    Raises:
+      ValueError: it is none.
+    """
+    text = str(value).strip()
+    if isinstance(value, bool) or not _WHOLE.fullmatch(text):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(text.partition(".")[0])
+
+
+def _number(value: Any) -> float:
+    """A number as files have it: no truth values, no underscores.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value.strip())):
+        raise ValueError(f"could not convert {value!r} to a number")
+    return float(value)
 
 
 def _complete(row: Any, given: Mapping[str, str], path: pathlib.Path, number: int) -> MetricRow:
@@ -215,12 +263,9 @@ def _complete(row: Any, given: Mapping[str, str], path: pathlib.Path, number: in
             f"'{path.name}?{missing[0]}=...'."
         )
     try:
-        value = float(complete["value"])
-        metric_row = MetricRow(*(str(complete[key]) for key in KEYS), seed=int(complete["seed"]), value=value)
+        keys = (str(complete[key]).strip() for key in KEYS)
+        return MetricRow(*keys, seed=_whole(complete["seed"]), value=_number(complete["value"]))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{path}, row {number}: {error}; expected a number as value and a whole number as seed."
         ) from error
-    if not math.isfinite(value):
-        raise DataError(f"{path}, row {number}, has value {complete['value']}: expected a finite number.")
-    return metric_row

@@ -106,6 +106,16 @@ class ModelSettings(Part, place="model"):
     dim: int = setting(16, "Width of every representation; the instrument has (modalities - 1) * dim columns.", least=1)
     dtype: str = setting("float32", "Precision of the network; parameters, risks and moments stay float32.")
     remat: bool = setting(False, "Recompute the blocks' activations for the gradient: less memory, more work.")
+    scan_layers: bool = setting(
+        False, "Compile one block of an encoder and loop over them: deep models compile in less time."
+    )
+    first_scale: float = setting(
+        0.0,
+        "First factor of the similarities of a contrastive task, which is learned; 0: the task's, 1/.07 for softmax "
+        "and 10 for sigmoid.",
+        least=0,
+        off=True,
+    )
     fusion: str = setting("mean", "Fusion of representations, or (late, evidential, confidence) of decisions.")
     fusion_heads: int = setting(4, "Attention heads of cross_attention and bottleneck fusion.", least=1)
     fusion_tokens: int = setting(4, "Tokens of the bottleneck.", least=1)

@@ -17,7 +17,7 @@ class OptimizerSettings(Part, place="optimizer"):
         1.0, "Block k of K of a published encoder has this to the power K - k of that rate.", least=0
     )
     schedule: str = setting("cosine", "Schedule of the learning rate after the warm-up.")
-    warmup_steps: int = setting(30, "Steps over which the learning rate rises; fewer than those of the run.", least=0)
+    warmup_steps: int = setting(30, "Steps over which the learning rate rises; cut to a shorter run.", least=0)
     clip_norm: float = setting(1.0, "Largest norm of the global gradient; 0: off.", least=0)
     plateau_window: int = setting(50, "Steps whose training loss schedule plateau averages for one reading.", least=1)
     plateau_patience: int = setting(2, "Readings without a better one before the rate is lowered.", least=1)

@@ -14,6 +14,13 @@ class TrainSettings(Part, place="train"):
     accumulation: int = setting(
         1, "Chunks in which a device encodes its share; losses are still those of the full batch.", least=1
     )
+    key_chunks: int = setting(
+        0,
+        "Of a contrastive task: 0: each device gathers all keys, and compares its examples with all at once; 1 or "
+        "more: keys go round the devices, and are compared in so many parts each, for large batches.",
+        least=0,
+        off=True,
+    )
     ema_decay: float = setting(
         0.0, "Decay of the averaged parameters, which are then evaluated; 0: off.", least=0, below=1, off=True
     )
@@ -21,6 +28,10 @@ class TrainSettings(Part, place="train"):
         False,
         "Encode with frozen encoders once instead of in every step; no augmentation of their inputs. If all encoders "
         "are frozen, C3R's experts (c3r.expert) are also computed once, on all training rows.",
+    )
+    keep_programs: bool = setting(
+        True,
+        "Keep compiled programs in the user's cache folder, so that the next run of the same shapes starts sooner.",
     )
     label_smoothing: float = setting(0.0, "Label smoothing of every method's cross-entropies.", least=0, below=1)
     eval_every: int = setting(50, "Steps between validations, each followed by a checkpoint.", least=1)
@@ -31,7 +42,7 @@ class TrainSettings(Part, place="train"):
     select_by: str = setting(
         "mean_accuracy",
         "Score that selects the best checkpoint: accuracy (all modalities), mean_accuracy (over modality subsets), or "
-        "another score of the task, see c3r_jax/metrics/scores.py, e.g. auroc, mean_mae, mean_dice; with "
+        "another score of the task, see c3r_jax/metrics/scores.py, e.g. auroc, mean_mae, mean_dice, retrieval; with "
         "worst_environment_ before it, that of the worst environment of validation.",
     )
     moments_decay: float = setting(0.9, "Decay of the running moments, per step.", least=0, below=1)

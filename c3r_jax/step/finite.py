@@ -1,12 +1,12 @@
-"""Non-finite numbers: detected in every step, on the devices, before they can be saved."""
+"""Non-finite numbers: loss and gradient are looked at in every step, the whole state before it can be saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from c3r_jax.methods.losses import TERMS
 from c3r_jax.step.optimizer import is_plateau
@@ -19,39 +19,59 @@ PARTS = {  # of the state after a step
     "instrument": "the instrument's moments",
     "ema": "the averaged parameters",
 }
-BROKEN = "broken_parts"  # the metric: sum of 2^i over the parts with a non-finite number
+BROKEN = "broken_parts"  # the metric: what :func:`broken_parts` returns
+
+
+def _itself(params: Any) -> Any:
+    return params
+
+
+def broken_parts(
+    state: TrainState, *, parts: Collection[str] = PARTS, trained: Callable[[Any], Any] = _itself
+) -> Float[Array, ""]:
+    """Which parts of a state have a number that is not finite: the sum of 2^i over them, 0 if none has.
+
+    Args:
+      state: the state.
+      parts: those to look at; the others count as finite.
+      trained: returns the parameters that a step changes. Frozen ones are not checked: that would cost more than
+        training a small model on top of them, and non-finite ones show in the losses.
+    """
+    changed = state._replace(params=trained(state.params), ema=trained(state.ema) if state.ema else state.ema)
+    broken = [~all_finite(getattr(changed, part)) * 2.0**i for i, part in enumerate(PARTS) if part in parts]
+    return jnp.stack(broken).sum()
 
 
 def guarded(
     step: Callable[..., tuple[TrainState, dict[str, Array]]],
     *,
     skip: bool,
-    trained: Callable[[Any], Any] = lambda params: params,
+    trained: Callable[[Any], Any] = _itself,
 ) -> Callable[..., Any]:
-    """A train step that also reports which part of its new state is not finite, and may skip its update.
+    """A train step that also reports non-finite moments, which no loss need show, and may skip its update.
 
-    A non-finite optimiser state would show in the losses only a step later, and an infinity perhaps never.
+    Parameters and the optimiser's state are not looked at in every step, which took a third of a small model's: the
+    loss and the gradient mostly show them a step later, and :func:`broken_parts` all of them before they are saved. An
+    update cannot be undone later, so that with ``skip`` the whole new state is looked at in every step.
 
     Args:
       step: (state, batch, **settings) -> (state, metrics); with metrics of the global batch.
       skip: whether a step with a non-finite number keeps the old state, except for its step number.
-      trained: returns the parameters that a step changes. Frozen ones are not checked: in every step that would cost
-        more than training a small model on top of them, and non-finite ones show in the losses.
+      trained: as for :func:`broken_parts`.
 
     Returns:
       The same function, with :data:`BROKEN` among its metrics.
     """
+    parts = tuple(PARTS) if skip else ("instrument",)
 
     def checked(state: TrainState, batch: Any, **settings: Any) -> tuple[TrainState, dict[str, Array]]:
         after, metrics = step(state, batch, **settings)
-        changed = after._replace(params=trained(after.params), ema=trained(after.ema) if after.ema else after.ema)
-        broken = jnp.stack([~all_finite(getattr(changed, part)) for part in PARTS])
-        metrics = {**metrics, BROKEN: (broken * 2.0 ** jnp.arange(len(PARTS))).sum()}
+        broken = broken_parts(after, parts=parts, trained=trained)
         if skip:
-            finite = all_finite([metrics[name] for name in WATCHED if name in metrics]) & ~broken.any()
+            finite = all_finite([metrics[name] for name in WATCHED if name in metrics]) & (broken == 0)
             chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
             after = chosen._replace(step=after.step)
-        return after, metrics
+        return after, {**metrics, BROKEN: broken}
 
     return checked
 

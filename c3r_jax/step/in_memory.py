@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Int
 
-from c3r_jax.caches import make_room
+from c3r_jax.caches import make_room, quick_compilation
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
@@ -186,7 +186,7 @@ def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[
     def encode(params: Any, inputs: Any, present: Any) -> Any:
         return model.apply({"params": params}, inputs, present, method=model.encode)
 
-    return model, BranchRunner(model), jax.jit(encode)
+    return model, BranchRunner(model, options=quick_compilation(0)), jax.jit(encode)
 
 
 def train_run(
@@ -226,7 +226,7 @@ def train_run(
 def run_of(structure: Structure) -> Callable[..., Any]:
     """:func:`train_run` of a structure, compiled once per shape of its arrays."""
     make_room()
-    return jax.jit(functools.partial(train_run, structure))
+    return jax.jit(functools.partial(train_run, structure), compiler_options=quick_compilation(1))
 
 
 def padded(rows: Rows) -> Rows:

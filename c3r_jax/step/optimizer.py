@@ -35,18 +35,16 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule, float], optax.GradientTransforma
 
 
 def build_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then ``settings.schedule``.
+    """Learning rate by step: linear warm-up, at most of all steps but one (:func:`warmup_of`), then the schedule.
 
     Args:
       settings: the optimiser's settings.
       steps: length of the run.
 
     Raises:
-      ConfigError: on an unknown schedule or a warm-up longer than the run.
+      ConfigError: on an unknown schedule.
     """
-    rate, rise = settings.learning_rate, settings.warmup_steps
-    if not 0 <= rise < steps:
-        raise ConfigError(f"config.optimizer.warmup_steps is {rise}: expected 0 to {steps - 1}, for a run of {steps}.")
+    rate, rise = settings.learning_rate, warmup_of(settings, steps)
     if settings.schedule not in SCHEDULES:
         raise ConfigError(
             f"config.optimizer.schedule is {settings.schedule!r}: expected one of {', '.join(SCHEDULES)}."
@@ -54,6 +52,20 @@ def build_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     # The first step already moves: a warm-up from exactly 0 would waste it.
     warmup = optax.linear_schedule(rate / (rise + 1), rate, rise)
     return optax.join_schedules([warmup, SCHEDULES[settings.schedule](rate, steps - rise)], [rise])
+
+
+def warmup_of(settings: OptimizerSettings, steps: int) -> int:
+    """Steps of the warm-up: those that are configured, but fewer than the run has, so that a short trial runs too.
+
+    Args:
+      settings: the optimiser's settings.
+      steps: length of the run.
+
+    Examples:
+      >>> warmup_of(OptimizerSettings(warmup_steps=30), 1000), warmup_of(OptimizerSettings(warmup_steps=30), 20)
+      (30, 19)
+    """
+    return min(settings.warmup_steps, steps - 1)
 
 
 def build_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:

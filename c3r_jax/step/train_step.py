@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, PRNGKeyArray
 
 from c3r_jax.core.batch import first_row
@@ -48,6 +49,8 @@ def train_step(
     axis_name: str | None = None,
     accumulation: int = 1,
     ema_decay: float = 0.0,
+    rows: NamedSharding | None = None,
+    key_chunks: int | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of training on this device's share of the global batch.
 
@@ -65,6 +68,8 @@ def train_step(
       axis_name: mapped axis over which the batch is split.
       accumulation: chunks in which this device's rows are encoded, see :func:`encode_in_chunks`.
       ema_decay: decay of the averaged parameters, smaller in the first steps: min(decay, (1 + step) / (10 + step)).
+      rows: how the batch is split over a mesh, where no axis is mapped; contrastive losses then gather their keys once.
+      key_chunks: ``chunks`` of :func:`c3r_jax.core.contrastive.contrastive_c3r_loss`.
 
     Returns:
       The next state and scalar metrics.
@@ -86,6 +91,7 @@ def train_step(
         smoothing = method.c3r.label_smoothing
         shared = {"target": method.target, "label_smoothing": smoothing, "axis_name": axis_name}
         encoded = encoded_batch(model, variables, h, present, batch, **shared)
+        encoded = encoded._replace(rows=rows, key_chunks=key_chunks)
         terms = method.rival.terms(encoded, step=state.step, state=state.instrument, key=rival_key)
         main = method.without_task() if terms is not None and terms.task is not None else method
         loss, (metrics, moments) = method_loss(encoded, main, pair_key)
@@ -94,7 +100,7 @@ def train_step(
         return loss, (metrics, moments, terms)
 
     (loss, (metrics, moments, terms)), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
-    if axis_name is not None:
+    if axis_name:
         gradient = jax.lax.pmean(gradient, axis_name)
     if terms is not None:
         gradient = method.rival.change_gradient(gradient, terms, rival_key)

@@ -14,11 +14,11 @@ import numpy as np
 from c3r_jax.caches import make_room
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
+from c3r_jax.core.worlds import both_worlds
 from c3r_jax.evaluation.collapse import traced_spread
 from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 from c3r_jax.files.atomic import write_text
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.models.branches import both_worlds
 from c3r_jax.models.twin import apply
 from c3r_jax.step.in_memory import Rows, Structure, model_of, train_run
 from c3r_jax.sweep.grid import Cell, SweepRun, run_structure, run_weights

@@ -98,7 +98,7 @@ def run_experiments(
 def _record(run: SweepRun, config: ConfigDict, place: pathlib.Path) -> dict[str, Any]:
     trained = fit(config, place)
     if trained.interrupted:
-        exit_when_stopped()
+        exit_when_stopped(trained.stopped_by)
     results = evaluated(place, trained.best_step)
     tests: dict[str, dict[str, float]] = {route: {"validation": trained.best} for route in ROUTES}
     found = [(results, "")]

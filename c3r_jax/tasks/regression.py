@@ -8,6 +8,7 @@ import numpy as np
 from c3r_jax.errors import DataError
 from c3r_jax.settings.fields import Part, setting
 from c3r_jax.tasks.base import TaskSpec
+from c3r_jax.tasks.rounding import lost_in_float32
 
 
 class RegressionSpec(TaskSpec):
@@ -33,6 +34,12 @@ class RegressionSpec(TaskSpec):
     def fits(self, labels: np.ndarray) -> bool:
         """See :class:`TaskSpec`."""
         return labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating)
+
+    def check_labels(self, labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+        """See :class:`TaskSpec`; labels that float32 would not keep apart are refused."""
+        if lost := lost_in_float32(np.asarray(labels)):
+            raise DataError(f"The label of {name!r} {lost}.")
+        return super().check_labels(labels, num_classes, name)
 
     def wrong(self, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, str]:
         """See :class:`TaskSpec`: what is not finite."""

@@ -28,6 +28,7 @@ from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.experiments.metrics_log import MetricsLog, NoLog
 from c3r_jax.files.atomic import write_text
+from c3r_jax.methods.losses import INVALID
 from c3r_jax.settings.train import TrainSettings
 from c3r_jax.step.finite import BROKEN, first_non_finite
 
@@ -93,8 +94,12 @@ class StepWatch:
         self.check()
         self._pending = (step, metrics, batch)
 
-    def check(self) -> None:
+    def check(self, broken_parts: Callable[[], Any] | None = None) -> None:
         """Checks the step that was added last, unless it has been checked.
+
+        Args:
+          broken_parts: which parts of the state after it are not finite, for a state that is to be saved; None: only
+            the step's metrics are looked at.
 
         Raises:
           NonFiniteError: a term, the gradient or a part of the state is not finite, and the step may not be skipped.
@@ -103,8 +108,14 @@ class StepWatch:
             return
         (step, metrics, batch), self._pending = self._pending, None
         values = {name: float(value) for name, value in self._host(metrics).items()}
+        if broken_parts is not None:
+            # A step that was skipped has kept the state from before it: what broke is known from the step alone.
+            of_state = self._host({BROKEN: broken_parts()})[BROKEN]
+            values[BROKEN] = float(int(values.get(BROKEN, 0)) | int(of_state))
         broken = first_non_finite(values)
         values.pop(BROKEN, None)
+        if not values.get(INVALID):
+            values.pop(INVALID, None)  # said only where it is one
         if broken is not None:
             self._on_broken(step, broken, values, batch)
         else:
@@ -120,6 +131,8 @@ class StepWatch:
         health.in_row += 1
         path = save_batch(self._checkpoints.directory.parent, step, broken, values, batch)
         problem = f"step {step}: {broken} is {values.get(broken, 'not finite')}"
+        if INVALID in values:
+            problem += f", for {values[INVALID]:.0f} examples have a label that is no class of the model"
         if health.in_row <= limit:
             health.skipped += 1
             self._log.write(step, "skipped", {"count": health.skipped})
@@ -128,9 +141,11 @@ class StepWatch:
         self._log.write(step, "train", _finite(values))
         self._checkpoints.seal()
         row = f" ({limit} steps in a row were skipped before)" if limit else ""
+        advice = "lower config.optimizer.learning_rate or the term's weight, or look at the batch's examples"
+        if INVALID in values:
+            advice = "correct their labels and prepare the data once more; the batch's examples are"
         raise NonFiniteError(
-            f"{problem}, but a finite number was expected{row}: lower config.optimizer.learning_rate or the term's "
-            f"weight, or look at the batch's examples in {path}; checkpoint "
+            f"{problem}, but a finite number was expected{row}: {advice} in {path}; checkpoint "
             f"{max(self._checkpoints.steps(), default=0)} in {self._checkpoints.directory} is the last good one."
         )
 

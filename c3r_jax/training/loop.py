@@ -29,7 +29,7 @@ from c3r_jax.files.lock import exclusive_lock
 from c3r_jax.metrics.scores import score_of, selected_score
 from c3r_jax.parallel.hosts import is_primary
 from c3r_jax.progress import TrainingProgress
-from c3r_jax.step.optimizer import build_schedule
+from c3r_jax.step.optimizer import build_schedule, warmup_of
 from c3r_jax.step.state import TrainState
 from c3r_jax.step.train_step import step_columns
 from c3r_jax.training.health import Health, StepWatch, baseline_of
@@ -83,7 +83,8 @@ class FitResult:
       best_step: step of the best checkpoint.
       best: selection value of the best checkpoint.
       stopped_early: whether patience ended the run.
-      interrupted: whether SIGTERM stopped it before its end; everything is saved.
+      interrupted: whether SIGTERM or Ctrl-C stopped it before its end; everything is saved.
+      stopped_by: "SIGTERM" or "Ctrl-C" where one of them did.
     """
 
     workdir: pathlib.Path
@@ -92,12 +93,13 @@ class FitResult:
     best: float
     stopped_early: bool
     interrupted: bool = False
+    stopped_by: str = ""
 
 
 def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     """Trains a run to its end, or continues where an earlier call stopped.
 
-    On SIGTERM it saves and returns. While it runs, no other process can train in the same directory.
+    On SIGTERM or Ctrl-C it saves and returns. While it runs, no other process can train in the same directory.
 
     Args:
       config: the whole configuration.
@@ -149,6 +151,14 @@ def _fit(
     prepare = _batch_preparation(experiment, state)
     log = MetricsLog(path, start, loop_state.validated, train.writers) if is_primary() else NoLog()
     schedule = build_schedule(settings.optimizer, train.steps)
+    rise = warmup_of(settings.optimizer, train.steps)
+    if rise < settings.optimizer.warmup_steps:
+        logging.warning(
+            "config.optimizer.warmup_steps is %d, but the run has %d steps: the warm-up is cut to %d.",
+            settings.optimizer.warmup_steps,
+            train.steps,
+            rise,
+        )
     lambda_n = method.c3r.lambda_n * method.c3r.strength if method.regularised else 0.0
     watch = StepWatch(
         experiment.devices.host,
@@ -172,7 +182,7 @@ def _fit(
         with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
             while True:
                 if step > loop_state.validated and (step % train.eval_every == 0 or step == train.steps):
-                    watch.check()
+                    watch.check(functools.partial(experiment.broken, state))
                     values = stop.run_unless_stopped(functools.partial(validate, experiment, state))
                     if values is None:
                         break  # the validation is done when the run continues
@@ -192,7 +202,7 @@ def _fit(
                 watch.add(step, metrics, batch)
                 progress.update(step)
             if step > saved:
-                watch.check()
+                watch.check(functools.partial(experiment.broken, state))
                 save(step, float("-inf"))  # without validation it cannot be the best
     finally:
         iterator.close()
@@ -201,7 +211,8 @@ def _fit(
     selection = loop_state.selection
     interrupted = not (stopped_early or loop_state.validated == step == train.steps)
     best = selection.best if score_of(selected_score(train.select_by)).higher else -selection.best
-    return FitResult(path, step, selection.best_step, best, stopped_early, interrupted)
+    stopped_by = stop.stopped_by if interrupted else ""
+    return FitResult(path, step, selection.best_step, best, stopped_early, interrupted, stopped_by)
 
 
 def _selected(values: dict[str, float], name: str) -> float:

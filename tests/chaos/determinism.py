@@ -10,7 +10,14 @@ from tests.chaos.runs import Place, differing, fingerprint, newest
 
 STEPS, EVERY = 12, 4
 # Leaves that earlier versions did not have, and parts of a checkpoint's progress.
-YOUNGER = ("train.skip_non_finite", "train.spike", "train.cache_frozen", "optimizer.encoder_scale", "model.remat")
+YOUNGER = (
+    "train.skip_non_finite",
+    "train.spike",
+    "train.cache_frozen",
+    "optimizer.encoder_scale",
+    "model.remat",
+    "model.scan_layers",
+)
 
 
 def starts(place: Place, budget: Budget, config, whole) -> Line:

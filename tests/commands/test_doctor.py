@@ -1,11 +1,14 @@
 """c3r doctor: finds what is broken, says how to mend it, and ends with status 1 then alone."""
 
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 
 from c3r_jax.commands import doctor
 from c3r_jax.data.sets.manifest import MANIFEST, describe_files, write_json
+from tests.processes import command_environment
 
 
 @pytest.fixture
@@ -66,3 +69,26 @@ def test_data_disk_memory_and_configurations(small_emoji, tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 99999999 kB\nMemAvailable:     1024 kB\n")
     assert doctor.check_memory(meminfo)[0].state == "note"
+
+
+def test_in_a_small_install_it_starts_and_names_what_is_missing():
+    """In a process of its own, where the libraries of the extras cannot be imported."""
+    program = """
+import sys
+for name in ("PIL", "packaging", "flax", "optax", "absl", "sklearn", "grain", "msgpack", "ml_collections"):
+    sys.modules[name] = None
+from c3r_jax.commands import doctor
+for found in (*doctor.check_embedded(), *doctor.check_requirements(["jax>=0.1", "numpy>=2; extra == 'a'"])):
+    print(found.state, found.name, found.text, found.fix, sep="|")
+print(doctor.check_requirements(["no-such_package>=1"])[0].text)
+doctor.check_extras()
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=command_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second, packages, absent = done.stdout.splitlines()
+    assert first == (
+        "note|emoji set|was not checked, as PIL is not installed|if you need data sets: pip install 'c3r-jax[data]'"
+    )
+    assert second.startswith("note|emoji by others|was not checked, as ")
+    assert packages.startswith("note|packages|1 required packages are installed")
+    assert absent == "no-such_package is not installed"

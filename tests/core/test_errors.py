@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import c3r_jax
 from c3r_jax.core.counterfactual import drop_modality
@@ -68,6 +69,12 @@ CASES: dict[str, tuple[Any, str, str]] = {
     "loss feature rank": (lambda: loss({**WIDE, "text": jnp.ones(64)}), "text", "(64,)"),
     "loss feature rows": (lambda: loss({**WIDE, "text": jnp.ones((63, 3))}), "(63, 3)", "64"),
     "loss present": (lambda: loss(present=jnp.ones((64, 2), bool)), "(64, 2)", "(64, 3)"),
+    "loss present as a dict": (
+        lambda: loss(present=dict.fromkeys(WIDE, jnp.ones(64, bool))),
+        "dict of ['audio', 'image', 'text']",
+        "jnp.stack([has['audio'], has['image'], has['text']], axis=1)",
+    ),
+    "loss weights": (lambda: loss(weights=jnp.ones(3)), "(3,)", "(64,)"),
     "loss where": (lambda: loss(where=jnp.ones(3, bool)), "(3,)", "64"),
     # dtypes
     "float labels": (lambda: c3r_jax.sufficiency_loss(LOGITS, jnp.zeros(8)), "float32", "integer"),
@@ -140,8 +147,9 @@ def test_label_out_of_range_under_jit_is_nan() -> None:
         np.testing.assert_array_equal(np.isnan(value), [i in (3, 5) for i in range(8)])
     for label in (4, -1):
         labels = np.where(np.arange(64) == 2, label, np.asarray(LABELS))
-        loss, _, _ = problems.evaluate(dataclasses.replace(problems.problem(1), labels=labels))
-        assert np.isnan(loss)
+        loss, terms, _ = problems.evaluate(dataclasses.replace(problems.problem(1), labels=labels))
+        assert np.isnan(loss) and terms.invalid_labels == 1
+    assert problems.evaluate(problems.problem(1))[1].invalid_labels == 0
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
@@ -155,3 +163,19 @@ def test_any_integer_labels(dtype: str) -> None:
         np.testing.assert_allclose(
             c3r_jax.sufficiency_loss(logits, y), oracles.cross_entropy(np.asarray(logits), labels), rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("config", [{}, {"cap": 1.0}])
+def test_random_numbers_of_nnx_in_the_head(config: dict[str, Any]) -> None:
+    """They change while the head is called several times; the sentence says what works, and that does work."""
+    noisy = nnx.Sequential(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"state of an NNX module.*nnx.view\(head, deterministic=True\)"):
+        jax.eval_shape(lambda: loss(head=noisy, config=config))
+    still = nnx.view(noisy, deterministic=True)
+    assert jax.eval_shape(lambda: loss(head=still, config=config))[0].shape == ()
+
+    def broken(z: Any) -> Any:
+        raise KeyError("of the caller")
+
+    with pytest.raises(KeyError, match="of the caller"):
+        jax.eval_shape(lambda: loss(head=broken, config=config))

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import c3r_jax
+from c3r_jax.core.first_stage import columns, first_stage, fit_modalities
+from c3r_jax.core.moments import batch_moments
 
 from . import oracles
 from .conftest import Precision
@@ -287,3 +289,15 @@ def test_bfloat16_moments_are_in_single_precision() -> None:
         assert getattr(stage, name).dtype == jnp.float32
         np.testing.assert_allclose(getattr(stage, name), expected[name], rtol=2e-4, atol=1e-4)
     np.testing.assert_allclose(np.asarray(stage.fitted, np.float64), expected["fitted"], rtol=0.01, atol=0.02)
+
+
+def test_stages_of_equal_widths_are_those_that_each_modality_has_alone():
+    rng = np.random.default_rng(0)
+    h = {name: jnp.asarray(rng.normal(size=(60, 3)).astype(np.float32)) for name in "abc"}
+    h["b"] = h["b"] + h["a"]
+    together = fit_modalities(batch_moments(jnp.concatenate([*h.values()], 1)), columns(h), ridge=1e-2)
+    for name, stage in together.items():
+        others = jnp.concatenate([value for key, value in h.items() if key != name], 1)
+        alone = first_stage(others, h[name], ridge=1e-2)
+        for field in ("coef", "mean_v", "mean_h", "r2", "f_stat"):
+            np.testing.assert_allclose(getattr(stage, field), getattr(alone, field), rtol=2e-4, atol=2e-5)

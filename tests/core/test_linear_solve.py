@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c3r_jax.core.linear_solve import solve_spd
+from c3r_jax.core.linear_solve import _scales, solve_spd
 
 from . import oracles
 from .conftest import Precision
@@ -52,6 +52,20 @@ def test_backward_error(precision: Precision, p: int, condition: float, scale: f
     assert residual < 30 * eps, residual / eps
     error = np.linalg.norm(y - np.linalg.solve(a64, b64)) / np.linalg.norm(x)
     assert error < 100 * condition * eps, error / condition / eps
+
+
+def test_steps_are_halved() -> None:
+    """Scaled steps for |A|_inf / ridge of 512 columns, which plain ones need ceil(log2(1.2e6)) + 6 = 27 for."""
+    assert len(_scales(512**1.5 * 1.01 / 0.01)) == 14
+
+
+@pytest.mark.parametrize("p", [8, 256])
+def test_singular_matrices_stay_finite(p: int) -> None:
+    """Rank p / 4 without a ridge: what cannot be solved is wrong, but finite."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(1024, p // 4)) @ rng.normal(size=(p // 4, p))
+    a = jnp.asarray(np.cov(x.T), jnp.float32)
+    assert np.isfinite(jax.jit(solve_spd)(a, a[:, :2])).all()
 
 
 def test_finite_differences(x64: None) -> None:

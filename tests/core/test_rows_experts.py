@@ -9,7 +9,7 @@ import pytest
 
 from c3r_jax.core.expert import residual_experts
 from c3r_jax.core.gate import explained_share
-from c3r_jax.core.rows_experts import best_leave_one_out, experts_of_rows
+from c3r_jax.core.rows_experts import best_leave_one_out, compiled_leave_one_out, experts_of_rows
 
 
 @pytest.fixture
@@ -82,3 +82,18 @@ def test_more_columns_than_rows_give_finite_evidence():
 
 def test_nothing_is_explained_where_nothing_is_predicted():
     assert float(explained_share(jnp.asarray(1.2), jnp.asarray(1.0), jnp.asarray(1.1))) == 0
+
+
+def test_sets_of_nearly_equal_size_share_programs_and_rows_that_do_not_count_change_nothing():
+    rng = np.random.default_rng(0)
+    cause = rng.normal(size=(120, 2))
+    h = {name: (cause + 0.5 * rng.normal(size=(120, 2))).astype(np.float32) for name in "ab"}
+    labels = (cause[:, 0] > 0).astype(int)
+    part = {name: value[:100] for name, value in h.items()}
+    found = experts_of_rows(part, labels[:100], num_outputs=2)
+    count = compiled_leave_one_out()._cache_size()
+    masked = experts_of_rows(h, labels, num_outputs=2, where=np.arange(120) < 100)
+    assert compiled_leave_one_out()._cache_size() == count
+    for name in "ab":
+        assert found[name].log_ratio.shape == (100, 2)
+        np.testing.assert_allclose(masked[name].log_ratio[:100], found[name].log_ratio, rtol=1e-5, atol=1e-6)

@@ -14,7 +14,10 @@ NOT_RUN = {  # (page, a part of the block): why
     ("data.md", "OUT/mvsa/1.0.0"): "needs a benchmark that people have to bring",
     ("export.md", "exported/load.py"): "needs an export: tests/commands/test_export.py runs it on one",
 }
-TESTED_ELSEWHERE = {"README.md": "tests/test_readme.py gives its first block the model it speaks of"}
+TESTED_ELSEWHERE = {
+    "README.md": "tests/test_readme.py gives its first block the model it speaks of",
+    "pytorch.md": "tests/parity/test_torch_docs.py runs its blocks, where PyTorch is",
+}
 SHOWN = {  # page: what its names must be after it ran
     "start.md": lambda names: (
         0.75 < names["accuracy"] < 0.83  # the page gives .79, .35 and the two risks

@@ -226,8 +226,9 @@ def test_warns_of_a_weak_instrument():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     x = {"a": rng.normal(size=(400, 3)), "b": rng.normal(size=(400, 3))}
-    with pytest.warns(UserWarning, match="first stage of a is weak"):
+    with pytest.warns(UserWarning, match="first stages of a and b are weak") as caught:
         C3RClassifier(**SMALL, regularised=False).fit(x, labels)
+    assert sum(" weak" in str(warning.message) for warning in caught) == 1  # once a fit, however many modalities
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -264,3 +265,43 @@ def test_without_strength_it_is_plain_training(sample, fitted):
     np.testing.assert_array_equal(doubled.predict_proba(sample.inputs), same.predict_proba(sample.inputs))
     assert np.abs(doubled.predict_proba(sample.inputs) - fitted.predict_proba(sample.inputs)).max() > 1e-3
     assert np.abs(plain.predict_proba(sample.inputs) - fitted.predict_proba(sample.inputs)).max() > 1e-3
+
+
+def framed(sample, index=None):
+    return {
+        name: pd.DataFrame(values, columns=[f"{name}_{i}" for i in range(values.shape[1])], index=index)
+        for name, values in sample.inputs.items()
+    }
+
+
+def test_predictions_do_not_depend_on_the_order_of_columns(sample):
+    frames = framed(sample)
+    wide = pd.concat(frames.values(), axis=1)
+    turned = {name: frame[frame.columns[::-1]] for name, frame in frames.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = C3RClassifier(**SMALL).fit(frames, sample.labels)
+        sliced = C3RClassifier(
+            **SMALL, modalities={"m1": slice(0, frames["m1"].shape[1]), "m2": slice("m2_0", None)}
+        ).fit(wide, sample.labels)
+    expected = model.predict_proba(frames)
+    np.testing.assert_array_equal(model.predict_proba(turned), expected)
+    np.testing.assert_array_equal(sliced.predict_proba(wide[wide.columns[::-1]]), expected)
+    with pytest.raises(DataError, match="rows in another order"):
+        model.predict({"m1": frames["m1"], "m2": frames["m2"].sample(frac=1, random_state=0)})
+    with pytest.raises(DataError, match="y has its rows in another order than m1"):
+        model.fit(frames, pd.Series(sample.labels).sample(frac=1, random_state=0))
+
+
+@pytest.mark.parametrize("row", [0, 137, 399])
+def test_errors_name_the_row_of_the_callers_input(sample, row):
+    for where, value, message in (
+        ((row, 0), np.inf, f"infinite at row {row}, column 0"),
+        ((row, 0), np.nan, rf"row {row} of X\['m1'\] is NaN in part"),
+        (row, np.nan, f"row {row} of X has no modality at all"),
+    ):
+        inputs = {name: values.copy() for name, values in sample.inputs.items()}
+        for values in inputs.values():
+            values[where] = value
+        with pytest.raises(DataError, match=message):
+            C3RClassifier(**SMALL).fit(inputs, sample.labels)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from c3r_jax.errors import DataError
+from c3r_jax.estimator.frames import numbers
 from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
 
 A, B = np.arange(8.0).reshape(4, 2), np.arange(12.0).reshape(4, 3)
@@ -113,3 +114,177 @@ def test_holdout_takes_a_share_of_every_class():
     labels = np.repeat([0, 1, 2], [100, 30, 5])
     held = stratified_holdout(labels, 0.1, np.random.default_rng(0))
     np.testing.assert_array_equal(np.bincount(labels[held], minlength=3), [10, 3, 0])
+
+
+NAMED = pd.DataFrame(A, columns=["age", "bmi"])
+OTHER = pd.DataFrame(B, columns=["x", "y", "z"])
+WIDE_FRAME = pd.concat([NAMED, OTHER], axis=1)
+TWO_LEVELS = pd.concat({"a": NAMED, "b": OTHER}, axis=1)
+NAMES = {"a": ("age", "bmi"), "b": ("x", "y", "z")}
+
+
+@pytest.mark.parametrize(
+    ("x", "modalities"),
+    [
+        ({"a": NAMED[["bmi", "age"]], "b": OTHER[["z", "x", "y"]]}, None),
+        (TWO_LEVELS[[("b", "z"), ("a", "bmi"), ("b", "x"), ("a", "age"), ("b", "y")]], None),
+        (WIDE_FRAME[["z", "bmi", "y", "x", "age"]], {"a": ["age", "bmi"], "b": ["x", "y", "z"]}),
+        (WIDE_FRAME[["z", "bmi", "y", "x", "age"]], {"a": slice(0, 2), "b": slice("x", "z")}),
+    ],
+)
+def test_columns_are_matched_with_those_of_fit_by_name(x, modalities):
+    parts = split_modalities(x, modalities, fitted=NAMES)
+    np.testing.assert_array_equal(parts["a"], A)
+    np.testing.assert_array_equal(parts["b"], B)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ({"a": NAMED.rename(columns={"age": "income"})}, r"X\['a'\] has no column 'age': its columns are \['income'"),
+        ({"a": NAMED.assign(more=1.0)}, r"X\['a'\] has column 'more' once more than fit"),
+        ({"b": OTHER[["x", "y"]]}, r"X\['b'\] has no column 'z'"),
+        ({"a": NAMED[["age", "bmi", "age"]]}, r"X\['a'\] has column"),
+    ],
+)
+def test_other_columns_than_in_fit_are_refused(x, message):
+    with pytest.raises(DataError, match=message):
+        split_modalities(x, fitted=NAMES)
+
+
+def test_arrays_after_frames_are_taken_in_order_and_said():
+    with pytest.warns(UserWarning, match=r"X\['a'\] has no names of columns, unlike in fit"):
+        split_modalities({"a": A}, fitted=NAMES)
+    with pytest.warns(UserWarning, match=r"X\['a'\] has names of columns, unlike in fit"):
+        split_modalities({"a": NAMED}, fitted={"a": None})
+    numbered = pd.DataFrame(A)  # columns that nobody named
+    for x, fitted in ((A, (0, 1)), (numbered, None), (numbered[[1, 0]], (0, 1))):
+        np.testing.assert_array_equal(split_modalities({"a": x}, fitted={"a": fitted})["a"], A)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (slice(0, 2), ["age", "bmi"]),
+        (slice("bmi", "y"), ["bmi", "x", "y"]),
+        (slice(None, "bmi"), ["age", "bmi"]),
+        (slice(None, None, 2), ["age", "x", "z"]),
+        (slice(-2, None), ["y", "z"]),
+        ("age", ["age"]),
+        (np.array([True, False, False, True, False]), ["age", "y"]),
+        (pd.Index(["z", "x"]), ["z", "x"]),
+    ],
+)
+def test_ways_to_choose_columns_of_a_frame(chosen, expected):
+    parts = split_modalities(WIDE_FRAME, {"a": chosen, "b": ["x"]})
+    np.testing.assert_array_equal(parts["a"], WIDE_FRAME[expected].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("frame", "chosen", "message"),
+    [
+        (WIDE_FRAME, slice("age", "hr"), "X has no column 'hr'"),
+        (pd.DataFrame(B, columns=[10, 20, 30]), slice(0, 2), "could mean positions or names of the columns"),
+        (pd.DataFrame(B, columns=["x", "x", "y"]), ["x"], "X has the column 'x' twice"),
+        (pd.DataFrame(B, columns=["x", "y", "z"]), "yz", "X has no column 'yz'"),
+    ],
+)
+def test_choices_that_mean_nothing_or_two_things(frame, chosen, message):
+    with pytest.raises(DataError, match=message):
+        split_modalities(frame, {"a": chosen})
+
+
+NULLABLE = pd.DataFrame({"p": pd.array([1, None], "Int64"), "q": pd.array([0.5, None], "Float64")})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (NULLABLE, [[1, 0.5], [np.nan, np.nan]]),
+        (pd.DataFrame({"p": [1, pd.NA], "q": [2.5, None]}, dtype=object), [[1, 2.5], [np.nan, np.nan]]),
+        ([[1, "2"], [3.0, True]], [[1, 2], [3, 1]]),
+        (pd.DataFrame({"p": pd.array([True, None], "boolean"), "q": ["1.5", pd.NaT]}), [[1, 1.5], [np.nan, np.nan]]),
+        (np.ma.masked_array([[1.0, 2.0], [9.0, 9.0]], [[0, 0], [1, 1]]), [[1, 2], [np.nan, np.nan]]),
+        (pd.DataFrame({"p": pd.Categorical([3, 1]), "q": [2, 2]}), [[3, 2], [1, 2]]),
+    ],
+)
+def test_missing_values_and_types_of_pandas(values, expected):
+    np.testing.assert_array_equal(split_modalities({"a": values})["a"], np.array(expected, float))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pd.DataFrame({"p": [1, "x"]}), r"X\['a'\], column 'p', cannot be read as numbers \('x' at row 1\)"),
+        ([[1, "1_000"]], r"'1_000' at row 0, column 1"),
+        ([[1.0, "nan"], [2.0, ""]], "'nan' at row 0, column 1"),
+        (pd.DataFrame({"p": pd.to_datetime(["2020-01-01"])}), "such as days since a date"),
+        (A + 1j, "give real numbers"),
+        (np.array([[2**60 + 1, 2**60]]), "beyond 2\\^53"),
+    ],
+)
+def test_what_is_no_number_is_named(values, message):
+    with pytest.raises(DataError, match=message):
+        split_modalities({"a": values})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"b": OTHER.iloc[[2, 0, 3, 1]]},
+        {"b": OTHER.set_axis([0, 1, 2, 3]).sort_index(ascending=False)},
+        {"b": OTHER.set_axis(list("pqrs")), "c": OTHER.set_axis(list("qprs")), "a": NAMED.set_axis(list("pqrs"))},
+    ],
+)
+def test_rows_in_another_order_are_refused(other):
+    with pytest.raises(DataError, match=r"has its rows in another order than X\['a'\]: row \d"):
+        split_modalities({"a": NAMED, **other})
+    split_modalities({"a": NAMED.set_axis(list("pqrs")), "b": OTHER, "c": B})  # by position, as there is no choice
+
+
+def test_a_missing_label_of_a_row_is_equal_to_itself():
+    rows = [1.0, float("nan"), 3.0, None]
+    split_modalities({"a": NAMED.set_axis(rows), "b": OTHER.set_axis(list(rows))})
+    pairs = [pd.MultiIndex.from_tuples([(1, float("nan")), (1, 2), (2, float("nan")), (3, 4)]) for _ in range(2)]
+    split_modalities({"a": NAMED.set_axis(pairs[0]), "b": OTHER.set_axis(pairs[1])})
+    with pytest.raises(DataError, match=r"another order than X\['a'\]: row 0 is 3.0"):
+        split_modalities({"a": NAMED.set_axis(rows), "b": OTHER.set_axis([3.0, float("nan"), 1.0, None])})
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1, "1", 2], r"y mixes types, such as 1 \(row 0\) and '1' \(row 1\)"),
+        (pd.Series(["a", "b", 2], dtype=object), "y mixes types"),
+        (["a", float("nan"), "b"], "y is missing at row 1"),
+        (pd.Series(["a", "b", pd.NA], dtype="string"), "y is missing at row 2"),
+        (pd.Series([1, pd.NA, 2], dtype="Int64"), "y is missing at row 1"),
+        ([[1], [2, 3], [4]], "y cannot be read as labels"),
+    ],
+)
+def test_labels_of_pandas_and_lists(y, message):
+    with pytest.raises(DataError, match=message):
+        check_labels(y, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["1", "1.0", "2"], "'1' and '1.0' of y are perhaps one label written in 2 ways"),
+        (["Cat", "cat", "dog"], "'Cat' and 'cat'"),
+        (np.array(["a", "nan", "b"]), "y has the class 'nan': if it stands for a missing label"),
+    ],
+)
+def test_labels_that_are_perhaps_none(y, message):
+    with pytest.warns(UserWarning, match=message):
+        check_labels(y, 3)
+
+
+def test_nullable_labels_are_plain_numbers():
+    assert check_labels(pd.Series([3, 1, 2], dtype="Int64"), 3).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("value", [{"sensor": None}, "text", None, 7j, {1}])
+def test_what_is_no_array_is_said(value):
+    with pytest.raises(DataError, match=r"X.* (is|has|cannot)"):
+        numbers("X", value)

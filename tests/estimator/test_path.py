@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -63,6 +64,7 @@ def test_a_strength_of_the_path_is_that_run_alone_and_zero_is_plain_training(sea
 
 def test_the_table_and_the_chosen_estimator(sample, searched):
     search, called = searched
+    assert search.n_features_in_ == 48 and search.get_feature_names_out()[-1] == "c3rclassifiercv3"
     path = search.path_
     assert list(path) == list(module.COLUMNS) and {len(column) for column in path.values()} == {9}
     np.testing.assert_array_equal(path["strength"], STRENGTHS * 3)
@@ -153,6 +155,30 @@ def test_settings_refused(sample, change, error, message):
 def test_groups_refused(sample, groups, cv, message):
     with pytest.raises(DataError, match=message):
         C3RClassifierCV(C3RClassifier(**SMALL), cv=cv).fit(sample.inputs, sample.labels, groups=groups)
+
+
+def test_groups_in_another_order_are_refused(sample):
+    inputs = {name: pd.DataFrame(value) for name, value in sample.inputs.items()}
+    groups = pd.Series(np.arange(400) % 4)[::-1]
+    with pytest.raises(DataError, match="groups has its rows in another order than m1: row 0 is 399"):
+        C3RClassifierCV(C3RClassifier(**SMALL), cv=2).fit(inputs, sample.labels, groups=groups)
+
+
+def test_experts_of_a_fold_see_copies_once(sample, monkeypatch):
+    rows = np.random.default_rng(0).integers(0, 400, 400)
+    seen = []
+
+    def experts(found, num_classes, source, where):
+        seen.append((source, where[: len(source)]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "with_experts_of_different", experts)
+    search = C3RClassifierCV(C3RClassifier(**SMALL), cv=2)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit({name: value[rows] for name, value in sample.inputs.items()}, sample.labels[rows])
+    ((source, where),) = seen
+    np.testing.assert_array_equal(rows[source], rows)
+    assert where.any() and not set(source[where]) & set(source[~where])
 
 
 def test_a_fold_needs_every_class_to_train_on(sample):

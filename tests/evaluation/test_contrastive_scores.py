@@ -1,5 +1,6 @@
 """Contrastive pretraining end to end: training, retrieval, classes by phrases, linear probes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,15 +11,19 @@ import pytest
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.contrastive_scores import pretrained_table
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.experiments.check_config import check_data
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.settings import read_settings
+from c3r_jax.step.train_step import step_columns
 from c3r_jax.training.loop import fit
 from tests.processes import REPOSITORY, command_environment
 
 
 @pytest.fixture
 def contrastive(small_config):
-    small_config.task, small_config.c3r.necessity = "softmax", "hinge"
+    small_config.task, small_config.train.select_by = "softmax", "mean_zero_shot"
+    small_config.c3r.cap, small_config.c3r.gate = 1.0, True
     return small_config
 
 
@@ -27,9 +32,18 @@ def unit(x):
 
 
 def test_pretraining_is_evaluated(contrastive, tmp_path):
-    fit(contrastive, tmp_path)
-    values = [line["values"] for line in read_history(tmp_path) if line["split"] == "validation"][-1]
-    assert {"task", "accuracy", "mean_accuracy", "sufficiency", "necessity", "risk_total"} <= values.keys()
+    done = fit(contrastive, tmp_path)
+    history = read_history(tmp_path)
+    validations = [(line["step"], line["values"]) for line in history if line["split"] == "validation"]
+    expected = {"task", "accuracy", "mean_accuracy", "sufficiency", "necessity", "risk_total", "explained"}
+    expected |= {"zero_shot", "zero_shot/text", "retrieval", "retrieval/image to text", "retrieval/text to image"}
+    assert [step for step, _ in validations] == [4, 8, 12] and all(
+        expected <= values.keys() for _, values in validations
+    )
+    assert done.best == max(values["mean_zero_shot"] for _, values in validations)
+    assert done.best == dict(validations)[done.best_step]["mean_zero_shot"]
+    trained = [line["values"] for line in history if line["split"] == "train"]
+    assert all(0 <= values["cap_scale"] <= 1 for values in trained)
     results = evaluate(tmp_path)
     rows = {(row["condition"], row["modalities"]): row for row in results["conditions"]}
     assert len(rows) == 7 * 3  # clean and two protocols of three levels, three subsets each
@@ -69,9 +83,27 @@ def test_pretraining_is_evaluated(contrastive, tmp_path):
     assert again["conditions"] == results["conditions"]
 
 
+@pytest.mark.parametrize("key_chunks", [0, 2])
+def test_keys_go_round_where_that_is_set(contrastive, key_chunks):
+    contrastive.train.key_chunks = key_chunks
+    experiment = build_experiment(contrastive)
+    iterator = experiment.train_iterator()
+    state, batch = experiment.devices.abstract(experiment.state_maker(), step_columns(next(iterator)))
+    iterator.close()
+    program = experiment.step.lower(state, batch).as_text()
+    assert ("collective_permute" in program) == (key_chunks > 0)
+
+
 def test_every_class_has_phrases(small_config):
     info = build_experiment(small_config).sources["train"].info
     assert set(info.phrases) == set(info.class_names) and all(len(some) >= 5 for some in info.phrases.values())
+
+
+def test_selection_by_phrases_needs_phrases(contrastive):
+    info = build_experiment(contrastive).sources["train"].info
+    without = dataclasses.replace(info, phrases={})
+    with pytest.raises(ConfigError, match=r"select_by is 'mean_zero_shot'.*has no phrases for its classes"):
+        check_data(read_settings(contrastive), without)
 
 
 def test_dropping_modalities_is_refused(contrastive):

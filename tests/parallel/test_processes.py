@@ -83,7 +83,7 @@ def test_a_dead_process_ends_the_job_and_one_device_goes_on(config, whole, tmp_p
 
     # Another min_size: programs are kept by configuration, and this one is for a single device.
     config.parallel.strategy, config.parallel.fsdp, config.parallel.min_size = "pmap", 1, 1
-    monkeypatch.setattr(module, "build_strategy", lambda _: Replicated(module.jax.devices()[:1]))
+    monkeypatch.setattr(module, "build_strategy", lambda *_: Replicated(module.jax.devices()[:1]))
     done = fit(config, workdir)
     assert done.steps == STEPS
     assert_same_run(config, whole, workdir)

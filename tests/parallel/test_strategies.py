@@ -17,6 +17,7 @@ from c3r_jax.parallel.sharded import Sharded, partition
 from c3r_jax.parallel.strategy import build_strategy, check_batch
 from c3r_jax.step.train_step import encode_in_chunks, step_columns, train_step
 from tests.comparing import assert_same_values
+from tests.parallel.chips import chips
 
 STEPS = 20
 WAYS = {  # strategy, chunks, model.remat; each is compared with one device
@@ -175,11 +176,10 @@ def test_unusable_layouts_are_refused(small_config, leaves, message):
         build_strategy(read_settings(small_config).parallel)
 
 
-def test_a_process_must_hold_whole_rows(small_config, monkeypatch):
+def test_a_process_must_hold_whole_rows(small_config):
     small_config.parallel.update({"strategy": "mesh", "tensor": 4})
-    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     with pytest.raises(ConfigError, match="tensor is 4, but a process has 2 devices"):
-        build_strategy(read_settings(small_config).parallel)
+        build_strategy(read_settings(small_config).parallel, chips("TPU v5 lite", (4, 2, 1), host=(2, 1, 1)))
 
 
 def test_a_batch_must_be_shared_equally():
@@ -213,3 +213,19 @@ def test_bfloat16_computes_and_float32_remembers(small_config):
         state.params,
     )
     assert {value.dtype for value in h.values()} == {jnp.dtype("bfloat16")}
+
+
+def test_a_step_of_several_processes_is_compiled_as_a_whole():
+    """The program that is described ahead of time is that of all devices, whichever process they belong to."""
+    devices = Replicated()
+    devices._count = 4  # as if the other four were a second process's
+    state, batch = devices.abstract(lambda: jnp.zeros(3), jax.ShapeDtypeStruct((64, 5), jnp.float32))
+    assert state.shape == (8, 3) and batch.shape == (8, 8, 5)
+    step = devices.compile_step(lambda state, batch: (state + jax.lax.psum(batch.sum(), devices.axis_name), {}))
+    assert "all-reduce" in step.lower(state, batch).compile().as_text()
+
+
+@pytest.mark.parametrize("make", [Replicated, lambda: Sharded(2, 2, 0)])
+def test_a_process_gets_its_own_rows_back(make):
+    devices, rows = make(), np.arange(32.0).reshape(16, 2)
+    np.testing.assert_array_equal(devices.own(devices.split(rows)), rows)

@@ -40,7 +40,7 @@ def test_same_numbers(both):
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
     for name in ("task", "relevance", "closeness"):
         np.testing.assert_allclose(getattr(terms, name), getattr(expected_terms, name).item(), rtol=1e-5)
-    for name, value in expected_terms.risk.items():
+    for name, value in expected_terms.risk._asdict().items():
         np.testing.assert_allclose(getattr(terms.risk, name), value.item(), rtol=1e-5, atol=1e-6)
     for name, layer in gradient.items():
         for part, value in (("weight", layer["kernel"].T), ("bias", layer.get("bias"))):
@@ -56,4 +56,4 @@ def test_defects_are_kept(both):
     """No gradient reaches the fusion; the counterfactual lowers the loss."""
     _, terms, gradient, _, _, _, theirs, _ = both
     assert not np.any(gradient["fusion"]["kernel"]) and theirs["fusion.weight"] is None
-    assert float(terms.risk.necessity) >= 1 - float(terms.risk.sufficiency)  # told at least as often as before
+    assert float(terms.risk.necessity) >= 1 - float(terms.risk.sufficiency)  # predicted at least as often as before

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.reference.torch_c3r import c3_risk
+from c3r_jax.torch import C3Risk, c3_risk
 
 LAMBDA_V, LAMBDA_FE = 0.75, 0.4  # the only weights the public code gives
 
@@ -29,7 +29,7 @@ class OfficialTerms(NamedTuple):
     task: torch.Tensor
     relevance: torch.Tensor
     closeness: torch.Tensor
-    risk: dict[str, torch.Tensor]
+    risk: C3Risk
     z: torch.Tensor
     z_bar: torch.Tensor
 
@@ -63,5 +63,5 @@ class OfficialCompat(nn.Module):
         relevance = (log_p.exp() * (log_p - log_q)).sum(1).mean()
         closeness = F.mse_loss(z_bar, z.detach())
         risk = c3_risk(logits, self.head(z_bar), labels)
-        loss = task + LAMBDA_V * relevance + LAMBDA_FE * closeness + risk["total"].detach()
+        loss = task + LAMBDA_V * relevance + LAMBDA_FE * closeness + risk.total.detach()
         return loss, OfficialTerms(task, relevance, closeness, risk, z, z_bar)

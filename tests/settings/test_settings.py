@@ -24,7 +24,7 @@ def flat(config, prefix=""):
 
 
 def test_the_base_configuration_has_the_leaves_it_always_had():
-    assert flat(base.get_config()) == SNAPSHOT and len(SNAPSHOT) == 145
+    assert flat(base.get_config()) == SNAPSHOT and len(SNAPSHOT) == 150
 
 
 def test_every_leaf_has_one_line_that_says_what_it_means():

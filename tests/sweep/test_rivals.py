@@ -108,7 +108,7 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
         return {"conditions": rows, "risk": {"total": 0.5}}
 
     class Result:
-        best, best_step, interrupted = 0.7, 15, False
+        best, best_step, interrupted, stopped_by = 0.7, 15, False, "SIGTERM"
 
     monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
     monkeypatch.setattr(trained, "evaluated", evaluated)

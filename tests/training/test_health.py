@@ -15,8 +15,9 @@ from c3r_jax.errors import NonFiniteError
 from c3r_jax.evaluation.collapse import relative_spread
 from c3r_jax.evaluation.watch import Baseline
 from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.methods.losses import INVALID
 from c3r_jax.settings.train import TrainSettings
-from c3r_jax.step.finite import BROKEN, first_non_finite, guarded
+from c3r_jax.step.finite import BROKEN, broken_parts, first_non_finite, guarded
 from c3r_jax.step.state import TrainState
 from c3r_jax.training.health import Health, StepWatch, baseline_of
 
@@ -35,10 +36,13 @@ def test_every_part_of_the_state_is_checked(part, value):
     before = fine._replace(**{part: jax.tree.map(jnp.zeros_like, value)})
     after = fine._replace(step=jnp.int32(5), **{part: value})
     metrics = {"loss": jnp.array(1.0), "gradient_norm": jnp.array(1.0)}
-    _, metrics_after = guarded(lambda state, batch: (after, metrics), skip=False)(before, None)
+    broken = {**metrics, BROKEN: broken_parts(after)}
     words = {"params": "parameters", "opt_state": "optimiser", "instrument": "moments", "ema": "averaged parameters"}
-    assert words[part] in str(first_non_finite({name: float(value) for name, value in metrics_after.items()}))
-    kept, _ = guarded(lambda state, batch: (after, metrics), skip=True)(before, None)
+    assert words[part] in str(first_non_finite({name: float(value) for name, value in broken.items()}))
+    kept, found = guarded(lambda state, batch: (after, metrics), skip=True)(before, None)
+    assert found[BROKEN] == broken[BROKEN]
+    _, seen = guarded(lambda state, batch: (after, metrics), skip=False)(before, None)  # at once, or before it is saved
+    assert seen[BROKEN] == (broken[BROKEN] if part == "instrument" else 0)
     chex.assert_trees_all_equal(kept, before._replace(step=jnp.int32(5)))
 
 
@@ -46,13 +50,12 @@ def test_frozen_parameters_are_not_checked():
     params = {"head": jnp.ones(2), "frozen": jnp.array([jnp.nan])}
     state = TrainState(jnp.int32(0), jnp.uint32(0), params, (), {}, {})
     for trained, broken in ((lambda p: {"head": p["head"]}, 0), (lambda p: {"rest": p["frozen"]}, 1)):
-        step = guarded(lambda state, batch: (state, {"loss": jnp.array(1.0)}), skip=False, trained=trained)
-        assert step(state, None)[1][BROKEN] == broken
+        assert broken_parts(state, trained=trained) == broken
 
 
 def test_an_infinite_best_loss_of_the_plateau_is_none():
     state = TrainState(jnp.int32(0), jnp.uint32(0), {}, optax.contrib.reduce_on_plateau().init({}), {}, {})
-    assert guarded(lambda state, batch: (state, {"loss": jnp.array(1.0)}), skip=False)(state, None)[1][BROKEN] == 0
+    assert broken_parts(state) == 0
 
 
 @pytest.fixture
@@ -65,6 +68,25 @@ def watched(tmp_path):
     baseline = Baseline(0.4, "the commonest label's share", 500, 5, 16)
     watch = StepWatch(dict, log, lambda step: 0.1, checkpoints, settings, Health(), lambda_n=3.0, baseline=baseline)
     return watch, lines
+
+
+def test_a_state_is_looked_at_before_it_is_saved(watched):
+    """An infinity in the optimiser's state, which makes an update 0 and shows in no loss."""
+    watch, _ = watched
+    batch = {"index": np.array([7]), "inputs": {}}
+    watch.add(1, {"loss": 1.0, BROKEN: 0.0}, batch)
+    watch.check(lambda: 0.0)
+    watch.add(2, {"loss": 1.0, BROKEN: 0.0}, batch)
+    with pytest.raises(NonFiniteError, match="step 2: the optimiser's state is not finite"):
+        watch.check(lambda: 2.0)
+
+
+def test_what_broke_in_a_step_is_said_where_the_kept_state_is_whole(watched):
+    """A skipped step keeps the state from before it: looking at that state must not make the step a good one."""
+    watch, _ = watched
+    watch.add(3, {"loss": 1.0, BROKEN: 1.0}, {"index": np.array([7]), "inputs": {}})
+    with pytest.raises(NonFiniteError, match="step 3: .* not finite"):
+        watch.check(lambda: 0.0)
 
 
 def test_spikes_are_reported(watched, caplog):
@@ -154,3 +176,16 @@ def test_examples_with_inputs_that_are_not_finite_are_named(watched, tmp_path):
     with pytest.raises(NonFiniteError, match="loss is nan"):
         watch.check()
     assert '"a": [\n   8\n  ]' in (tmp_path / "non_finite" / "step-1.json").read_text()
+
+
+def test_labels_out_of_range_are_named(watched, tmp_path):
+    watch, lines = watched
+    inputs = {"a": np.zeros((3, 2), np.float32)}
+    watch.add(1, {"loss": 1.0, BROKEN: 0.0, INVALID: 0.0}, {})  # the usual: not said
+    watch.add(2, {"loss": np.nan, BROKEN: 0.0, INVALID: 2.0}, {"index": np.array([7, 8, 9]), "inputs": inputs})
+    message = "step 2: loss is nan, for 2 examples have a label that is no class of the model.*: correct their labels"
+    with pytest.raises(NonFiniteError, match=message):
+        watch.check()
+    assert [INVALID in values for _, _, values in lines][-1:] == [True] and '"invalid_labels": 2.0' in (
+        tmp_path / "non_finite" / "step-2.json"
+    ).read_text()

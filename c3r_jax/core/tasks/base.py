@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import check_float, expand, global_mean, promote
+from c3r_jax.core.batch import Where, check_float, expand, global_mean, promote
 from c3r_jax.tasks.base import TaskSpec
 
 NECESSITY_KINDS = ("hinge", "log", "kl")
@@ -24,9 +24,11 @@ class Task(abc.ABC):
     Attributes:
       spec: the task as data, evaluation and reports see it.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
+      at_once: whether outputs are small enough for those at z, z_c and z_bar to be in memory together.
     """
 
     spec: ClassVar[TaskSpec]
+    at_once: ClassVar[bool] = True
     tolerance: float = 0.0
 
     @classmethod
@@ -82,9 +84,7 @@ class Task(abc.ABC):
     def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """The predicted probability of the label, or the task's equivalent; for reports."""
 
-    def batch_prior(
-        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
-    ) -> Array:
+    def batch_prior(self, labels: Array, num_outputs: int, *, where: Where, axis_name: str | None = None) -> Array:
         """What :meth:`prior` says of training labels, of the global batch's: for necessity "kl" without a prior."""
         del num_outputs
         return global_mean(promote(labels), where, axis_name)
@@ -151,6 +151,11 @@ class Task(abc.ABC):
     def weights(self, labels: Array) -> Float[Array, " batch"] | None:
         """Positive weights of the rows in every mean of losses and risks; None: all equal."""
         del labels
+        return None
+
+    def out_of_range(self, labels: Array, num_outputs: int) -> Bool[Array, " batch"] | None:
+        """Which rows have a label that no output stands for; None: every label is possible."""
+        del labels, num_outputs
         return None
 
     def keys(self, labels: Array) -> Num[Array, " batch"]:

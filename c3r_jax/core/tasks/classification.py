@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core.batch import check_labels, concrete, promote, weighted_mean
+from c3r_jax.core.batch import Where, check_labels, concrete, promote, weighted_mean
 from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoothing
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION as SPEC
@@ -130,7 +130,7 @@ class Classification(Task):
         return jnp.exp(label_logit(jax.nn.log_softmax(promote(outputs)), labels))
 
     def batch_prior(
-        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
+        self, labels: Array, num_outputs: int, *, where: Where, axis_name: str | None = None
     ) -> Float[Array, " classes"]:
         """Label shares of the global batch, each row by its weight; even ones where no row counts."""
         shares = weighted_mean(self.expert_targets(labels, num_outputs), where, self.weights(labels), axis_name)
@@ -173,6 +173,10 @@ class Classification(Task):
     def expert_correct(self, outputs: Array, targets: Array) -> Float[Array, " batch"]:
         """Whether q's most probable class is the target's."""
         return (jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1)).astype(outputs.dtype)
+
+    def out_of_range(self, labels: Array, num_outputs: int) -> Bool[Array, " batch"]:
+        """Class ids outside [0, K): ``jit`` cannot refuse them, and their loss is NaN."""
+        return (labels < 0) | (labels >= num_outputs)
 
     def weights(self, labels: Array) -> Float[Array, " batch"] | None:
         """The weight of each row's class."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import check_float, global_mean, promote
+from c3r_jax.core.batch import Where, check_float, global_mean, promote
 from c3r_jax.core.tasks.base import Task, check_kind, check_smoothing
 from c3r_jax.errors import DataError
 from c3r_jax.tasks.base import TaskSpec
@@ -60,7 +60,7 @@ class Regression(Task):
         return mean, sd
 
     def batch_prior(
-        self, labels: Array, num_outputs: int, *, where: Bool[Array, " batch"], axis_name: str | None = None
+        self, labels: Array, num_outputs: int, *, where: Where, axis_name: str | None = None
     ) -> Float[Array, "2"]:
         """Mean and standard deviation of the global batch; a standard deviation of 1 where its labels do not vary."""
         del num_outputs

@@ -16,6 +16,7 @@ class Segmentation(Classification):
     """As :class:`Classification`, with class weights for rare classes."""
 
     spec: ClassVar[TaskSpec] = SEGMENTATION
+    at_once: ClassVar[bool] = False  # rows are voxels
 
     @classmethod
     def for_labels(

@@ -11,7 +11,52 @@ from scipy.signal.windows import hann
 from c3r_jax.errors import DataError
 
 SPECTROGRAMS = {"stft": (188, 257), "fbank": (1024, 128)}  # kind of spectrogram: its shape
+OVERSHOOT = 2.0  # a peak of floats that is loud, but no other range
+CLICK, FEW_BEYOND = 10.0, 0.01  # largest sample that may be a click, and share of samples beyond 1 that are clicks
 Samples = Float[np.ndarray, " samples"]
+
+
+def unit_samples(samples: np.ndarray, *, cut: bool = True) -> tuple[np.ndarray, bool]:
+    """Sound of any type as float64 in about [-1, 1].
+
+    Integers are divided by the largest value of their type. Floats are taken as they are, with a few samples that go
+    somewhat beyond 1, which are cut off later. Whole numbers in the range of int16 are what a program writes that
+    converts int16 to float without dividing: they are divided.
+
+    Args:
+      samples: integers, or floats.
+      cut: whether what is beyond 1 is cut off later; otherwise only floats that are far beyond are refused.
+
+    Returns:
+      The samples, and whether they were floats in the range of int16.
+
+    Raises:
+      DataError: floats are not finite, or so many go beyond 1 that the sound would be cut off, and they are in no known
+        range.
+
+    Examples:
+      >>> unit_samples(np.array([0.5, -1.0], np.float32))[0].tolist()
+      [0.5, -1.0]
+      >>> unit_samples(np.array([0.0, 16384.0], np.float32))[0].tolist()
+      [0.0, 0.5]
+    """
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float64) - 128) / 128, False
+    if np.issubdtype(samples.dtype, np.integer):
+        return samples / -float(np.iinfo(samples.dtype).min), False
+    sound = samples.astype(np.float64)
+    if not np.isfinite(sound).all():
+        raise DataError("the sound has samples that are not finite: leave it out")
+    size = np.abs(sound)
+    peak, beyond = float(size.max(initial=0)), float((size > 1).mean()) if size.size else 0.0
+    if peak > OVERSHOOT and peak <= 2**15 and (sound == np.round(sound)).all():
+        return sound / 2**15, True
+    if peak <= OVERSHOOT or (peak <= CLICK and (beyond <= FEW_BEYOND or not cut)):
+        return sound, False
+    raise DataError(
+        f"the sound is of floats up to {peak:,.6g}, expected -1 to 1; {beyond:.1%} of it would be cut off: "
+        "divide it by the largest value of its range (32768 if it was int16), and write it again"
+    )
 
 
 def _frames(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
@@ -104,7 +149,7 @@ def spectrogram(samples: np.ndarray, rate: int, kind: str) -> Float[np.ndarray, 
     Other rates are converted by polyphase filtering, which differs slightly from the converters of those loaders.
 
     Args:
-      samples: int16, or float in [-1, 1] ``(n,)``.
+      samples: int16, or float in [-1, 1] ``(n,)``; see :func:`unit_samples`.
       rate: samples per second.
       kind: "stft" or "fbank".
 
@@ -126,9 +171,8 @@ def spectrogram(samples: np.ndarray, rate: int, kind: str) -> Float[np.ndarray, 
             f"The sound is a {samples.dtype} array of shape {samples.shape} at {rate} Hz, expected finite samples "
             "(n,): mix it down to one channel, or leave it out."
         )
-    scale = 2.0**-15 if np.issubdtype(samples.dtype, np.integer) else 1.0
     wanted = 22050 if kind == "stft" else 16000
-    sound = resample_poly(samples * np.float64(scale), *_ratio(wanted, rate))
+    sound = resample_poly(unit_samples(samples, cut=kind == "stft")[0], *_ratio(wanted, rate))
     if kind == "stft":
         return log_stft(np.clip(np.resize(sound, 3 * wanted), -1.0, 1.0))
     frames, bins = SPECTROGRAMS[kind]

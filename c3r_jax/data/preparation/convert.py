@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.data.media.audio import spectrogram
+from c3r_jax.data.media.image import PLAIN, PictureRules
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout
 from c3r_jax.data.preparation.source_files import check_image
 from c3r_jax.errors import C3RError, DataError
@@ -60,6 +61,8 @@ class Converter:
             return None
         kind = self.layout.kinds[name]
         try:
+            if kind in ("image", "video"):
+                return _pictures(value, self.layout.pictures.get(name, PLAIN), several=kind == "video")
             checked = _CHECKS[kind](value, self.layout.shapes.get(name))
             if kind == "audio":  # computed as in training: some spectrograms need a minimum length
                 spectrogram(value, self.layout.sample_rate or 0, self.layout.spectrogram)
@@ -98,11 +101,6 @@ def _shaped(array: np.ndarray, shape: tuple[int | None, ...] | None) -> np.ndarr
     return array
 
 
-def _image(value: Any, shape: Any) -> bytes:
-    del shape
-    return check_image(value)
-
-
 def _text(value: Any, shape: Any) -> str:
     del shape
     size = len(value.encode())  # raises a ValueError for half of a surrogate pair, which no file can hold
@@ -125,19 +123,18 @@ def _sound(value: Any, shape: Any) -> Entry:
     return pack(_shaped(array, shape))
 
 
-def _frames(value: Any, shape: Any) -> list[bytes]:
-    del shape
+def _pictures(value: Any, rules: PictureRules, *, several: bool) -> bytes | list[bytes]:
+    if not several:
+        return check_image(value, rules)
     if not 0 < len(value) <= MAX_FRAMES:
         raise DamagedItem(f"it has {len(value):,} frames, expected 1 to {MAX_FRAMES:,}")
-    return [check_image(frame) for frame in value]
+    return [check_image(frame, rules) for frame in value]
 
 
 _CHECKS: dict[str, Callable[[Any, Any], Any]] = {
-    "image": _image,
     "text": _text,
     "features": _floats,
     "sequence": _floats,
     "audio": _sound,
-    "video": _frames,
     "volume": _floats,
 }

@@ -1,6 +1,7 @@
 """The interface of a benchmark's layout: the files on disk, the list of items, and a reader of one item."""
 
 import abc
+import copy
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
@@ -8,6 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from c3r_jax.data.media.image import PictureRules
+from c3r_jax.data.preparation.missing_values import MissingValues
 from c3r_jax.errors import C3RError
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION
@@ -65,6 +68,9 @@ class Layout(abc.ABC):
       spectrogram: spectrogram of its audio, see :func:`spectrogram`: "stft" or "fbank".
       version: version of the output; increased when this layout is read differently.
       part_size: number of items per part file; smaller if items are large.
+      missing: which words in its lists stand for a missing value.
+      columns: {modality: names of the columns of its features}, where they have names.
+      pictures: {modality: what the values of its images or frames mean}, where it is not the default.
     """
 
     name: ClassVar[str]
@@ -85,11 +91,31 @@ class Layout(abc.ABC):
     spectrogram: ClassVar[str] = "fbank"
     version: ClassVar[str] = "1.0.0"
     part_size: ClassVar[int] = 256
+    missing: MissingValues = MissingValues()
+    columns: Mapping[str, tuple[str, ...]] = {}
+    pictures: Mapping[str, PictureRules] = {}
 
     def for_source(self, source: pathlib.Path) -> "Layout":
         """The layout for a source: this one, unless the source itself defines its modalities."""
         del source
         return self
+
+    def with_missing(self, missing: MissingValues) -> "Layout":
+        """A copy with another rule for missing values."""
+        changed = copy.copy(self)
+        changed.missing = missing
+        return changed
+
+    def with_pictures(self, rules: PictureRules) -> "Layout":
+        """A copy in which the files of all pictures have this meaning."""
+        changed = copy.copy(self)
+        changed.pictures = {name: rules for name, kind in self.kinds.items() if kind in ("image", "video")}
+        return changed
+
+    def missing_values(self, source: pathlib.Path) -> dict[str, dict[str, int]]:
+        """{column or key of the lists: {word: how often it stands for a missing value}}."""
+        del source
+        return {}
 
     @property
     def origin(self) -> str:

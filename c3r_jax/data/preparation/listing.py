@@ -1,11 +1,16 @@
 """The list of items to prepare, after all checks that do not read the items."""
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
 
+import numpy as np
+
 from c3r_jax.data.preparation.layout import Item, Layout
 from c3r_jax.errors import ConfigError, DataError
+from c3r_jax.tasks.rounding import lost_in_float32
+from c3r_jax.tasks.spellings import spelled_in_several_ways
 
 ORDERS = ("sorted", "first_seen")
 
@@ -53,6 +58,8 @@ class Listing:
         if layout.environments:
             values = {split: [item.environments for item in items] for split, items in self.items.items()}
             content += repr((layout.environments, values))
+        if layout.pictures:
+            content += repr(sorted(layout.pictures.items()))
         return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -85,14 +92,34 @@ def list_source(layout: Layout, source: pathlib.Path, class_order: str = "sorted
     ]
     if unusable or "" in names:
         raise DataError(
-            f"{source} has a class named {(unusable or [''])[0]!r}: expected different names of one line each."
+            f"{source} has a class named {(unusable or [''])[0]!r}: expected different names of one line each, "
+            "without invisible characters: correct the label in the source."
         )
     if class_order == "first_seen":
         names, items = _first_seen(names, items)
     labelled = {split: _labelled(layout, split, listed) for split, listed in items.items()}
     items = {split: _checked(layout, listed, labelled[split]) for split, listed in items.items()}
+    if layout.task.dtype is np.float32:
+        labels = [item.label for listed in items.values() for item in listed if item.damage is None]
+        if lost := lost_in_float32(np.array([label for label in labels if label is not None], np.float64)):
+            raise DataError(f"The label of {source} {lost}.")
     notes = tuple(layout.notes(source, items))
-    return Listing(names, items, labelled, tuple(_warnings(layout, items, labelled)), notes)
+    warnings = [*_warnings(layout, items, labelled), *_spellings(layout, names, items["train"])]
+    return Listing(names, items, labelled, tuple(warnings), notes)
+
+
+def _spellings(layout: Layout, names: tuple[str, ...], train: list[Item]) -> list[str]:
+    """A warning for each label that is perhaps written in several ways, with how many training items have which."""
+    counted = layout.task.one_class_per_example
+    counts = collections.Counter(item.label for item in train if counted and item.damage is None)
+    found = []
+    for group in spelled_in_several_ways(names):
+        shown = [f"{name!r}" + f" ({counts[names.index(name)]:,} training items)" * counted for name in group]
+        found.append(
+            f"The classes {' and '.join(shown)} are perhaps one label written in {len(group)} ways: if so, write it in "
+            "one way in the source; now they are different classes."
+        )
+    return found
 
 
 def _first_seen(names: tuple[str, ...], items: dict[str, list[Item]]) -> tuple[tuple[str, ...], dict[str, list[Item]]]:

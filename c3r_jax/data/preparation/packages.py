@@ -9,7 +9,7 @@ import io
 import pathlib
 import re
 
-from c3r_jax.data.preparation.source_files import MAX_BYTES
+from c3r_jax.data.preparation.source_files import MAX_BYTES, is_clutter
 from c3r_jax.errors import DataError
 from c3r_jax.files.archives import read_tar, read_zip
 
@@ -39,7 +39,12 @@ class Package:
 
     def archive(self, source: pathlib.Path) -> pathlib.Path | None:
         """The package file in ``source``, if there is one."""
-        found = (path for pattern in self.archives for path in sorted(source.glob(pattern)) if path.is_file())
+        found = (
+            path
+            for pattern in self.archives
+            for path in sorted(source.glob(pattern))
+            if path.is_file() and not is_clutter(path.name)
+        )
         return next(found, None)
 
     def files(self, source: pathlib.Path) -> Files:
@@ -53,7 +58,8 @@ class Package:
             return _unpacked(self, archive, archive.stat().st_mtime_ns)
         found: Files = {}
         for path in sorted(source.rglob("*")):
-            name = self.part(path.relative_to(source).as_posix())
+            relative = path.relative_to(source).as_posix()
+            name = None if is_clutter(relative) else self.part(relative)
             if name is not None and path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES:
                 found.setdefault(name, path.read_bytes())
         return found

@@ -46,7 +46,8 @@ def split_into_parts(
     layout: Layout, source: pathlib.Path, names: tuple[str, ...], items: dict[str, list[Item]]
 ) -> list[Part]:
     """Splits the items of all splits into parts."""
-    same = (layout.name, layout.version, __version__, str(source.resolve()), names)
+    same: tuple[Any, ...] = (layout.name, layout.version, __version__, str(source.resolve()), names)
+    same += (sorted(layout.pictures.items()),) if layout.pictures else ()
     parts = []
     for split, listed in items.items():
         for first in range(0, len(listed), layout.part_size):

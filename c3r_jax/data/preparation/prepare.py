@@ -4,12 +4,15 @@ import collections
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from c3r_jax.data.media.image import PictureRules
 from c3r_jax.data.preparation.convert import Converter
 from c3r_jax.data.preparation.layout import Layout
 from c3r_jax.data.preparation.listing import Listing, list_source
+from c3r_jax.data.preparation.missing_values import MissingValues, words_of
 from c3r_jax.data.preparation.parts import Damaged, Part, split_into_parts, write_parts
 from c3r_jax.data.preparation.write import write_manifest, write_shards
 from c3r_jax.data.sets.manifest import DAMAGED, MANIFEST, read_manifest, write_json
@@ -28,6 +31,8 @@ def prepare(
     workers: int = 0,
     max_damaged: int = 0,
     class_order: str = "sorted",
+    na_values: Sequence[str] | None = None,
+    pictures: PictureRules | None = None,
 ) -> pathlib.Path:
     """Prepares a benchmark and prints its progress.
 
@@ -38,6 +43,8 @@ def prepare(
       workers: number of processes that read and check items; 0 uses this process. The result does not depend on it.
       max_damaged: largest number of damaged items to leave out; with more, only a report is written.
       class_order: "sorted" or "first_seen", see :func:`list_source`.
+      pictures: what the values of all picture files mean, if not the default.
+      na_values: words in lists and tables that stand for a missing value, instead of ``NA_VALUES``.
 
     Returns:
       The directory of the prepared set.
@@ -50,6 +57,10 @@ def prepare(
         raise ConfigError(f"workers is {workers} and max_damaged {max_damaged}: expected 0 or more of each.")
     source, home = pathlib.Path(source), pathlib.Path(out) / layout.name
     layout = layout.for_source(source)
+    if na_values is not None:
+        layout = layout.with_missing(MissingValues(words_of(na_values)))
+    if pictures is not None:
+        layout = layout.with_pictures(pictures)
     listing = list_source(layout, source, class_order)
     final, work = home / layout.version, home / f".{layout.version}.work"
     report = home / DAMAGED
@@ -69,13 +80,17 @@ def prepare(
             damaged = _write_all(parts, converter, work / "parts", workers, max_damaged, report)
             splits = _usable(layout, listing, damaged)
             print(f"writing {layout.name}: {', '.join(splits)}", flush=True)
-            shards, repairs = write_shards(layout, listing, parts, splits, work)
-            write_manifest(shards, layout, source, listing, damaged, repairs, class_order)
+            shards, repairs, leaks = write_shards(layout, listing, parts, splits, work)
+            write_manifest(shards, layout, source, listing, damaged, repairs, leaks, class_order)
             shards.replace(final)
         report.unlink(missing_ok=True)
         for old in home.glob(".*.work"):  # also of versions that were never finished
             shutil.rmtree(old, ignore_errors=True)
-    print(_summary(read_manifest(final), final))
+    manifest = read_manifest(final)
+    for warning in manifest["warnings"]:
+        if warning not in listing.warnings:  # those were there before anything was read
+            print(f"Warning: {warning}", flush=True)
+    print(_summary(manifest, final))
     return final
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from c3r_jax.data.preparation.convert import Entry
 from c3r_jax.data.preparation.layout import Layout
+from c3r_jax.data.preparation.leaks import Leaks, sentences
 from c3r_jax.data.preparation.listing import Listing
 from c3r_jax.data.preparation.parts import Damaged, Part, read_part
 from c3r_jax.data.sets.manifest import DAMAGED, ENVIRONMENTS, FORMAT, MANIFEST, describe_files, file_sha256, write_json
@@ -23,7 +24,7 @@ LIBRARIES = ("numpy", "pillow", "tensorflow-datasets", "array-record")
 
 def write_shards(
     layout: Layout, listing: Listing, parts: list[Part], splits: tuple[str, ...], work: pathlib.Path
-) -> tuple[pathlib.Path, Repairs]:
+) -> tuple[pathlib.Path, Repairs, list[dict[str, Any]]]:
     """Writes the shards and, for each split, its labels and environments in the order of the records; counts repairs.
 
     Args:
@@ -34,13 +35,14 @@ def write_shards(
       work: directory in which shards are written, below ``tfds``.
 
     Returns:
-      The directory of the shards, and {split: {repair: count}}.
+      The directory of the shards, {split: {repair: count}}, and the items that are in two splits.
     """
     from c3r_jax.data.preparation.tfds_builder import Prepared, write_tfds  # slow to import
     from c3r_jax.data.sets.tfds_records import open_records  # slow to import
 
     labels: dict[str, dict[int, Any]] = {}
     repairs: Repairs = {}
+    leaks = Leaks(layout.kinds)
 
     def entries(split: str) -> Iterator[Entry]:
         labels[split], repairs[split] = {}, collections.Counter()
@@ -49,6 +51,8 @@ def write_shards(
                 for entry in read_part(part.find(work / "parts")):
                     if "reason" not in entry and not layout.task.dense:
                         labels[split][entry["index"]] = entry["label"]
+                    if "reason" not in entry:
+                        leaks.add(split, entry)
                     repairs[split].update(entry.get("mended", {}))
                     yield entry
 
@@ -61,7 +65,7 @@ def write_shards(
             np.save(shards / f"labels-{split}.npy", np.array([labels[split][i] for i in order], layout.task.dtype))
         if layout.environments:
             np.save(shards / ENVIRONMENTS.format(split), _environments(layout, listing, split)[order])
-    return shards, repairs
+    return shards, repairs, leaks.found()
 
 
 def _environments(layout: Layout, listing: Listing, split: str) -> np.ndarray:
@@ -80,6 +84,7 @@ def write_manifest(
     listing: Listing,
     damaged: list[Damaged],
     repairs: Repairs,
+    leaks: list[dict[str, Any]],
     order: str,
 ) -> None:
     """Writes the report of damaged items and the manifest beside the shards."""
@@ -110,13 +115,19 @@ def write_manifest(
         "sample_rate": layout.sample_rate,
         "spectrogram": layout.spectrogram,
         "fit": layout.fit,
+        "columns": {name: list(columns) for name, columns in layout.columns.items()},
+        "pictures": {
+            name: {"upright": rules.upright, "range": rules.span} for name, rules in sorted(layout.pictures.items())
+        },
         "class_names": list(listing.class_names),
         "class_order": order,
         "regions": {name: list(ids) for name, ids in layout.regions.items()},
         "splits": splits,
         "environments": listing.environments(layout),
-        "warnings": list(listing.warnings),
+        "warnings": [*listing.warnings, *sentences(leaks)],
+        "leaks": leaks,
         "notes": list(listing.notes),
+        "missing_values": layout.missing_values(source),
         "listing": listing.digest(layout),
         "lists": {str(path.relative_to(source)): file_sha256(path) for path in layout.list_files(source)},
         "files": describe_files(shards),

@@ -178,6 +178,7 @@ def load_prepared(
         regions={name: tuple(ids) for name, ids in manifest.get("regions", {}).items()},
         environment=column,
         environments=names,
+        columns={name: tuple(columns) for name, columns in manifest.get("columns", {}).items()},
     )
     return PreparedSource(directory, manifest, stored_split, positions, info)
 

@@ -1,10 +1,12 @@
 """Image-text data sets larger than memory: random access to ArrayRecord shards or WebDataset tar files.
 
-A directory holds ``dataset.json`` ({"name", "class_names"}; for classification without labels, "phrases": {class: what
-a person would call its examples}; where examples come from known environments, "environments": {field of an
-ArrayRecord's records: names by id}) and the shards of each split, ``SPLIT-*.arrayrecord`` or
-``SPLIT-*.tar``. Thanks to random access, shuffling over the whole set, exact resume in the middle of an epoch and
-sharding by process work as they do in memory; only offsets and labels are in memory, 20 to 60 bytes per example.
+A directory holds ``dataset.json`` and the shards of each split, ``SPLIT-*.arrayrecord`` or ``SPLIT-*.tar``. The
+description has {"name", "class_names"}; for classification without labels "phrases": {class: what a person would call
+its examples}; where examples come from known environments, "environments": {field of an ArrayRecord's records: names by
+id}; for 16-bit greys such as depth "range": [low, high], the values that become black and white; and "upright": false
+for pictures that are not to be turned as their EXIF orientation says. Thanks to random access, shuffling over the whole
+set, exact resume in the middle of an epoch and sharding by process work as they do in memory; only offsets and labels
+are in memory, 20 to 60 bytes per example.
 """
 
 import hashlib
@@ -12,21 +14,20 @@ import json
 import os
 import pathlib
 import re
-import tarfile
 from typing import Any, Protocol
 
 import msgpack
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
 
-from c3r_jax.data.media.image import decode_on_white, encode_png
+from c3r_jax.data.media.image import PLAIN, PictureRules, decode_on_white, encode_png
+from c3r_jax.data.sets.tar_shards import TarFiles
 from c3r_jax.data.source import ENVIRONMENT, UNKNOWN, DatasetInfo, Example, choose_environments
 from c3r_jax.errors import DataError
+from c3r_jax.files.natural import in_natural_order
 
 DESCRIPTION = "dataset.json"
-IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
 SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
 
 
@@ -128,90 +129,6 @@ class _ArrayRecords:
         return f"record {position} of {self.paths[0].parent}"
 
 
-class _TarFiles:
-    """Reads WebDataset samples (KEY.png, KEY.txt and KEY.cls, adjacent to each other) by position from tar files."""
-
-    def __init__(self, paths: list[pathlib.Path]):
-        self.paths = paths
-        places: list[list[int]] = []  # shard, then offset and size of image, text and label
-        keys: list[str] = []
-        for shard, path in enumerate(paths):
-            try:
-                with tarfile.open(path) as file:
-                    for member in file:
-                        if member.isfile():
-                            _add(places, keys, shard, member)
-            except (tarfile.TarError, OSError) as error:
-                raise DataError(f"{path} is no whole tar file ({error}): fetch or write it again.") from error
-        self._places = np.array(places, np.int64).reshape(-1, 7)
-        incomplete = np.flatnonzero((self._places[:, (1, 3)] < 0).any(1))
-        if incomplete.size:
-            shard = paths[self._places[incomplete[0], 0]]
-            raise DataError(
-                f"Sample {keys[incomplete[0]]!r} in {shard} has no image or no text ({len(incomplete)} such samples): "
-                "every sample needs KEY.png (or jpg, webp) and KEY.txt, adjacent to each other."
-            )
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def _part(self, position: int, part: int) -> bytes:
-        shard, offset, size = self._places[position, [0, 1 + 2 * part, 2 + 2 * part]]
-        with open(self.paths[shard], "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def read(self, position: int) -> dict[str, Any]:
-        """One sample."""
-        return {
-            "image": self._part(position, 0),
-            "text": self._part(position, 1).decode(),
-            "label": self._label(position),
-        }
-
-    def _label(self, position: int) -> int:
-        if self._places[position, 5] < 0:
-            return 0
-        content = self._part(position, 2)
-        try:
-            return int(content)
-        except ValueError as error:
-            raise DataError(f"{self.where(position)} has class {content[:20]!r}: expected a whole number.") from error
-
-    def labels(self) -> np.ndarray:
-        """The labels of all samples; all 0 if no sample has a label."""
-        without = np.flatnonzero(self._places[:, 5] < 0)
-        if 0 < without.size < len(self):
-            raise DataError(
-                f"{self.where(int(without[0]))} has no class, but others have ({without.size} such samples): give "
-                "every sample KEY.cls, or none."
-            )
-        return np.array([self._label(i) for i in range(len(self))])
-
-    def environments(self, field: str) -> np.ndarray:
-        """Samples of tar files say nothing of environments: -1 for each."""
-        del field
-        return np.full(len(self), UNKNOWN)
-
-    def where(self, position: int) -> str:
-        """The location of an example, for messages."""
-        return f"sample {position} in {self.paths[self._places[position, 0]]}"
-
-
-def _add(places: list[list[int]], keys: list[str], shard: int, member: tarfile.TarInfo) -> None:
-    """Adds a member of a tar file to its sample: the names of a sample's files agree up to the first dot."""
-    folder, _, name = member.name.rpartition("/")
-    stem, _, ending = name.partition(".")
-    key = f"{folder}/{stem}"
-    part = {"txt": 1, "cls": 2, **dict.fromkeys(IMAGE_ENDINGS, 0)}.get(ending.lower())
-    if part is None:
-        return
-    if not keys or keys[-1] != key or places[-1][0] != shard:
-        keys.append(key)
-        places.append([shard, -1, 0, -1, 0, -1, 0])
-    places[-1][1 + 2 * part : 3 + 2 * part] = [member.offset_data, member.size]
-
-
 def evenly_spaced(count: int) -> list[int]:
     """Positions of up to :data:`SAMPLE` of ``count`` examples, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)).tolist()
@@ -229,9 +146,11 @@ class RecordSource:
 
     streamed = True
 
-    def __init__(self, files: _ArrayRecords | _TarFiles, info: DatasetInfo, image_size: int):
+    def __init__(
+        self, files: _ArrayRecords | TarFiles, info: DatasetInfo, image_size: int, rules: PictureRules = PLAIN
+    ):
         self.info = info
-        self._files, self._size = files, image_size
+        self._files, self._size, self._rules = files, image_size, rules
         self.labels = info.check_labels(files.labels())
         named = bool(info.environments)
         self.environment = info.check_environments(files.environments(info.environment), len(files)) if named else None
@@ -242,17 +161,29 @@ class RecordSource:
     @property
     def texts(self) -> list[str]:
         """Texts of up to :data:`SAMPLE` examples, evenly spaced."""
-        return [self._files.read(i)["text"] for i in evenly_spaced(len(self))]
+        return [self._stored(i)["text"] for i in evenly_spaced(len(self))]
 
-    def __getitem__(self, position: int, /) -> Example:
+    def _stored(self, position: int) -> dict[str, Any]:
+        """An example as it is in its file."""
         try:
-            stored = self._files.read(int(position))
-            image = decode_on_white(stored["image"], self._size)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, Image.DecompressionBombError) as error:
+            stored = self._files.read(position)
+            if not isinstance(stored["image"], bytes) or not isinstance(stored["text"], str):
+                raise TypeError("expected an image's bytes and a text")
+            return stored
+        except DataError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{self._files.where(int(position))} cannot be read ({type(error).__name__}: {error}): write it again, "
+                f"{self._files.where(position)} cannot be read ({type(error).__name__}: {error}): write it again, "
                 "or leave it out."
             ) from error
+
+    def __getitem__(self, position: int, /) -> Example:
+        stored = self._stored(int(position))
+        try:
+            image = decode_on_white(stored["image"], self._size, self._rules)
+        except DataError as error:
+            raise DataError(f"{self._files.where(int(position))} cannot be read. {error}") from error
         found = {"image": image, "text": stored["text"], "label": int(self.labels[position]), "index": int(position)}
         return found if self.environment is None else {**found, ENVIRONMENT: int(self.environment[position])}
 
@@ -284,13 +215,14 @@ def load_records(
         written = json.loads(description.read_text(encoding="utf-8"))
         name, class_names = str(written["name"]), tuple(written["class_names"])
         phrases = {label: tuple(some) for label, some in written.get("phrases", {}).items()}
+        rules = PictureRules(bool(written.get("upright", True)), _span(written.get("range")))
         fields = {column: list(names) for column, names in written.get("environments", {}).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{description} cannot be used ({type(error).__name__}: {error}): write "
             '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels.'
         ) from error
-    shards = {ending: sorted(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
+    shards = {ending: in_natural_order(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
     both = [ending for ending, paths in shards.items() if paths]
     if len(both) != 1:
         raise DataError(
@@ -298,7 +230,7 @@ def load_records(
             f"{split}-*.arrayrecord or {split}-*.tar."
         )
     _check_complete(shards[both[0]])
-    files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else _TarFiles(shards["tar"])
+    files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else TarFiles(shards["tar"])
     sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
     column, names = choose_environments(fields, environments, name)
     info = DatasetInfo(
@@ -312,7 +244,15 @@ def load_records(
         environment=column,
         environments=names,
     )
-    return RecordSource(files, info, image_size)
+    return RecordSource(files, info, image_size, rules)
+
+
+def _span(found: Any) -> tuple[float, float] | None:
+    """The range of 16-bit pictures that a description states."""
+    if found is None:
+        return None
+    low, high = found
+    return float(low), float(high)
 
 
 def _check_complete(paths: list[pathlib.Path]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from c3r_jax.data.counter_rng import permutation
 from c3r_jax.data.source import Example, Source, keep_padding, kind_of, kinds_and_shapes
 from c3r_jax.errors import DataError
+from c3r_jax.tasks.rounding import lost_in_float32
 
 SAMPLE = 2048  # largest number of examples that are read
 LEAST = 64  # smallest number of examples; after them, reading stops ...
@@ -30,9 +31,15 @@ def feature_moments(source: Source) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises:
       DataError: a value is NaN or infinite.
     """
+    return _moments(source)[0]
+
+
+def _moments(source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], set[str]]:
+    """:func:`feature_moments`, and the modalities with values of other types than float32."""
+    wide: set[str] = set()
     floats = [name for name, kind in kinds_and_shapes(source)[0].items() if kind in ("features", "sequence", "volume")]
     if not floats:
-        return {}
+        return {}, wide
     sums: dict[str, list[Any]] = {}
     for count, position in enumerate(permutation(len(source), 0, "scales")[:SAMPLE]):
         if count >= LEAST and len(sums) == len(floats) and min(n for _, n, _, _ in sums.values()) >= ROWS:
@@ -42,6 +49,7 @@ def feature_moments(source: Source) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for name, is_present in zip(source.info.modalities, present, strict=True):
             value = example.get(name)
             if is_present and name in floats and value is not None:
+                wide |= {name} if value.dtype != np.float32 else set()
                 rows = value.astype(np.float64).reshape(-1, 1 if value.ndim == 3 else value.shape[-1])
                 rows = rows[rows.any(1)] if value.ndim == 2 else rows
                 if not np.isfinite(rows).all():
@@ -55,10 +63,11 @@ def feature_moments(source: Source) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                     centre[1] += len(rows)
                     centre[2] = centre[2] + (rows - centre[0]).sum(0)
                     centre[3] = centre[3] + ((rows - centre[0]) ** 2).sum(0)
-    return {
+    found = {
         name: (first + s1 / n, np.sqrt(np.maximum(s2 / n - (s1 / n) ** 2, 0)))
         for name, (first, n, s1, s2) in sums.items()
     }
+    return found, wide
 
 
 def feature_scales(source: Source) -> dict[str, np.ndarray]:
@@ -135,12 +144,27 @@ def fit_standardisation(source: Source) -> Standardisation:
         return Standardisation({}, {})
     mean: dict[str, np.ndarray] = {}
     scale: dict[str, np.ndarray] = {}
-    for name, (centre, sd) in feature_moments(source).items():
+    moments, wide = _moments(source)
+    for name, (centre, sd) in moments.items():
         if kinds[name] not in ("features", "sequence"):
             continue
+        if name in wide:
+            _refuse_rounding(source, name)
         mean[name] = centre.astype(np.float32)
         scale[name] = np.where(sd > 1e-6 * np.abs(centre), sd, 1.0).astype(np.float32)
     return Standardisation(mean, scale)
+
+
+def _refuse_rounding(source: Source, name: str) -> None:
+    """Refuses columns of float64 or integers that float32, in which models compute, does not keep apart.
+
+    Only what is not float32 yet can be judged; up to :data:`LEAST` examples are read.
+    """
+    values = (source[int(position)].get(name) for position in permutation(len(source), 0, "rounding")[:LEAST])
+    arrays = [value.reshape(-1, value.shape[-1]) for value in values if value is not None]
+    for column, found in enumerate(np.concatenate(arrays).T if arrays else []):
+        if lost := lost_in_float32(found):
+            raise DataError(f"Column {column} of {name!r} in {source.info.name!r} {lost}.")
 
 
 class StandardisedSource:

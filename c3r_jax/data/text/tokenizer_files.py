@@ -11,6 +11,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer
 from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, fit_ids, word_numbers
 from c3r_jax.errors import DataError
+from c3r_jax.files.pointers import lfs_hint
 
 _PAD, _MASK, _UNKNOWN = ("[PAD]", "<pad>"), (MASK_MARKER, "<mask>"), ("[UNK]", "<unk>")
 
@@ -90,10 +91,13 @@ class FileTokenizer(Tokenizer):
         return json.dumps({"kind": "file", "tokenizer": self._text}, ensure_ascii=False)
 
 
-def bert_tokenizer(vocabulary: list[str]) -> FileTokenizer:
+def bert_tokenizer(vocabulary: list[str], *, lower: bool | None = None) -> FileTokenizer:
     """Returns BERT's tokeniser for a vocabulary in the order of its ids: basic tokenisation, then word pieces.
 
-    Texts are lower-cased and lose their accents, unless the vocabulary has pieces with capital letters.
+    Args:
+      vocabulary: the pieces.
+      lower: whether texts are lower-cased and lose their accents; None: unless capital letters in the vocabulary mean
+        something, see :func:`keeps_case`.
 
     Raises:
       DataError: a piece is empty or occurs twice, or "[PAD]", "[UNK]", "[CLS]" or "[SEP]" is missing.
@@ -105,13 +109,30 @@ def bert_tokenizer(vocabulary: list[str]) -> FileTokenizer:
         raise DataError(
             f"The vocabulary of {len(vocabulary)} pieces has {problem}: give the vocab.txt of a BERT model."
         )
-    lower = not any(piece != piece.lower() for piece in vocabulary if not piece.startswith("["))
+    lower = not keeps_case(vocabulary) if lower is None else lower
     tokenizer = HuggingFaceTokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)  # type: ignore[assignment]
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     ends = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     tokenizer.post_processor = processors.BertProcessing(*ends)  # type: ignore[assignment]
     return FileTokenizer(tokenizer.to_str())
+
+
+def keeps_case(vocabulary: list[str]) -> bool:
+    """Whether a vocabulary tells capital letters apart, rather than having a stray piece with one.
+
+    That is so if a fifth of its words have capitals, or a twentieth and one of them is there in small letters, too.
+    Published vocabularies with case have a third, those without have none.
+
+    Example:
+      >>> keeps_case(["the", "The", "cat"]), keeps_case(["the", *map(chr, range(97, 123)), "X-ray"])
+      (True, False)
+    """
+    words = [piece for piece in vocabulary if not piece.startswith("[") and piece.lower() != piece.upper()]
+    capital = [piece for piece in words if piece != piece.lower()]
+    known = set(words)
+    twins = any(piece.lower() in known for piece in capital)
+    return len(capital) >= 0.2 * max(1, len(words)) or (twins and len(capital) >= 0.05 * len(words))
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:
@@ -122,17 +143,32 @@ def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTok
     """
     path = pathlib.Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The tokeniser {path} cannot be read ({type(error).__name__}): give a tokenizer.json or vocab.txt."
         ) from error
     try:
+        if hint := lfs_hint(text.encode()):
+            raise DataError(f"this {hint}.")
         if path.suffix == ".json":
             return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
-        return bert_tokenizer([line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")])
+        return bert_tokenizer(
+            lower=_stated_case(path),
+            vocabulary=[line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")],
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _stated_case(path: pathlib.Path) -> bool | None:
+    """Whether texts are lower-cased, as ``tokenizer_config.json`` beside a vocabulary says; None: it says nothing."""
+    try:
+        found = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8-sig"))
+        lower = found.get("do_lower_case")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return lower if isinstance(lower, bool) else None
 
 
 def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:

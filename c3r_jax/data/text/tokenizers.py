@@ -56,6 +56,16 @@ class WordPieceTokenizer(Tokenizer):
         return json.dumps({"kind": "word_piece", "vocabulary": self.vocabulary}, ensure_ascii=False)
 
 
+def stand_in_word_piece(vocab_size: int) -> WordPieceTokenizer:
+    """A tokeniser with a number of pieces that no text has, for a run on paper without training texts.
+
+    Examples:
+      >>> stand_in_word_piece(100).vocab_size
+      100
+    """
+    return WordPieceTokenizer((PAD_TOKEN, MASK_MARKER, *(f"piece{number}" for number in range(vocab_size - 2))))
+
+
 class ByteTokenizer(Tokenizer):
     """The UTF-8 bytes of a text, each plus 2; needs no training.
 

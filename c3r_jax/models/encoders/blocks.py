@@ -1,13 +1,15 @@
 """Building blocks of encoders: per-example dropout and normalisation, transformer and mixer blocks, patches."""
 
-import functools
 import math
-from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from c3r_jax.models.encoders.layers_in_order import layers_in_order
+from c3r_jax.parallel.rows import pinned, whole
 
 BLOCKS = ("mixer", "transformer")
 
@@ -28,6 +30,16 @@ class ExampleDropout(nn.Module):
             return x
         mask = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
         return jnp.where(mask, x / (1 - self.rate), jnp.zeros((), x.dtype))
+
+
+def looked_up(table: nn.Embed, ids: Int[Array, "batch length"]) -> Float[Array, "batch length width"]:
+    """The rows of a table for each id, laid out by example whatever the layout of the table.
+
+    Args:
+      table: of a compact or bound module.
+      ids: token ids.
+    """
+    return pinned(jnp.take(whole(table.embedding.astype(table.dtype)), ids, axis=0))
 
 
 class ExampleNorm(nn.Module):
@@ -100,12 +112,8 @@ class MixerBlock(nn.Module):
         return x + nn.Dense(x.shape[-1], dtype=self.dtype)(nn.gelu(y))
 
 
-def block_of(kind: type[nn.Module], remat: bool, *sizes: int) -> Callable[..., nn.Module]:
-    """A block of these sizes; with ``remat`` its activations are recomputed for the gradient instead of stored."""
-    return functools.partial(nn.remat(kind) if remat else kind, *sizes)
-
-
 def through_blocks(
+    owner: nn.Module,
     x: Float[Array, "batch tokens dim"],
     *,
     block: str,
@@ -113,34 +121,39 @@ def through_blocks(
     num_heads: int,
     mlp_ratio: int,
     remat: bool,
+    scan: bool,
     dtype: jnp.dtype,
     mask: Bool[Array, "batch tokens"] | None = None,
 ) -> Float[Array, "batch tokens dim"]:
     """Applies ``depth`` blocks to tokens; the blocks become submodules of the calling module.
 
     Args:
+      owner: the calling module.
       x: tokens.
       block: "mixer" or "transformer".
       depth: number of blocks.
       num_heads: heads of a transformer block.
       mlp_ratio: hidden width of a block's MLP over the token width.
       remat: recompute activations for the gradient.
+      scan: loop over the blocks, see :func:`layers_in_order`.
       dtype: dtype of the computation.
       mask: tokens that count; other tokens have no effect.
     """
     if block not in BLOCKS:
         raise ValueError(f"block {block!r} is unknown: expected {' or '.join(map(repr, BLOCKS))}.")
     width = x.shape[-1]
-    if block == "mixer":
-        build = block_of(MixerBlock, remat, width, mlp_ratio * width)
-    else:
-        build = block_of(TransformerBlock, remat, num_heads, mlp_ratio * width)
+    kind, first = (
+        (MixerBlock, {"token_dim": width}) if block == "mixer" else (TransformerBlock, {"num_heads": num_heads})
+    )
+    sizes: dict[str, Any] = {**first, "mlp_dim": mlp_ratio * width, "dtype": dtype}
     masked = () if mask is None or block == "mixer" else (mask,)
-    for i in range(depth):
-        if mask is not None:  # a mixer has no other way to exclude tokens
-            x = jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
-        x = build(dtype=dtype, name=f"{block.capitalize()}Block_{i}")(x, *masked)
-    return x
+
+    def inside(x: Array) -> Array:  # a mixer has no other way to exclude tokens
+        return x if mask is None else jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+    return layers_in_order(
+        owner, kind, sizes, f"{block.capitalize()}Block", depth, x, *masked, remat=remat, scan=scan, before=inside
+    )
 
 
 def patches(images: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch tokens values"]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from c3r_jax.models.encoders.blocks import ExampleDropout, patches, through_blocks
+from c3r_jax.parallel.rows import pinned
 
 
 class ImageEncoder(nn.Module):
@@ -22,6 +23,7 @@ class ImageEncoder(nn.Module):
       dropout: rate on the averaged token.
       token_dropout: share of patches that a training example loses.
       remat: recompute the blocks' activations for the gradient: less memory, a third more work.
+      scan_layers: compile one block and loop over them, see :func:`layers_in_order`.
     """
 
     dim: int
@@ -34,6 +36,7 @@ class ImageEncoder(nn.Module):
     dropout: float = 0.0
     token_dropout: float = 0.0
     remat: bool = False
+    scan_layers: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -50,12 +53,14 @@ class ImageEncoder(nn.Module):
             x = jnp.where(lost(keys)[..., None], jnp.zeros((), x.dtype), x)
         x = x + self.param("position", nn.initializers.normal(0.02), x.shape[1:]).astype(self.dtype)[None]
         x = through_blocks(
-            x,
+            self,
+            pinned(x),
             block=self.block,
             depth=self.depth,
             num_heads=self.num_heads,
             mlp_ratio=self.mlp_ratio,
             remat=self.remat,
+            scan=self.scan_layers,
             dtype=self.dtype,
         )
         x = ExampleDropout(self.dropout)(nn.LayerNorm(dtype=self.dtype)(x).mean(1), keys)

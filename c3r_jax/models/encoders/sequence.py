@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from c3r_jax.models.encoders.blocks import ExampleDropout, through_blocks
+from c3r_jax.parallel.rows import pinned
 
 
 class SequenceEncoder(nn.Module):
@@ -23,6 +24,7 @@ class SequenceEncoder(nn.Module):
       mlp_ratio: hidden width of a block's MLP over the token width.
       dropout: rate on the averaged token.
       remat: recompute the blocks' activations for the gradient: less memory, a third more work.
+      scan_layers: compile one block and loop over them, see :func:`layers_in_order`.
     """
 
     dim: int
@@ -34,6 +36,7 @@ class SequenceEncoder(nn.Module):
     mlp_ratio: int = 2
     dropout: float = 0.0
     remat: bool = False
+    scan_layers: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -54,12 +57,14 @@ class SequenceEncoder(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, name="embed")(x.astype(self.dtype))
         x = x + self.param("position", nn.initializers.normal(0.02), x.shape[1:]).astype(self.dtype)[None]
         x = through_blocks(
-            x,
+            self,
+            pinned(x),
             block=self.block,
             depth=self.depth,
             num_heads=self.num_heads,
             mlp_ratio=self.mlp_ratio,
             remat=self.remat,
+            scan=self.scan_layers,
             dtype=self.dtype,
             mask=mask,
         )

@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Integer, PRNGKeyArray, Shaped, UInt32
 
-from c3r_jax.models.encoders.blocks import ExampleDropout, TransformerBlock, block_of
+from c3r_jax.models.encoders.blocks import ExampleDropout, TransformerBlock, looked_up
+from c3r_jax.models.encoders.layers_in_order import layers_in_order
 
 
 def hashed_ngrams(ids: Int[Array, "batch length"], order: int, buckets: int) -> Int[Array, "batch length"]:
@@ -98,6 +100,7 @@ class TextEncoder(nn.Module):
       mlp_ratio: hidden width of a block's MLP over the token width.
       dropout: rate on the averaged token.
       remat: recompute the blocks' activations for the gradient: less memory, a third more work.
+      scan_layers: compile one block and loop over them, see :func:`layers_in_order`.
 
     References:
       P. Bojanowski et al., Enriching word vectors with subword information, 2017 (hashed n-grams).
@@ -114,6 +117,7 @@ class TextEncoder(nn.Module):
     mlp_ratio: int = 2
     dropout: float = 0.0
     remat: bool = False
+    scan_layers: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -137,24 +141,28 @@ class TextEncoder(nn.Module):
         embed = functools.partial(
             nn.Embed, features=self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.01)
         )
-        x = jnp.where(inside[..., None], embed(self.vocab_size, name="embed")(ids), zero)
+        x = jnp.where(inside[..., None], looked_up(embed(self.vocab_size, name="embed"), ids), zero)
         if self.word_break >= 0:
             outside = (ids < 2) | (ids == self.word_break)  # 0 pads, 1 masks
             ids = jnp.where(outside, self.word_break, ids)  # both ends and masked words are breaks, too
-            words = embed(self.buckets, name="embed_word")(hashed_words(ids, outside, self.buckets))
+            words = looked_up(embed(self.buckets, name="embed_word"), hashed_words(ids, outside, self.buckets))
             x = x + jnp.where(outside[..., None], zero, words)
         for order in self.orders:
             table = embed(self.buckets, name=f"embed_{order}")
             complete = place + order <= length + 2
             if self.word_break >= 0:
                 complete &= _within_word(outside, order)
-            x = x + jnp.where(complete[..., None], table(hashed_ngrams(ids, order, self.buckets)), zero)
+            x = x + jnp.where(complete[..., None], looked_up(table, hashed_ngrams(ids, order, self.buckets)), zero)
         if self.depth:
             shape = (ids.shape[1], self.width)
             x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)[None]
-            block = block_of(TransformerBlock, self.remat, self.num_heads, self.mlp_ratio * self.width)
-            for i in range(self.depth):
-                x = block(dtype=self.dtype, name=f"TransformerBlock_{i}")(x, inside)
+            sizes: dict[str, Any] = {
+                "num_heads": self.num_heads,
+                "mlp_dim": self.mlp_ratio * self.width,
+                "dtype": self.dtype,
+            }
+            ways: dict[str, Any] = {"remat": self.remat, "scan": self.scan_layers}
+            x = layers_in_order(self, TransformerBlock, sizes, "TransformerBlock", self.depth, x, inside, **ways)
             x = nn.LayerNorm(dtype=self.dtype)(x)
         # A sum over sqrt(count) keeps the scale of a bag of independent n-grams.
         x = jnp.where((place < length + 1)[..., None], x, zero).sum(1) / jnp.sqrt(length + 1).astype(x.dtype)

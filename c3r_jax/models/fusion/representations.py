@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.batch import mean_of_present, zero_absent
 from c3r_jax.models.encoders.blocks import TransformerBlock
 
 Features = Mapping[str, Float[Array, "batch _"]]
@@ -19,9 +19,7 @@ class MaskedMean(nn.Module):
     @nn.compact
     def __call__(self, h: Features, present: Bool[Array, "batch modalities"]) -> Float[Array, "batch dim"]:
         """Returns z (B, d); every modality must have width d."""
-        stacked = jnp.stack(list(h.values()), axis=1)
-        total = jnp.where(present[..., None], stacked, jnp.zeros((), stacked.dtype)).sum(1)
-        return total / jnp.maximum(present.sum(1, keepdims=True), 1).astype(stacked.dtype)
+        return mean_of_present(h, present)
 
 
 class ConcatAbsent(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from c3r_jax.data.preparation.layout import DamagedItem
-from c3r_jax.data.preparation.source_files import check_image, cut_image, read_file, resolve_inside
+from c3r_jax.data.preparation.source_files import check_image, cut_image, is_clutter, read_file, resolve_inside
 
 
 def encoded(array, ending="png", **options):
@@ -152,3 +152,25 @@ def test_truncated_images_are_refused(ending):
     for part in (0.95, 0.5):
         with pytest.raises(DamagedItem, match="is damaged or cut short|is none of"):
             check_image(content[: int(len(content) * part)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["._1.png", "__MACOSX/a/1.png", "a/@eaDir/1.png/thumb.jpg", "Thumbs.db", "a/.DS_Store", "#recycle/1.png"]
+    + ["$RECYCLE.BIN/1.png", ".ipynb_checkpoints/1.png", "desktop.ini", "System Volume Information/x"],
+)
+def test_what_systems_leave_is_no_data(name):
+    assert is_clutter(name) and is_clutter(f"data/{name}")
+    assert not is_clutter("./data/mac.png") and not is_clutter("../macosx/eadir/1.png")
+
+
+@pytest.mark.parametrize("size", [b"12345", b"7", b"9" * 12])
+def test_pointers_of_git_lfs_and_pages_say_so(source, size):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize " + size + b"\n"
+    (source / "img/pointer.png").write_bytes(pointer)
+    with pytest.raises(DamagedItem, match="'img/pointer.png' is a pointer of Git LFS, .* run `git lfs pull`"):
+        read_file(source, "img/pointer.png")
+    with pytest.raises(DamagedItem, match="its image is a pointer of Git LFS"):
+        check_image(pointer)
+    with pytest.raises(DamagedItem, match="its image is a web page"):
+        check_image(b"\n<!DOCTYPE html><html>Sign in</html>" + size)

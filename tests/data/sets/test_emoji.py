@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data.array_source import ArraySource
-from c3r_jax.data.media.image import decode_on_white
+from c3r_jax.data.media.image import PictureRules, decode_on_white
 from c3r_jax.data.sets.emoji import ASSET, SPLITS, load_emoji, write_subset
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import DataError
@@ -109,7 +109,10 @@ def test_half_transparent_black_is_grey(tmp_path):
     np.testing.assert_array_equal(decode_on_white(path.read_bytes(), 3), np.full((3, 3, 3), 127))
     deep = io.BytesIO()
     Image.fromarray(np.full((4, 4), 100 * 256 + 7, np.uint16)).save(deep, "png")
-    np.testing.assert_array_equal(decode_on_white(deep.getvalue(), 2), np.full((2, 2, 3), 100))
+    whole = PictureRules(span=(0, 65535))  # without a stated range such a dark picture is refused
+    np.testing.assert_array_equal(decode_on_white(deep.getvalue(), 2, whole), np.full((2, 2, 3), 100))
+    with pytest.raises(DataError, match="of which 101 of 256 levels would remain"):
+        decode_on_white(deep.getvalue(), 2)
 
 
 def test_large_jpegs_look_the_same():

@@ -167,3 +167,34 @@ def test_files_without_what_is_needed(tmp_path, name):
     path.write_text(path.read_text().replace(name, "other"))
     with pytest.raises(DataError, match="has no token for|cannot be read"):
         load_tokenizer(path)
+
+
+@pytest.mark.parametrize(("name", "start"), [("vocab.txt", "\ufeff"), ("tokenizer.json", "\ufeff"), ("vocab.txt", "")])
+def test_a_mark_at_the_start_of_a_file(tmp_path, tokenizer, name, start):
+    text = "\n".join(VOCABULARY) + "\n" if name == "vocab.txt" else json.loads(tokenizer.to_json())["tokenizer"]
+    (tmp_path / "marked").mkdir()
+    path = tmp_path / "marked" / name
+    path.write_text(start + text, encoding="utf-8")
+    found = load_tokenizer(path)
+    assert found.encode("wanted low", 8).tolist() == tokenizer.encode("wanted low", 8).tolist()
+
+
+@pytest.mark.parametrize("piece", ["X", "##A", "Ünder", "LATEX"])
+def test_one_capital_piece_does_not_make_a_vocabulary_one_with_case(piece):
+    found = bert_tokenizer([*VOCABULARY, piece])
+    assert found.encode("WANTED Low", 8).tolist() == bert_tokenizer(VOCABULARY).encode("wanted low", 8).tolist()
+
+
+@pytest.mark.parametrize(("stated", "kept"), [("true", False), ("false", True), ("null", False)])
+def test_the_configuration_beside_a_vocabulary_says_whether_case_counts(tmp_path, stated, kept):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"do_lower_case": {stated}}}')
+    unknown = VOCABULARY.index("[UNK]")
+    assert (load_tokenizer(tmp_path / "vocab.txt").encode("LOW", 4)[1] == unknown) == kept
+
+
+def test_a_pointer_of_git_lfs_is_no_vocabulary(tmp_path):
+    for name in ("vocab.txt", "tokenizer.json"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+        with pytest.raises(DataError, match="this is a pointer of Git LFS"):
+            load_tokenizer(tmp_path / name)

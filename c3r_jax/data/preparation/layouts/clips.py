@@ -1,8 +1,10 @@
 """Clips of people speaking: lists of clips, and a wav file and a folder of frames for each."""
 
+import collections
 import io
 import math
 import pathlib
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
@@ -12,10 +14,15 @@ from jaxtyping import Int16
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+from c3r_jax.data.media.audio import unit_samples
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
-from c3r_jax.data.preparation.source_files import read_file, resolve_inside
+from c3r_jax.data.preparation.source_files import is_clutter, read_file, resolve_inside
+from c3r_jax.errors import DataError
+from c3r_jax.files.natural import in_natural_order
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
+Repairs = collections.Counter[str]
+_UNKNOWN = 0x7FFF0000  # a size of a wav file from here on stands for "not known yet"
 MAX_SECONDS = 600  # of one clip; more is a mistake or an attack
 
 
@@ -45,6 +52,7 @@ class ClipLayout(Layout):
     num_frames: ClassVar[int]
     labels: ClassVar[dict[str, str]]
     lacks_video: ClassVar[bool] = False
+    version = "1.1.0"  # 1.0.0 took frames in the order of their names as texts: 1, 10, 2
 
     def parse(self, line: str) -> Clip:
         """Parses one line; raises a DamagedItem if it does not have the list's format."""
@@ -111,23 +119,35 @@ class ClipLayout(Layout):
         def read(item: Item) -> Record:
             rate, frames = self.sample_rate, find(self.frames, item)
             assert rate is not None
-            sound = int16_samples(read_file(source, find(self.sounds, item)), rate)
+            repairs: Repairs = collections.Counter()
+            sound = int16_samples(read_file(source, find(self.sounds, item)), rate, repairs)
             record: Record = {"audio": sound, "video": read_frames(source, frames, self.num_frames)}
             if record["video"] is None and not self.lacks_video:
                 raise DamagedItem(f"its folder of frames {frames!r} is missing or empty")
-            return record | {"text": item.place[1]} if "text" in self.kinds else record
+            record |= {"text": item.place[1]} if "text" in self.kinds else {}
+            return record | {"mended": dict(repairs)} if repairs else record
 
         return read
 
 
-def int16_samples(content: bytes, rate: int) -> Int16[np.ndarray, " samples"]:
+def int16_samples(content: bytes, rate: int, repairs: Repairs | None = None) -> Int16[np.ndarray, " samples"]:
     """Returns the sound of a wav file as int16 samples of one channel at ``rate`` Hz.
 
-    Channels are averaged; another rate is converted by polyphase filtering.
+    Channels are averaged; another rate is converted by polyphase filtering. A header that does not know the length, as
+    programs write it that send sound through a pipe, gets that of the file.
+
+    Args:
+      content: the file.
+      rate: the rate to return.
+      repairs: counts what was corrected.
 
     Raises:
-      DamagedItem: the sound is no wav file, cut short, empty, not finite or longer than :data:`MAX_SECONDS`.
+      DamagedItem: the sound is no wav file, cut short, empty, not finite, in an unknown range, or longer than
+        :data:`MAX_SECONDS`.
     """
+    repairs = collections.Counter() if repairs is None else repairs
+    content, unknown = with_length(content)
+    repairs.update({"the length of a sound, which its header did not know": 1} if unknown else {})
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -136,14 +156,37 @@ def int16_samples(content: bytes, rate: int) -> Int16[np.ndarray, " samples"]:
         raise DamagedItem(f"its sound is no whole wav file ({type(error).__name__}: {error})") from error
     if any("prematurely" in str(warning.message) for warning in caught):
         raise DamagedItem("its sound is cut short: the wav file has fewer samples than it says")
-    return one_channel(samples, source_rate, rate)
+    return one_channel(samples, source_rate, rate, repairs)
 
 
-def one_channel(samples: np.ndarray, source_rate: int, rate: int) -> Int16[np.ndarray, " samples"]:
+def with_length(content: bytes) -> tuple[bytes, bool]:
+    """A wav file whose header knows its length, and whether it did not: sizes of 0, or of all or nearly all ones."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return content, False
+    place, align = 12, 1
+    while place + 8 <= len(content):
+        name, (size,) = content[place : place + 4], struct.unpack_from("<I", content, place + 4)
+        if name == b"fmt " and place + 22 <= len(content):
+            align = max(1, struct.unpack_from("<H", content, place + 20)[0])
+        if name == b"data":
+            there = (len(content) - place - 8) // align * align
+            whole = struct.unpack_from("<I", content, 4)[0]
+            unknown = size >= _UNKNOWN or (size == 0 and (whole >= _UNKNOWN or whole <= place))
+            if not unknown or not there:
+                return content, False
+            head = content[:4] + struct.pack("<I", place + there) + content[8 : place + 4] + struct.pack("<I", there)
+            return head + content[place + 8 : place + 8 + there], True
+        place += 8 + size + size % 2
+    return content, False
+
+
+def one_channel(
+    samples: np.ndarray, source_rate: int, rate: int, repairs: Repairs | None = None
+) -> Int16[np.ndarray, " samples"]:
     """Converts sound (n,) or (n, channels) at ``source_rate`` Hz to int16 samples of one channel at ``rate`` Hz.
 
     Raises:
-      DamagedItem: the sound is empty, not finite or longer than :data:`MAX_SECONDS`.
+      DamagedItem: the sound is empty, not finite, in an unknown range, or longer than :data:`MAX_SECONDS`.
     """
     if not samples.size or not 100 <= source_rate <= 1_000_000 or len(samples) > MAX_SECONDS * source_rate:
         raise DamagedItem(
@@ -151,14 +194,12 @@ def one_channel(samples: np.ndarray, source_rate: int, rate: int) -> Int16[np.nd
         )
     if samples.dtype == np.int16 and samples.ndim == 1 and source_rate == rate:
         return samples
-    if samples.dtype == np.uint8:
-        sound = (samples.astype(np.float64) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        sound = samples / -float(np.iinfo(samples.dtype).min)
-    else:
-        sound = samples.astype(np.float64)
-    if not np.isfinite(sound).all():
-        raise DamagedItem("its sound has samples that are not finite")
+    try:
+        sound, scaled = unit_samples(samples)
+    except DataError as error:
+        raise DamagedItem(f"its {str(error).removeprefix('the ')}") from error
+    if repairs is not None and scaled:
+        repairs["floats of a sound in the range of int16, divided by 32768"] += 1
     if sound.ndim == 2:
         sound = sound.mean(1)
     common = math.gcd(rate, source_rate)
@@ -169,10 +210,12 @@ def one_channel(samples: np.ndarray, source_rate: int, rate: int) -> Int16[np.nd
 def read_frames(source: pathlib.Path, folder: str, count: int) -> list[bytes] | None:
     """Reads ``count`` encoded frames of a folder, evenly spaced from the first; None if there is no frame.
 
-    These are the frames ``i n // count`` of n, in the order of their names; some repeat if n is less than ``count``.
+    These are the frames ``i n // count`` of n, in the order of their numbers (frame_2 before frame_10); some repeat if
+    n is less than ``count``.
     """
     path = resolve_inside(source, folder)
     paths = path.iterdir() if path.is_dir() else ()
-    names = sorted(path.name for path in paths if path.suffix.lower() in FRAME_ENDINGS)
+    found = [path.name for path in paths if path.suffix.lower() in FRAME_ENDINGS and not is_clutter(path.name)]
+    names = in_natural_order(found)
     chosen = [names[i * len(names) // count] for i in range(count if names else 0)]
     return [read_file(source, f"{folder}/{name}") for name in chosen] or None

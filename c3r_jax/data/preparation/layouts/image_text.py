@@ -1,13 +1,17 @@
 """Images with texts, listed as one JSON object per line: UPMC Food-101, MVSA-Single, Hateful Memes."""
 
 import collections
+import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, ClassVar, TypeGuard
 
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
+from c3r_jax.data.preparation.missing_values import Counts, as_counts, count, described
 from c3r_jax.data.preparation.source_files import read_file, resolve_inside
+from c3r_jax.files.pointers import lfs_hint
+from c3r_jax.tasks.spellings import is_number, plain_spelling, spelled_in_several_ways
 
 MAX_LINE = 1 << 20  # bytes; no caption is that long
 
@@ -31,7 +35,9 @@ def read_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | None,
                     raise ValueError("it is no object {...}")
                 yield number, found, ""
             except (ValueError, RecursionError) as error:
-                yield number, None, f"the line {shown!r} is no JSON object ({error})"
+                comma = " and ends with a comma, expected one object a line and no commas between them"
+                said = comma if isinstance(error, json.JSONDecodeError) and line.rstrip().endswith(b",") else ""
+                yield number, None, f"the line {shown!r} is no JSON object ({error}){said}"
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -40,6 +46,27 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
         while len(line) > MAX_LINE and not line.endswith(b"\n"):
             line = file.readline(MAX_LINE + 1)
+
+
+def _labelled(line: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return line is not None and line.get("label") is not None
+
+
+def _no_list(path: pathlib.Path) -> str:
+    """A sentence if a file is no list of one object per line at all; else ""."""
+    with path.open("rb") as file:
+        start = file.read(200).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if hint := lfs_hint(start):
+        return f"{path} {hint}."
+    if start.startswith(b"["):
+        return (
+            f"{path} is a JSON array, expected one object {{...}} a line without commas between them: write it with "
+            "`jq -c '.[]'`."
+        )
+    lines = list(itertools.islice(read_lines(path), 20))
+    if lines and all(found is None for _, found, _ in lines):
+        return f"{path} has no JSON object a line: in line {lines[0][0]} {lines[0][2]}."
+    return ""
 
 
 class ImageTextLayout(Layout):
@@ -67,13 +94,18 @@ class ImageTextLayout(Layout):
         images = [source / folder for folder in self.image_folders]
         if not any(folder.is_dir() for folder in images):
             found.append(f"{' or '.join(map(str, images))} is missing: it holds the images.")
-        if not self.number_names and (source / "train.jsonl").is_file():
+        unusual = [sentence for path in lists if path.is_file() and (sentence := _no_list(path))]
+        found += unusual
+        if not self.number_names and not unusual and (source / "train.jsonl").is_file():
             counts = collections.Counter(self._labels(source))
             if not 0 < len(counts) <= self.most_classes:
                 rare = ", ".join(f"{name!r} ({count})" for name, count in counts.most_common()[:-6:-1])
+                other = [line["label"] for _, line, _ in read_lines(source / "train.jsonl") if _labelled(line)]
+                rare = rare or f"none, since labels are texts and the first is {other[0]!r}" if other else "none"
+                pairs = "".join(f"; perhaps one label: {group}" for group in spelled_in_several_ways(counts))
                 found.append(
                     f"{source / 'train.jsonl'} has {len(counts)} different labels, expected 1 to {self.most_classes}; "
-                    f"the rarest are {rare or 'none'}."
+                    f"the rarest are {rare}{pairs}."
                 )
         return found
 
@@ -85,8 +117,23 @@ class ImageTextLayout(Layout):
     def _labels(self, source: pathlib.Path) -> Iterator[str]:
         """The named labels of the training list."""
         for _, found, _ in read_lines(source / "train.jsonl"):
-            if found is not None and isinstance(found.get("label"), str):
+            if _labelled(found) and isinstance(found["label"], str) and not self.missing.says(found["label"], "label"):
                 yield found["label"]
+
+    def missing_values(self, source: pathlib.Path) -> dict[str, dict[str, int]]:
+        """See :class:`Layout`: of the lists' keys."""
+        counts: Counts = {}
+        for path in self.list_files(source):
+            for _, found, _ in read_lines(path):
+                for key in ("text", "img", "label"):
+                    if found is not None and key in found and self.missing.says(found[key], key):
+                        count(counts, key, found[key])
+        return as_counts(counts)
+
+    def notes(self, source: pathlib.Path, items: Mapping[str, list[Item]]) -> list[str]:
+        """See :class:`Layout`: words that were taken for missing values."""
+        del items
+        return described(self.missing_values(source), "--na_values WORD ...")
 
     def class_names(self, source: pathlib.Path) -> tuple[str, ...]:
         """See :class:`Layout`: the labels of the training list, sorted."""
@@ -119,14 +166,22 @@ class ImageTextLayout(Layout):
         for key, types in (("id", (str, int)), ("text", (str, type(None))), ("img", (str, type(None)))):
             if key not in found:
                 raise DamagedItem(f"it has no key {key!r}, expected 'id', 'text', 'img' and, if it is known, 'label'")
+            if key != "id" and self.missing.says(found[key], key):
+                found = {**found, key: None}
             if not isinstance(found[key], types) or isinstance(found[key], bool):
                 raise DamagedItem(f"its {key!r} is {found[key]!r}, expected a {types[0].__name__}")
-        label = found.get("label")
+        if isinstance(found["id"], str) and not found["id"].strip():
+            raise DamagedItem("its 'id' is empty, expected a name of its own")
+        label = None if self.missing.says(found.get("label"), "label") else found["label"]
+        if self.number_names and not isinstance(label, bool) and is_number(str(label)) and float(str(label)) in ids:
+            label = int(float(str(label)))  # "1" and 1.0 as programs write 1
         if label is not None and (isinstance(label, (bool, float, list, dict)) or label not in ids):
-            raise DamagedItem(f"its label is {label!r}, expected one of {', '.join(map(repr, list(ids)[:5]))}, ...")
-        text = found["text"]
-        # A text of spaces only is a missing text.
-        place = (found["img"], text if text is not None and text.strip() else None)
+            like = next((name for name in ids if plain_spelling(str(name)) == plain_spelling(str(label))), None)
+            hint = "" if like is None else f"; the training list writes it {like!r}"
+            known = ", ".join(map(repr, list(ids)[:5]))
+            raise DamagedItem(f"its label is {label!r}, expected one of {known}, ...{hint}")
+        image = found["img"]
+        place = (None if image is None else image.replace("\\", "/"), found["text"])
         return Item(str(found["id"]), None if label is None else ids[label], place)
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:

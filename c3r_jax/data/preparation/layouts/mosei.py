@@ -9,6 +9,7 @@ import numpy as np
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
 from c3r_jax.errors import DataError
 from c3r_jax.files.pickles import load_pickle
+from c3r_jax.files.pointers import file_hint
 from c3r_jax.tasks.regression import REGRESSION
 
 MODALITIES = ("audio", "text", "vision")
@@ -121,6 +122,8 @@ class Mosei(Layout):
         path = self._path(source)
         if path is None:
             raise DataError(f"{source} has no {self.files[0]}: get it where {self.homepage} says.")
+        if hint := file_hint(path):
+            raise DataError(f"{path} {hint}.")
         return load_pickle(path)
 
     def _labels(self, part: Mapping[str, Any]) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from PIL import Image
 from c3r_jax.data.media.image import DAMAGE, MAX_PIXELS
 from c3r_jax.data.preparation.grouping import UnionFind, assign_splits_by_class
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
-from c3r_jax.data.preparation.source_files import on_square, read_file
+from c3r_jax.data.preparation.source_files import is_clutter, on_square, read_file
 
 CLASSES = (
     *("animals", "buildings", "computer", "food", "geography", "office"),
@@ -182,6 +182,8 @@ def _listed(source: pathlib.Path) -> tuple[list[Drawing], list[str]]:
     for name in CLASSES:
         for path in sorted((pictures / name).rglob("*.png")):
             key = path.relative_to(pictures).with_suffix("").as_posix()
+            if is_clutter(key):
+                continue
             if _is_huge(path):
                 huge.append(key)
             else:

@@ -4,8 +4,10 @@ import pathlib
 from collections.abc import Callable
 from typing import ClassVar
 
+from c3r_jax.data.media.image import PLAIN
 from c3r_jax.data.preparation.layout import Item, Layout, Record
-from c3r_jax.data.preparation.source_files import cut_image, read_file
+from c3r_jax.data.preparation.source_files import cut_image, is_clutter, read_file
+from c3r_jax.files.natural import in_natural_order
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -44,17 +46,18 @@ class SceneLayout(Layout):
             files = [
                 (f"{folder}/{name}/{path.name}", label)
                 for label, name in enumerate(names)
-                for path in sorted((source / folder / name).iterdir())
-                if path.suffix.lower() in IMAGE_ENDINGS
+                for path in in_natural_order((source / folder / name).iterdir())
+                if path.suffix.lower() in IMAGE_ENDINGS and not is_clutter(path.name)
             ]
             items[split] = [Item(file, label) for file, label in files]
         return items
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
         """See :class:`Layout`: both halves as PNG."""
+        rules = self.pictures.get("depth", PLAIN)
 
         def read(item: Item) -> Record:
-            rgb, depth = cut_image(read_file(source, item.key))
+            rgb, depth = cut_image(read_file(source, item.key), rules)
             return {"rgb": rgb, "depth": depth}
 
         return read
@@ -92,4 +95,4 @@ class SunRgbd(SceneLayout):
 
 def _folders(path: pathlib.Path) -> list[str]:
     entries = path.iterdir() if path.is_dir() else ()
-    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in entries if entry.is_dir() and not is_clutter(entry.name))

@@ -1,6 +1,7 @@
 """A user's data: CSV files with one row per example, and folders of images that they name."""
 
 import collections
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -8,11 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from c3r_jax.data.media.image import PLAIN
 from c3r_jax.data.preparation.grouping import UnionFind, assign_splits, assign_splits_by_class
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
-from c3r_jax.data.preparation.layouts.table_files import KINDS, SPEC, SPLITS, Modality, Row, Spec, read_rows, read_spec
+from c3r_jax.data.preparation.layouts.csv_tables import Row
+from c3r_jax.data.preparation.layouts.table_files import (
+    KINDS,
+    SPEC,
+    SPLITS,
+    Modality,
+    Spec,
+    Tables,
+    read_rows,
+    read_spec,
+)
+from c3r_jax.data.preparation.missing_values import MissingValues, as_counts
 from c3r_jax.data.preparation.source_files import read_file
 from c3r_jax.errors import DataError
+from c3r_jax.tasks.rounding import lost_in_float32
+from c3r_jax.tasks.spellings import is_number, plain_spelling
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 HELD_OUT = {"train": 0.9, "validation": 0.1}  # of the training rows, if there are no validation rows
@@ -36,11 +51,15 @@ class Table(Layout):
 
     def __init__(self, spec: Spec | None = None):
         self._spec = spec
+        self._tables: Tables | None = None
         self._rows: dict[str, list[Row]] = {}
         if spec is not None:
             self.task, self.environments = spec.task, spec.environment
             self.kinds = {name: KINDS[modality.kind] for name, modality in spec.modalities.items()}
             numbers = {name: modality for name, modality in spec.modalities.items() if modality.kind == "numbers"}
+            self.columns = {name: modality.columns for name, modality in numbers.items()}
+            rules = {name: modality.rules for name, modality in spec.modalities.items()}
+            self.pictures = {name: found for name, found in rules.items() if found != PLAIN}
             self.shapes = {name: (len(modality.columns),) for name, modality in numbers.items()}
 
     def for_source(self, source: pathlib.Path) -> "Table":
@@ -48,13 +67,28 @@ class Table(Layout):
         return Table(read_spec(source))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": {}}  # workers get items instead
+        return {**self.__dict__, "_rows": {}, "_tables": None}  # workers get items instead
 
     def rows(self, source: pathlib.Path) -> dict[str, list[Row]]:
         """The rows of each split, read and split once."""
         if not self._rows:
-            self._rows = _split(self.spec, read_rows(self.spec, source))
+            self._tables = read_rows(self.spec, source)
+            self._rows = _split(self.spec, self._tables.rows)
         return self._rows
+
+    def with_missing(self, missing: MissingValues) -> "Table":
+        """See :class:`Layout`."""
+        return Table(dataclasses.replace(self.spec, missing=missing))
+
+    def missing_values(self, source: pathlib.Path) -> dict[str, dict[str, int]]:
+        """See :class:`Layout`: of the columns that are read."""
+        self.rows(source)
+        return as_counts({} if self._tables is None else self._tables.missing)
+
+    def notes(self, source: pathlib.Path, items: Mapping[str, list[Item]]) -> list[str]:
+        """See :class:`Layout`: how the files were read, rows without a partner, words for missing values."""
+        self.rows(source)
+        return [] if self._tables is None else list(self._tables.notes)
 
     @property
     def spec(self) -> Spec:
@@ -81,6 +115,7 @@ class Table(Layout):
             rows = self.rows(source)
             found += [f"There are no {split} rows: {why}" for split, why in _empty(self.spec, rows).items()]
             found += _leaks(self.spec, rows)
+            found += _lost(self.spec, rows)
         except DataError as error:
             found.append(str(error))
         return found
@@ -101,18 +136,14 @@ class Table(Layout):
     def items(self, source: pathlib.Path) -> dict[str, list[Item]]:
         """See :class:`Layout`: one item per row; rows with an unknown split are damaged training rows."""
         ids = {name: number for number, name in enumerate(self.class_names(source))}
-        seen: dict[str, str] = {}
         rows = self.rows(source)
-        return {split: [self._item(row, ids, seen) for row in of_split] for split, of_split in rows.items() if of_split}
+        return {split: [self._item(row, ids) for row in of_split] for split, of_split in rows.items() if of_split}
 
-    def _item(self, row: Row, ids: dict[str, int], seen: dict[str, str]) -> Item:
+    def _item(self, row: Row, ids: dict[str, int]) -> Item:
         key = row.cells.get(self.spec.key) or row.place
-        first = seen.setdefault(key, row.place)  # in any split
         try:
             if row.damage is not None:
                 raise DamagedItem(row.damage)
-            if first != row.place:
-                raise DamagedItem(f"its {self.spec.key} {key!r} was there before, in {first}")
             values = {name: _value(name, modality, row) for name, modality in self.spec.modalities.items()}
             places = tuple(row.cells.get(column, "") for column in self.spec.environment)
             return Item(key, self._label(row, ids), values, environments=places)
@@ -122,7 +153,13 @@ class Table(Layout):
     def _label(self, row: Row, ids: dict[str, int]) -> Any:
         texts = [row.cells.get(name, "") for name in self.spec.label]
         if not all(texts):
-            raise DamagedItem(f"its {self.spec.label[texts.index('')]!r} is empty, expected a label")
+            name = self.spec.label[texts.index("")]
+            if name in row.missing:
+                raise DamagedItem(
+                    f"its {name!r} is {row.missing[name]!r}, which stands for a missing value, expected a label: fill "
+                    f"it in, leave the row out, or set na_values in {SPEC} if it is a label"
+                )
+            raise DamagedItem(f"its {name!r} is empty, expected a label")
         if not self.task.has_classes:
             return _number(self.spec.label[0], texts[0])
         if self.task.label_per_class:
@@ -131,7 +168,9 @@ class Table(Layout):
                 raise DamagedItem(f"its {wrong[0][0]!r} is {wrong[0][1]!r}, expected 0 or 1")
             return tuple(map(int, texts))
         if texts[0] not in ids:
-            raise DamagedItem(f"its label {texts[0]!r} is no label of the training rows")
+            like = next((name for name in ids if plain_spelling(name) == plain_spelling(texts[0])), None)
+            hint = "" if like is None else f", which write it {like!r}"
+            raise DamagedItem(f"its label {texts[0]!r} is no label of the training rows{hint}")
         return ids[texts[0]]
 
     def reader(self, source: pathlib.Path) -> Callable[[Item], Record]:
@@ -162,14 +201,14 @@ def _value(name: str, modality: Modality, row: Row) -> Any:
                 "all columns of it empty"
             )
         return tuple(_number(column, text) for column, text in zip(modality.columns, texts, strict=True))
-    return f"{modality.folder.rstrip('/')}/{texts[0]}" if modality.folder else texts[0]
+    if modality.kind == "text":
+        return texts[0]
+    file = texts[0].replace("\\", "/")  # as Windows writes paths; no system has names with both
+    return f"{modality.folder.rstrip('/')}/{file}" if modality.folder else file
 
 
 def _number(column: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = float(text) if is_number(text) else math.nan
     if not math.isfinite(number):
         raise DamagedItem(f"its {column!r} is {text!r}, expected a finite number with a decimal point")
     return number
@@ -220,6 +259,17 @@ def _empty(spec: Spec, rows: Mapping[str, list[Row]]) -> dict[str, str]:
     )
     needed = ("train", "validation") if given else SPLITS
     return {split: why for split in needed if not rows.get(split)}
+
+
+def _lost(spec: Spec, rows: Mapping[str, list[Row]]) -> list[str]:
+    """A sentence for each column of numbers that float32 does not keep apart."""
+    found = []
+    for name, modality in spec.modalities.items():
+        for column in modality.columns if modality.kind == "numbers" else ():
+            cells = (row.cells.get(column, "") for of_split in rows.values() for row in of_split)
+            if lost := lost_in_float32(np.array([float(cell) for cell in cells if is_number(cell)])):
+                found.append(f"Column {column!r} of modality {name!r} {lost}.")
+    return found
 
 
 def _leaks(spec: Spec, rows: Mapping[str, list[Row]]) -> list[str]:

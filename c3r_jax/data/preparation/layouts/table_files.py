@@ -1,14 +1,18 @@
 """The description of a user's tables in ``table.toml``, and the rows of their CSV files."""
 
-import csv
 import dataclasses
+import functools
 import pathlib
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from c3r_jax.data.media.image import PLAIN, PictureRules
+from c3r_jax.data.preparation.layouts.csv_tables import Row, read_table
+from c3r_jax.data.preparation.layouts.table_joins import join_rows
+from c3r_jax.data.preparation.missing_values import NA_VALUES, Counts, MissingValues, count, described, words_of
 from c3r_jax.data.source import RESERVED
-from c3r_jax.errors import DataError
+from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION
 from c3r_jax.tasks.registry import LABELLED
@@ -17,7 +21,10 @@ SPEC = "table.toml"
 SPLITS = ("train", "validation", "test")
 KINDS = {"image": "image", "text": "text", "numbers": "features"}  # kind in table.toml: kind of the modality
 TASKS = {name: task for name, task in LABELLED.items() if not task.dense}
-_LEAVES = ("rows", "join", "key", "label", "task", "split", "group", "environment", "seed", "modalities")
+_LEAVES = (
+    *("rows", "join", "key", "max_unmatched", "label", "task", "split", "group", "environment", "seed", "na_values"),
+    "modalities",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +35,22 @@ class Modality:
       kind: a key of KINDS.
       columns: the column, or one or more columns of numbers.
       folder: folder of the image files, put before the name in a cell.
+      rules: what the values of the image files mean.
     """
 
     kind: str
     columns: tuple[str, ...]
     folder: str = ""
+    rules: PictureRules = PLAIN
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Rows by split, {column: {word: count}} of missing values, and sentences about how the files were read."""
+
+    rows: dict[str, list[Row]]
+    missing: Counts
+    notes: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +69,8 @@ class Spec:
         name another. They may be those of other leaves, such as the group's.
       seed: seed of the random splits.
       modalities: by name, sorted.
+      max_unmatched: how many rows may have no partner in a joined table: an int is a number, a float a share.
+      missing: which words stand for a missing value.
     """
 
     rows: Mapping[str, str]
@@ -63,6 +83,8 @@ class Spec:
     environment: tuple[str, ...]
     seed: int
     modalities: Mapping[str, Modality]
+    max_unmatched: float = 0.5
+    missing: MissingValues = MissingValues()
 
     @property
     def columns(self) -> set[str]:
@@ -70,20 +92,11 @@ class Spec:
         named = {self.key, self.split, self.group, *self.environment, *self.label} - {""}
         return named.union(*(modality.columns for modality in self.modalities.values()))
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-      place: file and line, for messages.
-      cells: {column: text without surrounding spaces}.
-      damage: why the row cannot be used; None if no reason is known.
-    """
-
-    place: str
-    cells: Mapping[str, str]
-    damage: str | None = None
+    @functools.cached_property
+    def only_names(self) -> frozenset[str]:
+        """Columns of keys, splits, groups and environments alone, in which NA is a name: Namibia, North America."""
+        values = {*self.label, *(column for one in self.modalities.values() for column in one.columns)}
+        return frozenset({self.key, self.split, self.group, *self.environment} - values - set(self.missing.columns))
 
 
 def read_spec(source: pathlib.Path) -> Spec:
@@ -94,7 +107,7 @@ def read_spec(source: pathlib.Path) -> Spec:
     """
     path = source / SPEC
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: write it as docs/own_data.md shows; it names columns and files.") from None
     except (OSError, ValueError) as error:
@@ -128,7 +141,14 @@ def _checked(found: dict[str, Any], path: pathlib.Path) -> Spec:
         environment=_names(found.get("environment", []), "environment", path),
         seed=found.get("seed", 0),
         modalities={name: _modality(name, one, path) for name, one in sorted(dict(found["modalities"]).items())},
+        max_unmatched=found.get("max_unmatched", 0.5),
+        missing=_missing(found.get("na_values"), path),
     )
+    most = spec.max_unmatched
+    if type(most) not in (int, float) or not 0 <= most or (type(most) is float and most > 1):
+        raise DataError(
+            f"max_unmatched in {path} is {most!r}, expected a whole number of rows or a share of 0.0 to 1.0."
+        )
     if type(spec.seed) is not int:
         raise DataError(f"seed in {path} is {spec.seed!r}, expected a whole number.")
     if not spec.task.label_per_class and len(spec.label) != 1:
@@ -142,6 +162,19 @@ def _checked(found: dict[str, Any], path: pathlib.Path) -> Spec:
     if leaking:
         raise DataError(f"Modality {min(leaking)!r} in {path} reads the label's column: take it out.")
     return spec
+
+
+def _missing(found: Any, path: pathlib.Path) -> MissingValues:
+    """The rule of ``na_values``: words for all columns, or {column: words}; None: the default."""
+    lists = found if isinstance(found, dict) else {"": NA_VALUES if found is None else found}
+    for words in lists.values():
+        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+            raise DataError(
+                f"na_values in {path} is {found!r}, expected a list of words in quotes, or {{COLUMN = [WORD, ...]}}."
+            )
+    if isinstance(found, dict):
+        return MissingValues(columns={column: words_of(words) for column, words in found.items()})
+    return MissingValues(words_of(lists[""]))
 
 
 def _task(name: Any, path: pathlib.Path) -> TaskSpec:
@@ -172,7 +205,7 @@ def _modality(name: str, found: Any, path: pathlib.Path) -> Modality:
         raise DataError(
             f"{path} names a modality {name!r}, expected a word that is none of {', '.join(RESERVED)}, key."
         )
-    if len(kinds) != 1 or set(found) - {kinds[0], "folder"}:
+    if len(kinds) != 1 or set(found) - {kinds[0], "folder", "range", "upright"}:
         raise DataError(
             f"Modality {name!r} in {path} is {found!r}, expected one of {{image = COLUMN, folder = FOLDER}}, "
             "{text = COLUMN} and {numbers = [COLUMN, ...]}."
@@ -182,29 +215,75 @@ def _modality(name: str, found: Any, path: pathlib.Path) -> Modality:
         raise DataError(
             f"Modality {name!r} in {path} names {len(columns)} columns, expected one column of {kinds[0]}s."
         )
-    return Modality(kinds[0], columns, _text(found, "folder", path))
+    if kinds[0] != "image" and {"range", "upright"} & set(found):
+        raise DataError(f"Modality {name!r} in {path} has range or upright, which images alone have: take it out.")
+    return Modality(kinds[0], columns, _text(found, "folder", path), _rules(name, found, path))
 
 
-def read_rows(spec: Spec, source: pathlib.Path) -> dict[str, list[Row]]:
+def _rules(name: str, found: dict[str, Any], path: pathlib.Path) -> PictureRules:
+    upright, span = found.get("upright", True), found.get("range")
+    numbers = isinstance(span, list) and len(span) == 2 and all(type(end) in (int, float) for end in span)
+    if type(upright) is not bool or not (span is None or numbers):
+        raise DataError(
+            f"Modality {name!r} in {path} has upright = {upright!r} and range = {span!r}, expected true or false and "
+            "two numbers, such as [0, 10000]."
+        )
+    try:
+        return PictureRules(upright, None if span is None else (span[0], span[1]))
+    except ConfigError as error:
+        raise DataError(f"Modality {name!r} in {path}: {error}") from error
+
+
+def read_rows(spec: Spec, source: pathlib.Path) -> Tables:
     """Reads all tables and joins them.
 
     Returns:
       {split: rows}, or {"": all rows} if one file has all splits. A row with more or fewer cells than columns is
-      damaged.
+      damaged, and so is a row whose key an earlier line has.
 
     Raises:
       DataError: a file is missing or no table, a column is missing or in two tables, or keys do not match.
     """
-    tables = {split: _table(source, file) for split, file in spec.rows.items()}
-    joined = {file: _table(source, file) for file in spec.join}
-    known = [(file, names) for file, (names, _) in joined.items()]
-    for split, (names, _) in tables.items():
-        _check_columns(spec, [(spec.rows[split], names), *known])
-    partners = {file: _by_key(file, rows, spec.key) for file, (_, rows) in joined.items()}
-    for file, found in partners.items():
-        if not any(row.cells.get(spec.key) in found for _, rows in tables.values() for row in rows):
-            raise DataError(f"No {spec.key!r} of {file} is in {', '.join(spec.rows.values())}: compare the columns.")
-    return {split: [_join(row, partners, spec.key) for row in rows] for split, (_, rows) in tables.items()}
+    tables = {split: read_table(source, file, spec.columns) for split, file in spec.rows.items()}
+    joined = {file: read_table(source, file, spec.columns) for file in spec.join}
+    known = [(file, table.names) for file, table in joined.items()]
+    for split, table in tables.items():
+        _check_columns(spec, [(spec.rows[split], table.names), *known])
+    counts: Counts = {}
+    rows = {split: [_without_words(spec, row, counts) for row in table.rows] for split, table in tables.items()}
+    others = {file: [_without_words(spec, row, counts) for row in table.rows] for file, table in joined.items()}
+    rows, notes = join_rows(_without_repeats(spec, rows), others, spec.key, spec.max_unmatched)
+    read = [note for table in (*tables.values(), *joined.values()) for note in table.notes]
+    return Tables(rows, counts, [*read, *notes, *described(counts, f"na_values in {SPEC}")])
+
+
+def _without_words(spec: Spec, row: Row, counts: Counts) -> Row:
+    """A row whose cells are empty where a word says that the value is missing; counts the words, and empty cells."""
+    found = {name: row.cells[name] for name in spec.columns & set(row.cells)}
+    said = {
+        name: not text if name in spec.only_names else spec.missing.says(text, name) for name, text in found.items()
+    }
+    missing = {name: text for name, text in found.items() if said[name]}
+    for name, word in missing.items():
+        count(counts, name, word)
+    empty = dict.fromkeys(missing, "")
+    return dataclasses.replace(
+        row, cells={**row.cells, **empty}, missing={n: word for n, word in missing.items() if word}
+    )
+
+
+def _without_repeats(spec: Spec, rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """The rows; one whose key an earlier line has, in any split, is damaged: the first line counts."""
+    first: dict[str, str] = {}
+
+    def checked(row: Row) -> Row:
+        key = row.cells.get(spec.key) or row.place
+        place = first.setdefault(key, row.place)
+        if place == row.place or row.damage is not None:
+            return row
+        return dataclasses.replace(row, damage=f"its {spec.key} {key!r} was there before, in {place}")
+
+    return {split: [checked(row) for row in of_split] for split, of_split in rows.items()}
 
 
 def _check_columns(spec: Spec, tables: list[tuple[str, list[str]]]) -> None:
@@ -219,56 +298,3 @@ def _check_columns(spec: Spec, tables: list[tuple[str, list[str]]]) -> None:
             there = " and ".join(files) if files else "none of the tables"
             have = ", ".join(sorted({name for _, names in tables for name in names}))
             raise DataError(f"Column {name!r} is in {there}, expected it in one; the columns are {have}.")
-
-
-def _table(source: pathlib.Path, file: str) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a CSV file; the separator is the most frequent of comma, ; and tab in the first line."""
-    path = source / file
-    rows: list[Row] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            first = lines.readline()
-            lines.seek(0)
-            reader = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                place, damage = f"{file}, line {reader.line_num}", None
-                if len(cells) != len(names):
-                    damage = f"it has {len(cells)} cells, expected {len(names)}, one for each column"
-                texts = (cell.strip() for cell in cells)
-                rows.append(Row(place, dict(zip(names, texts, strict=False)), damage))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {SPEC} names it.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8.") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read as a table ({error}): correct its quotes, or save it as CSV again."
-        ) from error
-    if "" in names or len(set(names)) < len(names) or not names:
-        raise DataError(f"The first line of {path} is {names}, expected a different name for each column.")
-    return names, rows
-
-
-def _by_key(file: str, rows: list[Row], key: str) -> dict[str, Row]:
-    found: dict[str, Row] = {}
-    for row in rows:
-        name = row.cells.get(key, "")
-        if name in found:
-            raise DataError(
-                f"{row.place} has the {key} {name!r} of {found[name].place} again, expected one row for each."
-            )
-        found[name] = row
-    return found
-
-
-def _join(row: Row, partners: dict[str, dict[str, Row]], key: str) -> Row:
-    """A row joined with the cells of the other tables, which stay empty if a table has no such row."""
-    for found in partners.values():
-        partner = found.get(row.cells.get(key, ""))
-        if partner is not None:
-            damage = row.damage or (partner.damage and f"{partner.place}: {partner.damage}")
-            row = Row(row.place, {**partner.cells, **row.cells}, damage)
-    return row

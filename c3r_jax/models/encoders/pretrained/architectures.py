@@ -27,7 +27,6 @@ BERT_NAMES = (
             (r"layer_(\d+)/(intermediate|output)", r"encoder.layer.\1.\2.dense"),
             (r"layer_(\d+)/output_norm", r"encoder.layer.\1.output.LayerNorm"),
         ),
-        prefixes=("", "bert."),
         left_out=COUNTERS + r"|^(pooler|cls|classifier|qa_outputs)\.",
     ),
 )
@@ -49,7 +48,6 @@ VIT_NAMES = (
             (r"layer_(\d+)/attention_norm", r"encoder.layer.\1.layernorm_before"),
             (r"layer_(\d+)/output_norm", r"encoder.layer.\1.layernorm_after"),
         ),
-        prefixes=("", "vit."),
         left_out=VIT_HEADS,
     ),
     Names(
@@ -65,7 +63,6 @@ VIT_NAMES = (
             (r"layer_(\d+)/attention_norm", r"layers.\1.layernorm_before"),
             (r"layer_(\d+)/output_norm", r"layers.\1.layernorm_after"),
         ),
-        prefixes=("", "vit."),
         left_out=VIT_HEADS,
     ),
 )

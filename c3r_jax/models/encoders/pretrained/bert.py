@@ -1,12 +1,16 @@
 """BERT: token ids to one vector per token."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from c3r_jax.models.encoders.blocks import looked_up
+from c3r_jax.models.encoders.layers_in_order import layers_in_order
 from c3r_jax.models.encoders.pretrained.layers import EncoderLayer
+from c3r_jax.parallel.rows import pinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Bert(nn.Module):
       vocab_size: number of token ids.
       max_length: number of position embeddings.
       remat: recompute a layer's activations for the gradient.
+      scan_layers: compile one layer and loop over them, see :func:`layers_in_order`.
 
     References:
       J. Devlin et al., BERT: pre-training of deep bidirectional transformers for language understanding, 2019.
@@ -45,6 +50,7 @@ class Bert(nn.Module):
     vocab_size: int
     max_length: int = 512
     remat: bool = False
+    scan_layers: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -54,15 +60,19 @@ class Bert(nn.Module):
         if length > self.max_length:
             raise ValueError(f"texts have {length} ids, but BERT has {self.max_length} positions: lower text_length.")
         mask = ids != 0
-        words = nn.Embed(self.vocab_size, size.width, dtype=self.dtype, name="word_embeddings")(ids)
+        words = looked_up(nn.Embed(self.vocab_size, size.width, dtype=self.dtype, name="word_embeddings"), ids)
         places = nn.Embed(self.max_length, size.width, dtype=self.dtype, name="position_embeddings")
         kinds = nn.Embed(2, size.width, dtype=self.dtype, name="token_type_embeddings")
         x = words + places(jnp.arange(length))[None] + kinds(jnp.zeros((), jnp.int32))[None, None]
         x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name="embeddings_norm")(x)
-        layer = nn.remat(EncoderLayer) if self.remat else EncoderLayer
-        for i in range(size.depth):
-            x = layer(size.num_heads, size.mlp_dim, norm_first=False, dtype=self.dtype, name=f"layer_{i}")(x, mask)
-        return x
+        sizes: dict[str, Any] = {
+            "num_heads": size.num_heads,
+            "mlp_dim": size.mlp_dim,
+            "norm_first": False,
+            "dtype": self.dtype,
+        }
+        ways: dict[str, Any] = {"remat": self.remat, "scan": self.scan_layers}
+        return layers_in_order(self, EncoderLayer, sizes, "layer", size.depth, pinned(x), mask, **ways)
 
 
 def mean_token(x: Float[Array, "batch length width"], inside: Bool[Array, "batch length"]) -> Array:

@@ -1,5 +1,7 @@
 """A published encoder inside the twin network: one vector per example, projected to the width of the others."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ class PretrainedEncoder(nn.Module):
       scratch: without published weights: convolutions are normalised by :class:`ExampleNorm`, not fixed statistics.
       dropout: rate on the hidden layer.
       remat: recompute the backbone's activations for the gradient.
+      scan_layers: compile one layer and loop over them, where the backbone's are equal.
 
     References:
       X. Peng et al., Balanced multimodal learning via on-the-fly gradient modulation, 2022 (ResNet-18 on both).
@@ -39,13 +42,17 @@ class PretrainedEncoder(nn.Module):
     scratch: bool = False
     dropout: float = 0.0
     remat: bool = False
+    scan_layers: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
         """Names the parts."""
         backbone = ARCHITECTURES[self.architecture].make(self.vocab_size, self.remat, self.dtype)
         by_example = self.scratch and hasattr(backbone, "norm")
-        self.backbone = backbone.clone(parent=None, norm=ExampleNorm) if by_example else backbone
+        changed: dict[str, Any] = {"norm": ExampleNorm} if by_example else {}
+        if self.scan_layers and hasattr(backbone, "scan_layers"):
+            changed["scan_layers"] = True
+        self.backbone = backbone.clone(parent=None, **changed) if changed else backbone
         self.norm = nn.LayerNorm(dtype=self.dtype)
         self.hidden = nn.Dense(self.width, dtype=self.dtype)
         self.drop = ExampleDropout(self.dropout)

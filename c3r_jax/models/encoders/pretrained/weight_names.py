@@ -5,10 +5,11 @@ kind of leaf: a matrix product's kernel is transposed, a convolution's goes from
 height, width).
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,9 @@ from c3r_jax.errors import DataError
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 LISTED = 8  # at most so many names in a message
+# What wrappers of PyTorch put into names, and what norms were called in the first published BERT files.
+_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +31,11 @@ class Names:
     Attributes:
       source: the source, for messages.
       table: (pattern of our module's path, the source's name); a path that no pattern matches keeps its name.
-      prefixes: possible prefixes of all names in a file.
       left_out: pattern of tensors that the encoder does not have: classifiers, poolers, counters.
     """
 
     source: str
     table: tuple[tuple[str, str], ...]
-    prefixes: tuple[str, ...] = ("",)
     left_out: str = r"num_batches_tracked$"
 
     def of(self, path: tuple[str, ...]) -> str:
@@ -63,8 +65,25 @@ def _outward_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return _outward(leaf, np.broadcast_to(np.float32(0), shape)).shape
 
 
+class Match(NamedTuple):
+    """How a file's names and a source's fit together.
+
+    Attributes:
+      names: the source.
+      prefix: what stands before every one of its names in the file.
+      keys: {the source's name: key in the file}, of all tensors under the prefix.
+    """
+
+    names: Names
+    prefix: str
+    keys: dict[str, str]
+
+
 def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Names, ...], file: str = "the file") -> Any:
     """Converts a file's tensors to an encoder's parameters, after checking all names and shapes of both.
+
+    Names may have any prefix (``module.``, ``backbone.``, ``model.bert.``): where the encoder is a part of a larger
+    model, the other parts are left alone. Norms may be called gamma and beta.
 
     Args:
       tensors: {the source's name: array}.
@@ -76,22 +95,24 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Name
       Parameters as ``like``, in float32.
 
     Raises:
-      DataError: a tensor is missing, has another shape, or is not used; the message lists names.
+      DataError: a tensor is missing, has another shape, or is not used, or the encoder is there more than once; the
+        message lists names.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(like))
-    names, prefix = _best(tensors, flat, known)
-    wanted = {prefix + names.of(path): path for path in flat}
-    missing = sorted(wanted.keys() - tensors.keys())
+    match = _match(tensors, flat, known, file)
+    names, keys = match.names, match.keys
+    wanted = {names.of(path): path for path in flat}
+    missing = sorted(match.prefix + name for name in wanted.keys() - keys.keys())
     unused = sorted(
-        name
-        for name in tensors.keys() - wanted.keys()
-        if not re.search(names.left_out, name.removeprefix(prefix)) and not re.search(names.left_out, name)
+        keys[name]
+        for name in keys.keys() - wanted.keys()
+        if not re.search(names.left_out, name) and not re.search(names.left_out, keys[name])
     )
-    shapes = {name: _outward_shape(path[-1], flat[path].shape) for name, path in wanted.items() if name in tensors}
+    shapes = {name: _outward_shape(path[-1], flat[path].shape) for name, path in wanted.items() if name in keys}
     wrong = [
-        f"{name} {tensors[name].shape} instead of {shape}"
+        f"{keys[name]} {tensors[keys[name]].shape} instead of {shape}"
         for name, shape in shapes.items()
-        if tensors[name].shape != shape
+        if tensors[keys[name]].shape != shape
     ]
     problems = [
         f"{len(listed)} tensors {what}: {', '.join(listed[:LISTED])}{', ...' if len(listed) > LISTED else ''}"
@@ -105,18 +126,68 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Name
         )
     return unflatten_dict(
         {
-            path: np.ascontiguousarray(_inward(path[-1], tensors[name]).astype(np.float32))
+            path: np.ascontiguousarray(_inward(path[-1], tensors[keys[name]]).astype(np.float32))
             for name, path in wanted.items()
         }
     )
 
 
-def _best(
-    tensors: Mapping[str, np.ndarray], flat: Mapping[tuple[str, ...], Any], known: tuple[Names, ...]
-) -> tuple[Names, str]:
-    """The names and prefix that match most of the file's tensors (in a tie, the first)."""
-    choices = [(names, prefix) for names in known for prefix in names.prefixes]
-    return max(choices, key=lambda choice: sum(choice[1] + choice[0].of(path) in tensors for path in flat))
+def _match(
+    tensors: Mapping[str, np.ndarray], flat: Mapping[tuple[str, ...], Any], known: tuple[Names, ...], file: str
+) -> Match:
+    """The source and the prefix by which most of the file's names fit (in a tie, the first source).
+
+    Raises:
+      DataError: no name fits, or the encoder is in the file more than once, with other numbers.
+    """
+    plain = _plain_names(tensors)
+    found = []
+    for names in known:
+        wanted = {names.of(path) for path in flat}
+        count = collections.Counter(
+            plain[key][: -len(name)] for key in plain for name in _endings(plain[key]) if name in wanted
+        )
+        found += [(fitting, names, prefix) for prefix, fitting in count.items()]
+    if not found:
+        listed = sorted(tensors)
+        raise DataError(
+            f"{file} has none of the encoder's tensors by the names of {' or '.join(names.source for names in known)} "
+            f"(it has {', '.join(listed[:LISTED])}{', ...' if len(listed) > LISTED else ''}): choose the architecture "
+            "of these weights, or convert the names to one of these sources'."
+        )
+    most = max(fitting for fitting, _, _ in found)
+    names = next(one for fitting, one, _ in found if fitting == most)
+    prefixes = sorted((prefix for fitting, one, prefix in found if fitting == most and one is names), key=len)
+    first, *others = (_under(plain, names, prefix) for prefix in prefixes)
+    wanted = [names.of(path) for path in flat]
+    for other in others if most == len(wanted) else ():
+        if any(not np.array_equal(tensors[first.keys[name]], tensors[other.keys[name]]) for name in wanted):
+            raise DataError(
+                f"{file} has the encoder more than once, with other numbers, as "
+                f"{', '.join(f'{prefix}*' for prefix in prefixes)}: save the one that is meant alone."
+            )
+    return first
+
+
+def _plain_names(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """{key in the file: its name without wrappers, with today's name of norms' leaves}."""
+    plain = {}
+    for key in tensors:
+        name = _WRAPPERS.sub("", key)
+        stem, _, leaf = name.rpartition(".")
+        current = f"{stem}.{_OLD_LEAVES.get(leaf, leaf)}" if stem else name
+        plain[key] = name if current in tensors else current
+    return plain
+
+
+def _endings(name: str) -> list[str]:
+    """The name itself, and what follows each of its dots."""
+    parts = name.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
+
+
+def _under(plain: Mapping[str, str], names: Names, prefix: str) -> Match:
+    return Match(names, prefix, {n.removeprefix(prefix): key for key, n in plain.items() if n.startswith(prefix)})
 
 
 def to_tensors(
@@ -134,8 +205,8 @@ def to_tensors(
       {the source's name: array}; unchanged weights are identical bit by bit.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(jax.tree.map(np.asarray, params)))
-    names, prefix = (known[0], known[0].prefixes[0]) if like is None else _best(like, flat, known)
-    converted = {prefix + names.of(path): _outward(path[-1], value) for path, value in flat.items()}
     if like is None:
-        return converted
-    return {**like, **{name: value.astype(like[name].dtype) for name, value in converted.items()}}
+        return {known[0].of(path): _outward(path[-1], value) for path, value in flat.items()}
+    names, _, keys = _match(like, flat, known, "like")
+    converted = {keys[names.of(path)]: _outward(path[-1], value) for path, value in flat.items()}
+    return {**like, **{key: value.astype(like[key].dtype) for key, value in converted.items()}}

@@ -2,6 +2,7 @@
 
 import gzip
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -112,13 +113,75 @@ def spoil_text(case):
     (case / f"{case.name}_t2.nii.gz").write_bytes(gzip.compress(b"no volume" * 99))
 
 
+def spoil_lfs(case):
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (case / f"{case.name}_t2.nii.gz").write_bytes(text)
+
+
+def as_plain(path):
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+
+
+def as_packed_without_ending(path):
+    path.rename(path.with_suffix(""))  # .nii
+
+
+def as_second_version(path):
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti2Image(np.asarray(image.dataobj), image.affine), path)
+
+
+def with_a_last_axis(path):
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[..., None], image.affine), path)
+
+
+@pytest.mark.parametrize("change", [as_plain, as_packed_without_ending, as_second_version, with_a_last_axis])
+def test_other_forms_of_a_volume_are_the_same_volume(tmp_path, change):
+    write_brats_case(tmp_path, 1)
+    expected = read(tmp_path, 1)
+    for path in sorted((tmp_path / "BraTS20_Training_001").glob("*.nii.gz")):
+        change(path)
+    found = read(tmp_path, 1)
+    assert sorted(found) == sorted(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize(("shift", "rounded"), [(2e-5, True), (-9e-4, True), (0.0, False)])
+def test_masks_that_are_not_quite_whole(tmp_path, shift, rounded):
+    case = write_brats_case(tmp_path, 1)
+    expected = read(tmp_path, 1)["label"]
+    write_nifti(case / f"{case.name}_seg.nii.gz", brats_mask(1) + shift, np.float32)
+    found = read(tmp_path, 1)
+    np.testing.assert_array_equal(found["label"], expected)
+    assert ("masks whose values were rounded" in found.get("mended", {})) == rounded
+    write_nifti(case / f"{case.name}_seg.nii.gz", brats_mask(1) + 0.01, np.float32)
+    with pytest.raises(DamagedItem, match="expected 0, 1, 2, 4 only"):
+        read(tmp_path, 1)
+
+
+def test_what_macos_leaves_is_no_case(tmp_path):
+    case = write_brats_case(tmp_path, 1)
+    copy = tmp_path / "__MACOSX" / case.name
+    copy.mkdir(parents=True)
+    for path in case.iterdir():
+        (copy / path.name).write_bytes(b"fork")
+        (case / f"._{path.name}").write_bytes(b"fork")
+    (case / f"{case.name}_seg.nii.gz").rename(case / "W39_1998.09.19_Segm.nii.gz")
+    (case / "._W39_1998.09.19_Segm.nii.gz").write_bytes(b"fork")
+    items = [item for listed in Brats2020().items(tmp_path).values() for item in listed]
+    assert [item.key for item in items] == [case.name] and read(tmp_path, 1)["label"].any()
+
+
 @pytest.mark.parametrize(
     "spoil, reason",
     [
         (spoil_shape, r"_t2\.nii\.gz has shape \(6, 5, 5\), expected \(6, 5, 4\)"),
         (spoil_nan, r"_t2\.nii\.gz has voxels that are no finite numbers"),
         (spoil_zeros, r"_t2\.nii\.gz has no brain"),
-        (spoil_mask, r"_seg\.nii\.gz has values \[3\.0\], expected 0, 1, 2, 4 only"),
+        (spoil_mask, r"_seg\.nii\.gz has values \[3\.0\], expected 0, 1, 2, 4 only: 3 is the enhancing tumour since"),
+        (spoil_lfs, r"_t2\.nii\.gz is a pointer of Git LFS, not the file itself: run `git lfs pull`"),
         (spoil_half, r"_t2\.nii\.gz is damaged or cut short"),
         (spoil_bomb, r"_t2\.nii\.gz may be a decompression bomb"),
         (spoil_large, r"_t2\.nii has 100,000 bytes, more than"),

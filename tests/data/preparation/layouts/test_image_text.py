@@ -226,3 +226,73 @@ def test_hostile_lines_are_reported_with_their_reason(tmp_path):
     counts = json.loads((made / "manifest.json").read_text())["splits"]["test"]
     assert (counts["found"], counts["damaged"], counts["written"], counts["published"]) == (19, 18, 1, 22715)
     assert load_prepared("test", name="food101", path=tmp_path)[0]["key"] == "twice"
+
+
+def listed(tmp_path, change=lambda text: text, layout=MvsaSingle, **labels):
+    """A list of thirty items whose lines a function changes, and its listing."""
+    names = ("negative", "neutral", "positive")
+    lines = [(i, labels.get(f"_{i}", names[i % 3]), f"text {i}") for i in range(30)]
+    source = write_set(tmp_path / "set", {"train": lines, "dev": lines[:3], "test": lines[:3]}, "data/{}.jpg")
+    (source / "images").mkdir()
+    path = source / "train.jsonl"
+    path.write_text(change(path.read_text()))
+    return list_source(layout(), source), layout().missing_values(source)
+
+
+@pytest.mark.parametrize("word", ['"nan"', '"None"', "NaN", '"n/a"', "null", '""'])
+def test_words_for_missing_values_are_no_texts_and_no_labels(tmp_path, word):
+    def change(text):
+        text = text.replace('"text 0"', word).replace('"data/1.jpg"', word)
+        lines = text.splitlines()
+        return "\n".join([*lines[:-1], lines[-1].replace('"positive"', word)])
+
+    found, missing = listed(tmp_path, change)
+    train = {item.key: item for item in found.items["train"]}
+    assert train["0"].place == ("data/0.jpg", None) and train["1"].place == (None, "text 1")
+    assert found.class_names == ("negative", "neutral", "positive")
+    assert [one["reason"] for one in found.damaged] == ["it has no label"]
+    assert {key: sum(counts.values()) for key, counts in missing.items()} == {"img": 1, "label": 1, "text": 1}
+
+
+@pytest.mark.parametrize("other", ["Positive", "positive ", "po\u200bsitive"])
+def test_one_label_in_several_ways(tmp_path, other):
+    if other == "Positive":
+        (warning,) = [text for text in listed(tmp_path, layout=Food101, _2=other)[0].warnings if "ways" in text]
+        assert "'Positive' (1 training items)" in warning and "'positive' (9 training items)" in warning
+        return
+    with pytest.raises(DataError, match=r"4 different labels.* perhaps one label: \('po"):
+        listed(tmp_path, _2=other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: "[" + text.strip().replace("}\n", "},\n") + "]",
+            "is a JSON array, expected one object .* a line",
+        ),
+        (lambda text: text.replace("}\n", "},\n"), "ends with a comma, expected one object a line and no commas"),
+        (lambda text: json.dumps(json.loads(text.splitlines()[0]), indent=1), "has no JSON object a line: in line 1"),
+        (lambda text: "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a pointer of Git LFS"),
+        (lambda text: text.replace('"label": "', '"label": 1, "was": "'), "labels are texts and the first is 1"),
+    ],
+)
+def test_what_is_no_list_is_said(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        listed(tmp_path, change)
+
+
+def test_a_comma_after_one_line_and_a_path_of_windows(tmp_path):
+    found, _ = listed(tmp_path, lambda text: text.replace("}\n", "},\n", 1).replace("data/5", "data\\\\5"))
+    (damaged,) = found.damaged
+    assert damaged["key"] == "train.jsonl, line 1" and "ends with a comma" in damaged["reason"]
+    assert found.items["train"][5].place[0] == "data/5.jpg"
+
+
+@pytest.mark.parametrize("write", [str, float, lambda label: f"{label}.0"])
+def test_numbers_of_classes_may_be_texts_or_floats(tmp_path, write):
+    lists = {
+        name: [(i, None if y is None else write(y), text) for i, y, text in lines] for name, lines in MEMES.items()
+    }
+    found = list_source(HatefulMemes(), write_set(tmp_path / "memes", lists, "img/{}.png"))
+    assert [item.label for item in found.items["train"]] == [1, 0, 0] and not found.damaged

@@ -99,3 +99,16 @@ def test_folders_are_checked(tmp_path):
     prepare(SunRgbd(), tmp_path / "other", tmp_path / "out")
     few = load_prepared("validation", name="sunrgbd", path=tmp_path / "out")
     assert len(few) == 1  # no class has ten scenes here, and none to validate on would not do
+
+
+@pytest.mark.parametrize("clutter", ["__MACOSX", "@eaDir", ".DS_Store", "#recycle"])
+def test_what_systems_leave_is_no_class_and_no_scene(tmp_path, clutter):
+    source = write_scenes(tmp_path, 10, {"train": 1, "test": 1})
+    for split in ("train", "test"):
+        (source / split / clutter / "room 00").mkdir(parents=True)
+        (source / split / clutter / "0.png").write_bytes(b"fork")
+        (source / split / "room 00" / "._0.png").write_bytes(b"fork")
+        (source / split / "room 01" / clutter).mkdir()
+    layout = NyuDepthV2()
+    assert layout.problems(source) == [] and len(layout.class_names(source)) == 10
+    assert {split: len(items) for split, items in layout.items(source).items()} == {"train": 10, "test": 10}

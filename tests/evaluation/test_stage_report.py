@@ -4,7 +4,7 @@ import numpy as np
 
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.evaluation.collapse import constant_prediction_notes
-from c3r_jax.evaluation.risk_report import first_stage_report
+from c3r_jax.evaluation.stage_report import first_stage_report
 
 
 def sample(rng, n, strength, names=("a", "b")):

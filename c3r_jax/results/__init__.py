@@ -1,0 +1,1 @@
+"""Recorded tables: what made each, every value by seed, how to make it again, and its Markdown."""

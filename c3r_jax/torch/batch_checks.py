@@ -1,0 +1,58 @@
+"""Checks of a batch's arguments, which also zero what is absent or excluded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from c3r_jax.torch.batch import check_float, check_where, keep, valid_labels
+from c3r_jax.torch.config import C3RConfig
+
+
+def check_batch(
+    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any
+) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
+    if not isinstance(features, Mapping) or not features:
+        raise ValueError(
+            f"features are {type(features).__name__}, but a non-empty dict of (B, d) tensors was expected."
+        )
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    shapes = {name: tuple(h.shape) for name, h in features.items()}
+    first = next(iter(features.values()))
+    num_examples, device = first.shape[0], first.device
+    if len({shape[0] for shape in shapes.values()}) != 1:
+        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    if len(features) < 2 and config.instrument != "none":
+        raise ValueError(
+            f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "
+            "modality has no other to serve as its instrument; add one, or use C3RConfig(instrument='none')."
+        )
+    if present is None:
+        present = torch.ones(num_examples, len(features), dtype=torch.bool, device=device)
+    present = torch.as_tensor(present)
+    if tuple(present.shape) != (num_examples, len(features)) or present.dtype != torch.bool:
+        raise ValueError(
+            f"present has shape {tuple(present.shape)} and dtype {present.dtype}, but {(num_examples, len(features))} "
+            f"and bool were expected: one column for each of {list(features)}."
+        )
+    rows = check_where(where, num_examples, device)
+    labels = valid_labels(labels, rows)
+    features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
+    return features, labels, present, rows
+
+
+def checked_evidence(evidence: Mapping[str, Tensor], features: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Evidence in the order of the features, as constants, 0 in excluded rows."""
+    if sorted(evidence) != list(features):
+        raise ValueError(
+            f"evidence is of {sorted(evidence)}, but the features are {list(features)}: one each is needed."
+        )
+    found = {}
+    for name in features:
+        value = check_float(f"evidence[{name!r}]", evidence[name], 2)
+        if value.shape[0] != rows.shape[0]:
+            raise ValueError(f"evidence[{name!r}] has {value.shape[0]} rows, but the features have {rows.shape[0]}.")
+        found[name] = keep(rows, value).detach()
+    return found

@@ -1,0 +1,118 @@
+"""A bound on what penalties may do: their gradient never exceeds the task's, so they can steer but not overrule it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from c3r_jax.torch.batch import promote
+from c3r_jax.torch.processes import Group, global_sum, size
+
+Losses = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor, Any]]  # rows -> task, penalty, anything
+
+
+class Cap(NamedTuple):
+    """How strong the penalties' gradient was, over the global batch (scalars).
+
+    Attributes:
+      scale: what it was multiplied by; below 1 where the cap was reached.
+      task_norm: length of the task's gradient.
+      penalty_norm: length of the penalties' gradient before it was scaled.
+    """
+
+    scale: Float[Tensor, ""]
+    task_norm: Float[Tensor, ""]
+    penalty_norm: Float[Tensor, ""]
+
+
+def capped_loss(
+    losses: Losses, rows: Mapping[str, Tensor], *, cap: float = 1.0, group: Group | None = None
+) -> tuple[Float[Tensor, ""], Cap, Any]:
+    r"""Task loss plus penalty, whose gradient is :math:`g_T + \min(1, \text{cap}\,|g_T| / |g_P|)\, g_P`.
+
+    Both gradients, with respect to ``rows`` and to every parameter that ``losses`` uses beside them, are computed here
+    and kept as constants; ``backward`` of the result only passes them on. Encoders in front of ``rows`` are
+    differentiated once, as always. The value is task + penalty. Only first derivatives are capped: the result must not
+    be differentiated twice.
+
+    Args:
+      losses: function of ``rows``; its last output is passed on. Parameters that it uses, such as the head's, are
+        found in its autograd graph: all tensors there that require a gradient and were not computed.
+      rows: {name: (B, ...)} floating-point tensors, this process's part of the global batch.
+      cap: largest length of the penalties' gradient, relative to the task's.
+      group: process group over which the batch is split.
+
+    Returns:
+      The loss, :class:`Cap` and the last output of ``losses``.
+
+    Examples:
+      >>> x = torch.ones(4, requires_grad=True)
+      >>> losses = lambda rows: (rows["x"].sum(), 10 * rows["x"][0], None)
+      >>> capped_loss(losses, {"x": x}, cap=0.5)[0].backward()  # |g_T| = 2, |g_P| = 10
+      >>> x.grad
+      tensor([2., 1., 1., 1.])
+    """
+    fixed = {name: value.detach().requires_grad_() for name, value in rows.items()}
+    task, penalty, passed = losses(fixed)
+    own = list(fixed.values())
+    shared = _leaves((task, penalty), own)
+    of_task = _gradient(task, [*own, *shared], retain=True)
+    of_penalty = _gradient(penalty, [*own, *shared], retain=False)
+    task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group)
+    reached = penalty_norm > cap * task_norm
+    scale = torch.where(reached, cap * task_norm / torch.where(reached, penalty_norm, 1), 1)
+    loss = (task + penalty).detach()
+    for value, t, p in zip([*rows.values(), *shared], of_task, of_penalty, strict=True):
+        # The difference is 0, its gradient is not; where a value is infinite the product is, and no loss should be.
+        product = (value * (t + scale.to(p.dtype) * p)).sum().to(loss.dtype)
+        loss = loss + (product - product.detach())
+    return loss, Cap(scale, task_norm, penalty_norm), passed
+
+
+def _leaves(roots: Iterable[Tensor], without: list[Tensor]) -> list[Tensor]:
+    """Tensors at the end of an autograd graph, in the order in which they are met: the same in every process."""
+    excluded, seen = {id(value) for value in without}, set[Any]()
+    waiting: list[Any] = [root.grad_fn for root in roots]
+    found: list[Tensor] = []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("AccumulateGrad") and id(node.variable) not in excluded:
+            found.append(node.variable)
+        waiting += [before for before, _ in node.next_functions]
+    return found
+
+
+def _gradient(value: Tensor, inputs: list[Tensor], *, retain: bool) -> list[Tensor]:
+    """Gradients, zero where an input is not used."""
+    if not value.requires_grad:
+        return [torch.zeros_like(x) for x in inputs]
+    found = torch.autograd.grad(value, inputs, retain_graph=retain, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _norms(gradients: tuple[list[Tensor], list[Tensor]], num_rows: int, group: Group | None) -> tuple[Tensor, Tensor]:
+    """Lengths of two gradients of the global loss, whose rows are spread over processes.
+
+    A sum over processes inside the loss is differentiated in every process: each has its own rows' gradient times the
+    number of processes, and a part of the shared ones' that becomes the gradient when it is averaged.
+    """
+    processes = size(group)
+    of_rows = torch.stack([_square(gradient[:num_rows]) for gradient in gradients])
+    of_rows = global_sum(of_rows, group) / processes**2
+    of_shared = []
+    for gradient in gradients:
+        shared = [promote(g).reshape(-1) for g in gradient[num_rows:]]
+        if group is not None and shared:
+            shared = [global_sum(torch.cat(shared), group) / processes]
+        of_shared.append(_square(shared) if shared else of_rows.new_zeros(()))
+    task_norm, penalty_norm = (of_rows + torch.stack(of_shared)).sqrt().unbind()
+    return task_norm, penalty_norm
+
+
+def _square(parts: list[Tensor]) -> Float[Tensor, ""]:
+    return torch.stack([promote(x).square().sum() for x in parts]).sum()

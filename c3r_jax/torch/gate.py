@@ -1,0 +1,79 @@
+"""How far the real world explains what a model predicts: C3R may silence the rest only to that degree."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from c3r_jax.torch.config import C3RConfig
+
+
+class Weights(NamedTuple):
+    """What multiplies each part of the objective beside the task; numbers, or scalar tensors where they are gated.
+
+    Attributes:
+      expert: share of the task term beyond the experts, 0 to 1.
+      sufficiency, necessity, relevance, closeness: weights of the loss terms.
+    """
+
+    expert: Any
+    sufficiency: Any
+    necessity: Any
+    relevance: Any
+    closeness: Any
+
+
+def weights_of(config: C3RConfig, explained: Float[Tensor, ""] | None) -> Weights:
+    """The configured weights times the strength, and where ``config.gate`` says so times the explained share.
+
+    A weight of 0 stays the number 0, so that its term is left out of the loss.
+
+    Args:
+      config: the configuration.
+      explained: output of :func:`explained_share`; None without a gate.
+    """
+
+    def gated(weight: float) -> Any:
+        return weight if explained is None or not config.gate or is_zero(weight) else weight * explained
+
+    expert = gated(config.expert * config.strength)
+    return Weights(
+        expert=expert.clamp(max=1) if isinstance(expert, Tensor) else min(1, expert),
+        sufficiency=config.lambda_s * config.strength,
+        necessity=gated(config.lambda_n * config.strength),
+        relevance=config.lambda_v * config.strength,
+        closeness=config.lambda_fe * config.strength,
+    )
+
+
+def is_zero(weight: Any) -> bool:
+    """Whether a weight is the number 0."""
+    return not isinstance(weight, Tensor) and weight == 0
+
+
+def explained_share(
+    at_z: Float[Tensor, ""], at_z_c: Float[Tensor, ""], at_constant: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    r"""The share of what z predicts that z_c predicts too, from their mean losses; without gradient.
+
+    .. math::
+       g = \left[ \frac{H - S}{H - T} \right]_0^1
+
+    H is the loss of the best constant prediction, T the loss at z, S at z_c. Where modalities share what decides the
+    label, g is near 1. Where each sees a part of the label of its own, nothing passes the instrument and g is 0: what
+    it does not explain may then be the only evidence there is. It is 0 as long as z predicts nothing.
+
+    Args:
+      at_z: T.
+      at_z_c: S.
+      at_constant: H.
+
+    Examples:
+      >>> [round(explained_share(*map(torch.tensor, x)).item(), 2) for x in [(0.2, 0.4, 1.0), (0.2, 1.1, 1.0)]]
+      [0.75, 0.0]
+    """
+    at_z, at_z_c, at_constant = at_z.detach(), at_z_c.detach(), at_constant.detach()
+    gained = at_constant - at_z
+    predicts = gained > 1e-3 * at_constant.abs()
+    return torch.where(predicts, ((at_constant - at_z_c) / torch.where(predicts, gained, 1)).clamp(0, 1), 0)

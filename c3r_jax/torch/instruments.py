@@ -1,0 +1,140 @@
+"""From moments to z_c: the two instruments behind one interface.
+
+Both instruments need only one set of :class:`Moments` of other examples: of the concatenated features ("two_stage") or
+of attention output and z ("attention"). Training uses a batch's own moments, small batches accumulated ones, and
+evaluation the exact ones of the training set, so that a prediction never depends on its batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from c3r_jax.torch.attention import attend, calibration
+from c3r_jax.torch.available import available_moments
+from c3r_jax.torch.batch import global_mean, promote
+from c3r_jax.torch.config import C3RConfig
+from c3r_jax.torch.first_stage import FirstStage, apply_modalities, columns, fit_modalities, relevance
+from c3r_jax.torch.moments import Moments, batch_moments
+from c3r_jax.torch.processes import Group
+
+Features = Mapping[str, Float[Tensor, "batch _"]]
+Fuse = Callable[[dict[str, Tensor], Tensor], Tensor]
+
+
+class RealWorld(NamedTuple):
+    """The instrument's output on a batch.
+
+    Attributes:
+      z_c: (B, d) causal candidate.
+      stages: {name: :class:`FirstStage`} for "two_stage", else None.
+      h_hat: {name: (B, d_name)} for "two_stage", else None.
+    """
+
+    z_c: Float[Tensor, "batch features"]
+    stages: dict[str, FirstStage] | None = None
+    h_hat: dict[str, Tensor] | None = None
+
+
+def rows_by_modality(config: C3RConfig, num_modalities: int) -> bool:
+    """Whether each first stage has rows of its own; with two modalities, all use the rows that have both."""
+    return config.stage_rows == "available" and num_modalities > 2
+
+
+def instrument_moments(
+    features: Features,
+    z: Float[Tensor, "batch features"],
+    present: Bool[Tensor, "batch modalities"],
+    *,
+    config: C3RConfig,
+    where: Bool[Tensor, " batch"],
+    group: Group | None = None,
+) -> Moments:
+    """Moments that the instrument is fitted on, over the usable rows.
+
+    "two_stage" uses the rows that ``config.stage_rows`` says; "attention" those with at least one token to attend to.
+
+    Args:
+      features: {name: (B, d_name)}, zero where absent.
+      z: (B, d) fused representation.
+      present: (B, M) bool.
+      config: the configuration, for the instrument.
+      where: (B,) bool, rows that count.
+      group: process group over which the batch is split.
+
+    Returns:
+      :class:`Moments`, for each modality where each has rows of its own.
+    """
+    if config.instrument == "two_stage":
+        blocks, present = {name: promote(h) for name, h in features.items()}, present & where[:, None]
+        own_rows = rows_by_modality(config, len(blocks))
+        if not own_rows:
+            present = present.all(1, keepdim=True).expand_as(present)
+        if config.shuffled:
+            blocks, present = _unpaired(blocks, present)
+        if own_rows:
+            return available_moments(blocks, present, torch.ones_like(where), group)
+        return batch_moments(torch.cat([*blocks.values()], 1), where=present.all(1), group=group)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    if v.shape != z.shape:
+        raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
+    return batch_moments(torch.cat([v, promote(z)], dim=1), where=where & exists, group=group)
+
+
+def _unpaired(blocks: Mapping[str, Tensor], present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Rolls each modality by a different number of rows, so that a row's modalities are from different examples."""
+    stride = max(1, present.shape[0] // len(blocks))
+    rolled = [present[:, m].roll(m * stride) for m in range(len(blocks))]
+    return {name: h.roll(m * stride, 0) for m, (name, h) in enumerate(blocks.items())}, torch.stack(rolled, 1)
+
+
+def causal_representation(
+    fuse: Fuse,
+    features: Features,
+    present: Bool[Tensor, "batch modalities"],
+    moments: Moments,
+    *,
+    config: C3RConfig,
+) -> RealWorld:
+    """z_c of each row independently, given the moments.
+
+    Args:
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent.
+      present: (B, M) bool.
+      moments: :func:`instrument_moments` of these or other rows.
+      config: the configuration, for instrument and ridge.
+
+    Returns:
+      :class:`RealWorld`.
+    """
+    if config.instrument == "two_stage":
+        stages = fit_modalities(moments, columns(features), ridge=config.ridge, stop_gradient=config.stop_gradient)
+        h_hat, present_hat = apply_modalities(stages, features, present)
+        return RealWorld(fuse(h_hat, present_hat), stages, h_hat)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    line = calibration(moments)
+    z_c = line.apply(torch.where(exists[:, None], v, line.mean_v[None, :]))
+    return RealWorld(z_c.to(next(iter(features.values())).dtype))
+
+
+def relevance_loss(
+    real: RealWorld,
+    features: Features,
+    z: Float[Tensor, "batch features"],
+    present: Bool[Tensor, "batch modalities"],
+    num_rows: Float[Tensor, "*modalities"],
+    *,
+    config: C3RConfig,
+    where: Bool[Tensor, " batch"],
+    group: Group | None = None,
+) -> Float[Tensor, ""]:
+    """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""
+    if real.stages is not None:
+        return relevance(real.stages, num_rows)
+    v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
+    log_p, log_q = F.log_softmax(promote(z), -1), F.log_softmax(v, -1)
+    return global_mean((log_p.exp() * (log_p - log_q)).sum(-1), where & exists, group)

@@ -1,0 +1,172 @@
+"""The task term of the objective: the loss at z, over subsets of the modalities, and beyond the experts."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from c3r_jax.torch import classification
+from c3r_jax.torch.batch import keep, promote, zero_absent
+from c3r_jax.torch.config import C3RConfig
+from c3r_jax.torch.counterfactual import Predict
+from c3r_jax.torch.expert import Expert, residual_experts
+from c3r_jax.torch.gate import is_zero
+from c3r_jax.torch.instruments import Fuse
+from c3r_jax.torch.processes import Group, global_sum
+
+Evidence = Mapping[str, Float[Tensor, "batch classes"]]  # {name: an expert's log_ratio}
+
+
+class TaskTerm(NamedTuple):
+    """The task term of a batch.
+
+    Attributes:
+      losses: (B,) of each row, before any mean.
+      experts: {name: :class:`Expert`} computed from the batch; None without experts, or where they were given.
+    """
+
+    losses: Float[Tensor, " batch"]
+    experts: dict[str, Expert] | None
+
+
+def task_term(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Tensor],
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    present: Bool[Tensor, "batch modalities"],
+    *,
+    config: C3RConfig,
+    constant: Float[Tensor, " classes"] | None,
+    expert: Any,
+    evidence: Evidence | None,
+    where: Bool[Tensor, " batch"],
+    group: Group | None,
+) -> TaskTerm:
+    r"""The loss of each row, over subsets of its modalities and beyond the experts where the configuration asks so.
+
+    .. math::
+       T_i = \text{mean}_S \left[ (1 - w)\, \ell(l_S, y_i)
+             + w\, \ell\left(l_S + \sum_{m \in S} \log(q_m / p), y_i\right) \right]
+
+    S is all that the row has, and with ``config.subsets`` also each modality of it alone. For all, l_S is predict(z).
+    A modality alone counts with the share c that its evidence has in the fusion:
+
+    .. math::
+       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
+
+    with l_0 the best constant logits, see :func:`share_alone`. Without it a mean of modalities would have to be as
+    sure with one of them as with all, and rare classes would pay for that. q_m is the expert of modality m, w its
+    weight.
+
+    Args:
+      predict: z (B, d) -> logits (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent or excluded.
+      logits: (B, K) predict(fuse(features, present)).
+      labels: (B,).
+      present: (B, M) bool.
+      config: which subsets, and how strong C3R is.
+      constant: (K,) l_0; None without subsets.
+      expert: w, 0 to 1; the number 0 switches experts off.
+      evidence: the experts of these rows, where they are known; None: computed from the batch.
+      where: (B,) bool, rows that count.
+      group: process group over which the batch is split.
+
+    Returns:
+      :class:`TaskTerm`.
+    """
+    experts, logits = None, promote(logits)
+    if is_zero(expert):
+        evidence = None
+    else:
+        if evidence is None:
+            targets = classification.label_mask(logits.shape[1], labels).to(logits.dtype)
+            experts = residual_experts(features, targets, present=present, where=where, group=group, ridge=config.ridge)
+            evidence = {name: found.log_ratio for name, found in experts.items()}
+        for name, value in evidence.items():
+            if value.shape != logits.shape:
+                raise ValueError(
+                    f"evidence[{name!r}] has shape {tuple(value.shape)}, but the logits have {tuple(logits.shape)}."
+                )
+
+    def of_subset(outputs: Tensor, columns: Bool[Tensor, "batch modalities"]) -> Tensor:
+        plain = classification.loss(outputs, labels, config.label_smoothing)
+        if evidence is None:
+            return plain
+        joined = outputs + _joint(evidence, columns).to(outputs.dtype)
+        return (1 - expert) * plain + expert * classification.loss(joined, labels, config.label_smoothing)
+
+    losses = of_subset(logits, present)
+    if not config.subsets or config.strength == 0:
+        return TaskTerm(losses, experts)
+    assert constant is not None  # the objective has it wherever there are subsets
+    columns, alone = torch.arange(present.shape[1], device=present.device), []
+    for m in range(present.shape[1]):
+        # A row without the modality keeps what it has, so that its z is finite, and is not counted.
+        only = torch.where(present[:, [m]], columns[None, :] == m, present)
+        alone.append((only, promote(predict(fuse(zero_absent(features, only), only)))))
+    outputs = torch.stack([value for _, value in alone])
+    share = share_alone(logits, outputs, present, constant, where=where, group=group)[:, None]
+    total, count = losses, torch.ones_like(losses)
+    for m, (only, value) in enumerate(alone):
+        has = present[:, m]
+        total = total + keep(has, of_subset(classification.at_share(value, constant, share), only))
+        count = count + has.to(count.dtype)
+    mean = total / count
+    return TaskTerm(mean if config.strength >= 1 else losses + config.strength * (mean - losses), experts)
+
+
+@torch.no_grad()
+def share_alone(
+    joint: Float[Tensor, "batch classes"],
+    alone: Float[Tensor, "modalities batch classes"],
+    present: Bool[Tensor, "batch modalities"],
+    constant: Float[Tensor, " classes"],
+    *,
+    where: Bool[Tensor, " batch"],
+    group: Group | None = None,
+) -> Float[Tensor, " batch"]:
+    r"""The share that one modality's evidence has in the joint logits: 1/n under a mean of n, 1 under a sum.
+
+    .. math::
+       c_i = \kappa / n_i, \quad
+       \kappa = \frac{\langle l - l_0,\ \bar l - l_0 \rangle}{\langle \bar l - l_0,\ \bar l - l_0 \rangle}
+       \ \text{within } [1, n_i]
+
+    where :math:`\bar l` is the mean of the logits from each present modality alone, and the products run over the rows
+    of the global batch with several modalities; what a softmax ignores, the mean of a row's logits, is left out.
+
+    Args:
+      joint: (B, K) logits l of all modalities.
+      alone: (M, B, K) logits of each alone; anything where absent.
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      group: process group over which the batch is split.
+
+    Returns:
+      (B,) c, without gradient.
+
+    Examples:
+      >>> alone = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+      >>> rows, present, zero = torch.ones(8).bool(), torch.ones(8, 2).bool(), torch.zeros(3)
+      >>> share_alone(alone.mean(0), alone, present, zero, where=rows)[:2]
+      tensor([0.5000, 0.5000])
+    """
+    constant = constant.to(joint.dtype)
+    count = present.sum(1).clamp(min=1).to(joint.dtype)
+    mean = torch.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
+    several = where & (count > 1)
+    e, s = (keep(several, classification.contrasts(value - constant[None, :])) for value in (joint, mean))
+    products = global_sum(torch.stack([(e * s).sum(), (s * s).sum()]), group)
+    kappa = products[0] / torch.where(products[1] > 0, products[1], 1)
+    return torch.minimum(kappa.clamp(min=1), count) / count
+
+
+def _joint(evidence: Evidence, columns: Tensor) -> Float[Tensor, "batch classes"]:
+    """The summed evidence of the experts whose modality is in the subset."""
+    return torch.stack([keep(columns[:, m], value) for m, value in enumerate(evidence.values())]).sum(0)

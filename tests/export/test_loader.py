@@ -1,0 +1,73 @@
+"""What an exported model takes for one example: missing values as in training, and columns by name."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from c3r_jax.data.array_source import ArraySource
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.export.loader import Model
+from c3r_jax.export.run import input_specs
+
+SPEC = {"dtype": "float32", "limit": 0, "tokens": "", "columns": []}
+
+
+@pytest.fixture
+def model():
+    made = Model.__new__(Model)  # without files
+    made.inputs = {
+        "colour": {**SPEC, "kind": "features", "shape": [2], "columns": ["red", "green"]},
+        "image": {**SPEC, "kind": "image", "shape": [2, 2, 3], "dtype": "uint8", "limit": 256},
+        "text": {**SPEC, "kind": "text", "shape": [4], "dtype": "int32", "limit": 258, "tokens": "bytes"},
+    }
+    return made
+
+
+@pytest.mark.parametrize("nothing", ["", "   ", "\n\t", None, float("nan"), np.float64("nan")])
+def test_missing_values_are_missing_modalities(model, nothing):
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    assert list(model.row({"image": pixels, "text": nothing})) == ["image"]
+    with pytest.raises(ValueError, match="All modalities of the example are missing: expected one of colour, image"):
+        model.row({"text": nothing, "image": None})
+    assert list(model.row({"text": "a", "image": None, "colour": None})) == ["text"]
+
+
+@pytest.mark.parametrize("value", [{"green": 2, "red": 1}, {"red": 1.0, "green": 2.0}, [1, 2], np.array([1, 2])])
+def test_columns_by_name_or_in_their_order(model, value):
+    np.testing.assert_array_equal(model.row({"colour": value})["colour"], np.float32([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"red": 1}, r"'colour' has \['red'\], but the columns \['red', 'green'\] were expected"),
+        ({"red": 1, "green": 2, "blue": 3}, "the columns"),
+        ({"red": 1, "green": None}, "some of its values are null: fill them in, or leave 'colour' out"),
+        ([None, 1.0], "some of its values are null"),
+        ([1.0, float("nan")], "some values are not finite"),
+    ],
+)
+def test_values_that_are_missing_in_part(model, value, message):
+    with pytest.raises(ValueError, match=message):
+        model.row({"colour": value})
+
+
+def test_a_row_of_missing_columns_is_a_missing_modality(model):
+    assert list(model.row({"colour": {"red": None, "green": float("nan")}, "text": "a"})) == ["text"]
+    with pytest.raises(ValueError, match="Modality 'speech' is unknown"):
+        model.row({"speech": None, "text": "a"})
+
+
+@pytest.mark.parametrize("columns", [{}, {"colour": ("red", "green")}, {"colour": ("green", "red")}])
+def test_the_signature_names_the_columns(columns):
+    info = DatasetInfo("demo", ("colour",), ("a", "b"), columns=columns)
+    values = np.ones((2, 2), np.float32)
+    experiment = types.SimpleNamespace(
+        sources={"train": ArraySource({"colour": values}, np.array([0, 1]), info=info)},
+        example_batch=lambda: {"inputs": {"colour": values}},
+        model=types.SimpleNamespace(modalities=("colour",)),
+    )
+    found = json.loads(json.dumps(input_specs(experiment)["colour"]._asdict()))
+    assert found["columns"] == list(columns.get("colour", ())) and found["shape"] == [2]

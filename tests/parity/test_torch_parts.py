@@ -1,0 +1,191 @@
+"""The public functions of c3r_jax.torch alone: the numbers of c3r_jax, and refusals in the same words."""
+
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import c3r_jax
+import c3r_jax.torch as c3r_torch
+from c3r_jax.torch.cap import capped_loss
+from c3r_jax.torch.linear_solve import solve_spd
+from tests.processes import REPOSITORY
+
+pytestmark = pytest.mark.torch
+RNG = np.random.default_rng(0)
+LOGITS, OTHERS = RNG.normal(size=(2, 20, 3)).astype(np.float32)
+LABELS, WHERE = RNG.integers(0, 3, 20), RNG.random(20) < 0.8
+
+
+def test_losses_and_risks():
+    arguments = jnp.asarray(LOGITS), LABELS
+    tensors = torch.tensor(LOGITS), torch.tensor(LABELS)
+    for kind in ("hinge", "log", "kl"):
+        prior = np.float32([0.5, 0.3, 0.2])
+        expected = c3r_jax.necessity_loss(*arguments, kind=kind, prior=prior)
+        found = c3r_torch.necessity_loss(*tensors, kind=kind, prior=torch.tensor(prior))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    expected = c3r_jax.sufficiency_loss(*arguments, label_smoothing=0.2)
+    np.testing.assert_allclose(c3r_torch.sufficiency_loss(*tensors, label_smoothing=0.2), expected, rtol=1e-5)
+    logits, labels = LOGITS.copy(), LABELS.copy()
+    logits[np.flatnonzero(WHERE)[0]] = np.nan  # wrong
+    labels[~WHERE] = 99
+    expected = c3r_jax.c3_risk(logits, OTHERS, labels, where=WHERE)
+    found = c3r_torch.c3_risk(*map(torch.tensor, (logits, OTHERS, labels)), where=torch.tensor(WHERE))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert all(
+        torch.isnan(x)
+        for x in c3r_torch.c3_risk(*map(torch.tensor, (LOGITS, OTHERS, LABELS)), where=torch.zeros(20).bool())
+    )
+
+
+def test_first_stage():
+    v, h = RNG.normal(size=(2, 40, 3)).astype(np.float32)
+    v[:, 1] = h[:, 2] = 7.3  # constants
+    h[:, 0] += 2 * v[:, 0]
+    rows = RNG.random(40) < 0.8
+    v[~rows, 0], more = 1e3, {"ridge": 0.1}
+    expected = c3r_jax.first_stage(v, h, where=rows, **more)
+    found = c3r_torch.first_stage(torch.tensor(v), torch.tensor(h), where=torch.tensor(rows), **more)
+    assert found._fields == expected._fields
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(getattr(found, name), value, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.apply(torch.tensor(v[:2])), expected.apply(v[:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_without_gradients_there_is_no_graph():
+    """Evaluation under no_grad: the same z_bar and loss, and nothing to differentiate."""
+    weight = torch.tensor(RNG.normal(size=(4, 3)), requires_grad=True)
+    h = {name: torch.tensor(RNG.normal(size=(20, 4)), requires_grad=True) for name in ("a", "b")}
+
+    def run():
+        fuse = lambda h, present: h["a"] + h["b"]  # noqa: E731
+        return c3r_torch.c3r_loss(lambda z: z @ weight, fuse, h, torch.tensor(LABELS))
+
+    loss, terms = run()
+    assert loss.requires_grad and not terms.z.requires_grad and terms.cap is not None
+    with torch.no_grad():
+        again, constants = run()
+    assert not again.requires_grad and constants.cap is None
+    torch.testing.assert_close(again, loss.detach())
+    torch.testing.assert_close(constants.z_bar, terms.z_bar)
+
+
+def test_the_cap_finds_what_losses_use():
+    """Parameters of modules, of closures and behind other functions; only what requires a gradient."""
+    x, bias = torch.ones(3, 2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    layer, fixed = torch.nn.Linear(2, 2), torch.ones(2)
+    task = lambda h: (layer(h["x"]) + bias.exp()).square().sum()  # noqa: E731
+    penalty = lambda h: 50 * (layer(h["x"] * fixed) * bias.cos()).sum()  # noqa: E731
+    parameters = [x, bias, *layer.parameters()]
+    found = [torch.autograd.grad(f({"x": x}), parameters, allow_unused=True) for f in (task, penalty)]
+    of_task, of_penalty = (
+        [torch.zeros_like(p) if g is None else g for g, p in zip(gs, parameters, strict=True)] for gs in found
+    )
+    norms = [torch.cat([g.flatten() for g in gs]).norm() for gs in (of_task, of_penalty)]
+    loss, cap, _ = capped_loss(lambda h: (task(h), penalty(h), None), {"x": x}, cap=0.5)
+    loss.backward()
+    torch.testing.assert_close([cap.task_norm, cap.penalty_norm], norms)
+    assert cap.scale < 1
+    for parameter, t, p in zip(parameters, of_task, of_penalty, strict=True):
+        torch.testing.assert_close(parameter.grad, t + cap.scale * p)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning:torch")
+def test_a_wide_cap_changes_no_gradient():
+    """Also of parameters that encoders and head share, and of a head in a compiled step."""
+    torch.manual_seed(0)
+    shared, head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+    inputs, labels = [torch.tensor(h) for h in H.values()], torch.tensor(LABELS)
+
+    def loss(cap):
+        h = dict(zip("ab", map(shared, inputs), strict=True))
+        config = c3r_torch.C3RConfig(cap=cap)
+        fuse = lambda h, present: shared(h["a"] + h["b"])  # noqa: E731
+        return c3r_torch.c3r_loss(head, fuse, h, labels, config=config)[0]
+
+    parameters = [*shared.parameters(), *head.parameters()]
+    expected = torch.autograd.grad(loss(0.0), parameters)
+    torch.testing.assert_close(torch.autograd.grad(loss(1e9), parameters), expected)
+    compiled = torch.compile(loss, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(1e9), parameters), expected)
+
+
+def test_a_singular_matrix_is_solved_as_far_as_it_goes():
+    a, b = torch.diag(torch.tensor([4.0, 0.0])), torch.tensor([[2.0], [0.0]])
+    torch.testing.assert_close(solve_spd(a, b), torch.tensor([[0.5], [0.0]]))
+    assert not solve_spd(torch.zeros(2, 2), b).any()
+    a, b = torch.tensor([[3.0, 1.0], [1.0, 2.0]]).double(), torch.tensor([[1.0], [2.0]]).double()
+    symmetric = lambda a, b: solve_spd((a + a.T) / 2, b)  # noqa: E731
+    assert torch.autograd.gradcheck(symmetric, (a.requires_grad_(), b.requires_grad_()))
+
+
+H = {"image": RNG.normal(size=(20, 4)).astype(np.float32), "text": RNG.normal(size=(20, 4)).astype(np.float32)}
+PART = np.arange(20) < 5
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "more"),
+    [
+        ({}, LABELS, {}),
+        ({"image": H["image"]}, LABELS, {}),
+        ({**H, "text": H["text"][:5]}, LABELS, {}),
+        ({**H, "text": H["text"][0]}, LABELS, {}),
+        (H, LABELS[:5], {}),
+        (H, LABELS + 3, {}),
+        (H, LABELS, {"where": PART}),
+        (H, LABELS, {"present": np.stack([PART, ~PART], 1)}),
+        ({**H, "video": H["text"]}, LABELS, {"present": np.stack([PART, ~PART, ~PART], 1)}),
+        (H, LABELS, {"counterfactual": "permute"}),
+        (H, LABELS, {"evidence": {"image": LOGITS}}),
+        (H, LABELS, {"evidence": {"image": LOGITS[:5], "text": LOGITS}}),
+    ],
+    ids=map(str, range(12)),
+)
+@pytest.mark.filterwarnings("ignore:the first stage has")
+def test_refusals_are_in_the_same_words(features, labels, more):
+    changes = {"counterfactual": more.pop("counterfactual")} if "counterfactual" in more else {}
+    messages = []
+    for library, tensor in ((c3r_jax, jnp.asarray), (c3r_torch, torch.tensor)):
+        arguments = jax.tree.map(lambda x, tensor=tensor: tensor(x), (features, labels, more))
+        fuse = lambda h, present: sum(h.values())  # noqa: E731
+        config = library.C3RConfig(**changes)
+        with pytest.raises(ValueError) as refusal:
+            library.c3r_loss(lambda z: z[:, :3], fuse, *arguments[:2], config=config, **arguments[2])
+        words = re.sub(r"\b(tensors|arrays)\b", "values", str(refusal.value))
+        messages.append(words.replace("key, a PRNG key", "generator, a torch.Generator").replace(" 2)\nand", " 2) and"))
+    assert messages[0] == messages[1]
+
+
+def test_few_rows_are_warned_about():
+    h, labels = {name: torch.tensor(x[:12]) for name, x in H.items()}, torch.tensor(LABELS[:12])
+    with pytest.warns(UserWarning, match="the first stage has 12 rows for p = 4 instrument columns: below 4 p = 16"):
+        c3r_torch.c3r_loss(lambda z: z[:, :3], lambda h, present: sum(h.values()), h, labels)
+
+
+def run_python(program):
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_module_loads_no_jax():
+    loaded = run_python("import sys, c3r_jax.torch; print(*sys.modules)").split()
+    assert "torch" in loaded and "c3r_jax.torch.objective" in loaded
+    assert not [name for name in loaded if name.split(".")[0] in ("jax", "jaxlib", "flax", "optax")]
+
+
+def test_without_pytorch_the_reason_is_clear():
+    program = "import sys; sys.modules['torch'] = None\ntry:\n  import c3r_jax.torch\nexcept ImportError as e: print(e)"
+    assert run_python(program).strip() == (
+        "c3r_jax.torch needs PyTorch, which is not installed: pip install 'c3r-jax[torch]'."
+    )
+
+
+def test_every_public_name_of_the_objective_is_there():
+    shared = {"C3RConfig", "C3RTerms", "C3Risk", "FirstStage", "c3_risk", "c3r_loss", "counterfactual", "first_stage"}
+    assert shared | {"necessity_loss", "sufficiency_loss"} <= {*c3r_torch.__all__} & {*c3r_jax.__all__}

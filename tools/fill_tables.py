@@ -1,0 +1,43 @@
+"""Writes the tables of the documentation from results/*.json.
+
+python tools/fill_tables.py          writes them
+python tools/fill_tables.py --check  fails where a page differs from its records
+"""
+
+import argparse
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from c3r_jax.results.markdown import fill
+from c3r_jax.results.record import read_record
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def pages(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
+    """{page: its text with every table written from its record}; pages without such tables are left out."""
+    found = {}
+    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        if "<!-- table:" in text:
+            found[page] = fill(text, lambda name: read_record(root / "results" / f"{name}.json"))
+    return found
+
+
+def main() -> None:
+    """Writes the pages, or says which differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page differs")
+    arguments = parser.parse_args()
+    changed = [page for page, text in pages().items() if page.read_text(encoding="utf-8") != text]
+    if arguments.check and changed:
+        names = ", ".join(str(page.relative_to(ROOT)) for page in changed)
+        sys.exit(f"{names} differ from results/: run python tools/fill_tables.py.")
+    for page in changed:
+        page.write_text(pages()[page], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
