@@ -31,12 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page differs")
     arguments = parser.parse_args()
-    changed = [page for page, text in pages().items() if page.read_text(encoding="utf-8") != text]
+    changed = {page: text for page, text in pages().items() if page.read_text(encoding="utf-8") != text}
     if arguments.check and changed:
         names = ", ".join(str(page.relative_to(ROOT)) for page in changed)
         sys.exit(f"{names} differ from results/: run python tools/fill_tables.py.")
-    for page in changed:
-        page.write_text(pages()[page], encoding="utf-8")
+    for page, text in changed.items():
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
