@@ -44,7 +44,12 @@ results: venv
 	  fi; \
 	done; [ -n "$$some" ]
 
+# Reports are opened in a Chromium or Chrome where there is one, by the driver of the [browser] extra.
+CHROMIUM = $(shell for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$name; done; true)
+
 test: lint venv-aot
+	@if [ -n "$(CHROMIUM)" ]; then $(MAKE) --no-print-directory venv-browser \
+	  || echo "It could not be installed: tests in a browser are left out." >&2; fi
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 	@if $(RUN) -c "import torch" 2>/dev/null; then \
 	  echo "$(RUN) -m pytest -n $(WORKERS) tests/parity c3r_jax/torch"; $(RUN) -m pytest -n $(WORKERS) tests/parity c3r_jax/torch; \

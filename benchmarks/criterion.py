@@ -31,8 +31,8 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 
-Rows = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
-World = Callable[[int], Mapping[str, Rows]]  # seed -> "train", perhaps "same", and any number of shifted parts
+Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
+World = Callable[[int], Mapping[str, Sample]]  # seed -> "train", perhaps "same", and any number of shifted parts
 
 UNSHIFTED = ("train", "same")  # parts of a world that come from where the training rows do
 VALIDATION_SHARE = 0.25  # of the training part of a world
@@ -85,7 +85,7 @@ def joint_experts(inputs: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarr
     return q / q.sum(1, keepdims=True)
 
 
-def criteria_of(model: C3RClassifier, rows: Rows, q: np.ndarray) -> dict[str, float]:
+def criteria_of(model: C3RClassifier, rows: Sample, q: np.ndarray) -> dict[str, float]:
     """Every criterion of one fitted model.
 
     Args:

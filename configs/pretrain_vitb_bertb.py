@@ -11,15 +11,12 @@ set train.accumulation: chunks are encoded once more for the gradient. Where mem
 
 from ml_collections import ConfigDict
 
-from configs import base, pretrain_emoji
+from configs import pretrain_emoji
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; encoders are transformers of the sizes of ViT-B/16 and BERT-base, made anew."""
+    """Returns the configuration; encoders are transformers of the sizes of ViT-B/16 and BERT-base, from scratch."""
     config = pretrain_emoji.get_config()
-    default = base.get_config().c3r  # not the first version, with which the table of emoji was measured
-    for name in ("lambda_s", "lambda_n", "lambda_v", "necessity", "subsets", "cap", "expert", "gate"):
-        config.c3r[name] = default[name]
     config.data.image_size = 224
     config.data.tokenizer = "word_piece"
     config.data.text_length = 62  # and one mark at either end

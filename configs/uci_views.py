@@ -19,7 +19,6 @@ def get_config() -> ConfigDict:
     config.model.dim = 8  # five other views make an instrument of 40 columns
     config.model.features.hidden = (64,)
     config.model.features.dropout = 0.2
-    base.use_first_objective(config, necessity="kl", lambda_s=0.3, lambda_v=0.2, lambda_n=0.1)
     config.modality_dropout.rate = 0.6
     config.train.batch_size = 256
     config.train.steps = 200

@@ -20,7 +20,6 @@ def get_config() -> ConfigDict:
     config.model.sequence.width = 32
     config.model.sequence.depth = 1
     config.model.sequence.dropout = 0.3
-    base.use_first_objective(config, necessity="kl", lambda_s=0.3, lambda_v=0.2, lambda_n=0.1)
     config.modality_dropout.rate = 0.6
     config.train.steps = 200
     config.train.label_smoothing = 0.1

@@ -10,6 +10,8 @@ import sys
 
 import jaxlib.version
 
+from tests.browser.chromium import lacking
+
 # Eight devices; and programs that run once or twice, so that compiling them fast matters more than running them fast.
 _FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
 if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know the flag, and XLA aborts at unknown flags
@@ -36,6 +38,10 @@ TPU_COMPILER = pathlib.Path(sys.prefix) / "aot"
 _NO_TPU_COMPILER = importlib.util.find_spec("libtpu") is None and not (TPU_COMPILER / "libtpu").is_dir()
 collect_ignore += ["aot"] if _NO_TPU_COMPILER else []
 
+# A report is opened in the browser that is found, by the driver of the [browser] extra.
+_NO_BROWSER = lacking()
+collect_ignore += ["browser"] if _NO_BROWSER else []
+
 import absl.logging  # noqa: E402
 import pytest  # noqa: E402
 
@@ -49,7 +55,8 @@ def pytest_report_header():
     no_torch = importlib.util.find_spec("torch") is None
     parity = "left out, for PyTorch is not installed" if no_torch else f"tests/parity{without}"
     tpus = "left out, for libtpu is not installed (make venv-aot)" if _NO_TPU_COMPILER else "tests/aot"
-    return [f"parity with PyTorch: {parity}", f"compiled for TPUs: {tpus}"]
+    browser = f"left out, for {_NO_BROWSER}" if _NO_BROWSER else "tests/browser"
+    return [f"parity with PyTorch: {parity}", f"compiled for TPUs: {tpus}", f"reports in a browser: {browser}"]
 
 
 @pytest.fixture(autouse=True, scope="module")

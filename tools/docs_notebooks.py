@@ -1,15 +1,17 @@
 """A hook of MkDocs: runs docs/notebooks/*.ipynb while the site is built, and shows them as pages."""
 
-import os
 import pathlib
 import re
+import sys
 from typing import Any
 
 import nbformat
 from mkdocs.structure.files import File, Files
-from nbclient import NotebookClient
 
-ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from tools.docs_run_notebooks import run
+
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,14 +29,6 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """See MkDocs: links to notebooks lead to their pages."""
     del kwargs
     return markdown.replace(".ipynb)", ".md)")
-
-
-def run(path: pathlib.Path) -> nbformat.NotebookNode:
-    """Returns a notebook after running it from its first cell to its last; an error in a cell is an error here."""
-    notebook = nbformat.read(path, as_version=4)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
 
 
 def to_markdown(notebook: nbformat.NotebookNode) -> str:

@@ -271,7 +271,7 @@ def parser(program: str) -> argparse.ArgumentParser:
         epilog=f"examples: {program}; {program} --data data --verify",
     )
     parser.add_argument("--workdir", default="runs", type=pathlib.Path, help="directory of runs (default: runs)")
-    parser.add_argument("--data", nargs="*", type=pathlib.Path, help="directories of prepared sets "
+    parser.add_argument("--data", nargs="*", action="extend", type=pathlib.Path, help="directories of prepared sets "
                         "(default: data and runs/data, where they exist)")  # fmt: skip
     parser.add_argument("--verify", action="store_true", help="read all bytes of the prepared sets")
     return parser

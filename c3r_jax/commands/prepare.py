@@ -1,7 +1,8 @@
 """Prepares a benchmark for training: c3r prepare NAME --source DIR --out DIR [--workers N].
 
 The same command continues where an earlier one stopped. ``--verify DIR`` reads all sets prepared there again and
-compares their checksums. NAME is in c3r_jax/data/catalogue.py; docs/data.md shows the layout of each.
+compares their checksums; ``--leaks DIR`` compares the splits of shards. NAME is in c3r_jax/data/catalogue.py;
+docs/data.md shows the layout of each.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from c3r_jax.data.catalogue import LAYOUTS, find_layout
 from c3r_jax.data.media.image import PictureRules
 from c3r_jax.data.preparation.listing import ORDERS
 from c3r_jax.data.preparation.prepare import prepare
+from c3r_jax.data.preparation.shard_leaks import LEAKS, write_leaks
 from c3r_jax.data.sets.manifest import MANIFEST, verify
 from c3r_jax.errors import C3RError, DataError
 from c3r_jax.files.natural import in_natural_order
@@ -38,6 +40,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--na_values",
         nargs="*",
+        action="extend",
         metavar="WORD",
         help="words that stand for a missing value in tables and lists, instead of NA, nan, None, null and the like",
     )
@@ -52,6 +55,12 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", metavar="DIR", help="compare the sets prepared in DIR with their checksums, and do nothing else"
     )
+    parser.add_argument(
+        "--leaks",
+        metavar="DIR",
+        help="look for examples that two splits of the shards in DIR (tar, arrayrecord) share, write them to "
+        "leaks.json there, and do nothing else",
+    )
     return parser
 
 
@@ -59,12 +68,16 @@ def main(arguments: Sequence[str], program: str) -> None:
     """Prepares or verifies, or says in one sentence why it cannot."""
     command_parser = parser(program)
     options = command_parser.parse_args(arguments)
-    if options.verify is None and None in (options.name, options.source, options.out):
-        command_parser.error("NAME, --source and --out are needed, or --verify DIR alone")
+    alone = options.verify is not None or options.leaks is not None
+    if not alone and None in (options.name, options.source, options.out):
+        command_parser.error("NAME, --source and --out are needed, or --verify DIR or --leaks DIR alone")
     logging.set_verbosity(logging.ERROR)  # TensorFlow Datasets logs a lot
     try:
         if options.verify is not None:
             _verify(pathlib.Path(options.verify), options.name)
+            return
+        if options.leaks is not None:
+            _leaks(options.leaks)
             return
         prepare(
             find_layout(options.name),
@@ -89,6 +102,14 @@ def _pictures(options: argparse.Namespace) -> PictureRules | None:
     if options.range is None and not options.as_stored:
         return None
     return PictureRules(upright=not options.as_stored, span=options.range and (options.range[0], options.range[1]))
+
+
+def _leaks(directory: str) -> None:
+    found = write_leaks(directory)
+    for warning in found["warnings"]:
+        print(f"Warning: {warning}")
+    counts = ", ".join(f"{number:,} {split}" for split, number in found["examples"].items())
+    print(f"{directory}: {counts}; {len(found['warnings']) or 'no'} warnings, in {pathlib.Path(directory) / LEAKS}")
 
 
 def _verify(path: pathlib.Path, name: str | None) -> None:

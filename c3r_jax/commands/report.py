@@ -12,7 +12,7 @@ from c3r_jax.errors import C3RError
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.report.comparison import PUBLISHED, compare_results, comparison_tables, read_published, write_comparison
 from c3r_jax.report.examples import example_title, explain
-from c3r_jax.report.tidy import read_export, read_runs
+from c3r_jax.report.tidy import names_in_several_ways, read_export, read_runs
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -26,15 +26,23 @@ def parser(program: str) -> argparse.ArgumentParser:
     compare = commands.add_parser(
         "compare",
         help="runs of this package, runs of PyTorch and published figures in one table per data set",
-        epilog=f"example: {program} compare --runs runs/demo --torch 'acc.csv?dataset=emoji&method=plain"
+        epilog=f"example: {program} compare --runs runs/demo --torch 'acc.csv?dataset=emoji_styles&method=plain"
         "&metric=accuracy' --out runs/comparison",
     )
-    compare.add_argument("--runs", nargs="*", default=[], type=pathlib.Path, help="directories of runs or studies")
-    compare.add_argument("--torch", nargs="*", default=[], help="results.json, tidy CSV or JSON, or a W&B or "
-                         "TensorBoard CSV, with missing fields after '?'")  # fmt: skip
+    # "extend": what is given twice is taken together.
+    compare.add_argument(
+        "--runs", nargs="*", action="extend", default=[], type=pathlib.Path, help="directories of runs or studies"
+    )
+    compare.add_argument(
+        "--torch",
+        nargs="*",
+        action="extend",
+        default=[],
+        help="results.json, tidy CSV or JSON, or a W&B or TensorBoard CSV, with missing fields after '?'",
+    )
     compare.add_argument("--published", default=PUBLISHED, type=pathlib.Path, help="quoted figures (default: ours)")
     compare.add_argument("--route", default=ROUTES[0], choices=ROUTES, help="prediction route of the runs")
-    compare.add_argument("--metric", nargs="*", default=[], help="only these metrics (default: all)")
+    compare.add_argument("--metric", nargs="*", action="extend", default=[], help="only these metrics (default: all)")
     compare.add_argument("--out", required=True, type=pathlib.Path, help="directory for comparison.md, csv, tex, html")
     example = commands.add_parser(
         "explain",
@@ -79,6 +87,9 @@ def _compare(parsed: argparse.Namespace, command: str) -> None:
         torch = [row for source in parsed.torch for row in read_export(source)]
     except C3RError as error:
         sys.exit(f"report: {error}")
+    keys = [*(row[:4] for row in (*ours, *torch)), *(figure.key for figure in published)]
+    for warning in names_in_several_ways(keys):
+        logging.warning("%s", warning)
     rows = compare_results(ours, torch, published)
     if parsed.metric:
         rows = [row for row in rows if row.key[3] in parsed.metric]

@@ -92,7 +92,7 @@ def reproduce(options: argparse.Namespace, program: str) -> list[Cell] | None:
     record = Record(
         name=options.name,
         command=command,
-        seeds=max(len(values) for _, values in records.cells(tables)),
+        seeds=seeds or source.seeds,
         tables=tables,
         settings=found.get("config", {}),
         commit=records.commit_of(ROOT),

@@ -33,20 +33,17 @@ def available_rows(
     return (known & (known.sum(1, keepdims=True) > 1)).T
 
 
-def stage_rows(
-    present: Bool[Array, "batch modalities"], where: Bool[Array, " batch"], kind: str
-) -> Bool[Array, "modalities batch"]:
-    """Rows of each modality's first stage, by ``C3RConfig.stage_rows``: "available" or "complete".
+def stage_rows(present: Bool[np.ndarray, "rows modalities"], kind: str) -> Bool[np.ndarray, "modalities rows"]:
+    """Rows of each modality's first stage, by ``C3RConfig.stage_rows``: "available" or "complete"; nothing is compiled.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> present = jnp.array([[True, True, False], [True, True, True]])
-      >>> print(stage_rows(present, jnp.array([True, True]), "complete").sum(1))
-      [1 1 1]
+      >>> present = np.array([[True, True, False], [True, True, True]])
+      >>> print(stage_rows(present, "complete").sum(1), stage_rows(present, "available").sum(1))
+      [1 1 1] [2 2 1]
     """
     if kind == "available":
-        return available_rows(present, where)
-    return jnp.broadcast_to(where & present.all(1), present.T.shape)
+        return (present & (present.sum(1, keepdims=True) > 1)).T
+    return np.repeat(present.all(1, keepdims=True).T, present.shape[1], axis=0)
 
 
 def available_moments(

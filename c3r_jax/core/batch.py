@@ -1,6 +1,6 @@
 """Shared by all of the core: argument checks, masked global sums, float promotion."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -221,6 +221,23 @@ def weighted_mean(x: Array, where: Where, weights: Float[Array, " batch"] | None
     return global_sum(weigh(where, x * expand(weights, x)).sum(0), axis_name) / not_zero(total)
 
 
+def weighted_means(
+    columns: Sequence[Float[Array, " batch"]],
+    where: Where,
+    weights: Float[Array, " batch"] | None,
+    axis_name: str | None,
+) -> Float[Array, " columns"]:
+    """:func:`weighted_mean` of several columns (B,), with one sum over devices.
+
+    The sums are put together, not the columns: a program that joins columns first takes far longer to compile.
+    """
+    weighted = columns if weights is None else [weights, *(x * weights for x in columns)]
+    sums = global_sum(jnp.stack([weigh(where, x).sum() for x in weighted]), axis_name)
+    if weights is None:
+        return sums / not_zero(global_count(where, axis_name, sums.dtype))
+    return sums[1:] / not_zero(sums[0])
+
+
 def static_rows(num_examples: int, where: Any, axis_name: str | None) -> int | None:
     """Returns the number of valid rows of the global batch, or None where it is known only at run time."""
     if not axis_name:
@@ -240,7 +257,7 @@ def mean_of_present(h: Mapping[str, Float[Array, "batch _"]], present: Bool[Arra
       [[2.]
        [1.]]
     """
-    stacked = jnp.stack(list(h.values()), axis=1)
+    stacked = jnp.stack(list(h.values()), axis=1)  # its sum is stored: added one by one, every use computes it again
     total = jnp.where(present[..., None], stacked, jnp.zeros((), stacked.dtype)).sum(1)
     return total / jnp.maximum(present.sum(1, keepdims=True), 1).astype(stacked.dtype)
 

@@ -32,6 +32,7 @@ def capped_loss(
     shared: Any,
     *,
     cap: float | Array = 1.0,
+    counted: bool = True,
     axis_name: str | None = None,
     where: Where | None = None,
 ) -> tuple[Float[Array, ""], Cap, Any]:
@@ -47,6 +48,8 @@ def capped_loss(
       rows: tree of floating-point arrays (B, ...), this device's part of the global batch.
       shared: tree of floating-point arrays that all rows share, such as the head's parameters.
       cap: largest length of the penalties' gradient, relative to the task's.
+      counted: whether the task's loss is part of the result; False: it only says how long the penalties' gradient may
+        be, since a task loss of the caller's is added elsewhere.
       axis_name: mapped axis over which the batch is split.
       where: how often each row counts: the gradient of a row of weight w is as long as that of w copies, each of which
         has its share of it. None: all once.
@@ -61,25 +64,22 @@ def capped_loss(
       [2. 1. 1. 1.]
     """
     fixed = jax.lax.stop_gradient((rows, shared))
-    # Not one vjp pulled back twice: a slope of 0 would be sent through all of the penalty, and over the devices.
-    task, pull_task = jax.vjp(lambda *arguments: losses(*arguments)[0][0], *fixed)
-    penalty, pull_penalty, passed = jax.vjp(lambda *arguments: _second(losses(*arguments)), *fixed, has_aux=True)
-    of_task, of_penalty = pull_task(jnp.ones_like(task)), pull_penalty(jnp.ones_like(penalty))
+    # Not one vjp pulled back twice: a slope of 0 would be sent through all of the penalty, and over the devices. Nor
+    # two, with the losses traced twice: of one linear program, each has its own part transposed.
+    (task, penalty), linear, passed = jax.linearize(losses, *fixed, has_aux=True)
+    of_task = jax.linear_transpose(lambda *change: linear(*change)[0], *fixed)(jnp.ones_like(task))
+    of_penalty = jax.linear_transpose(lambda *change: linear(*change)[1], *fixed)(jnp.ones_like(penalty))
     task_norm, penalty_norm = _norm(of_task, axis_name, where), _norm(of_penalty, axis_name, where)
     reached = penalty_norm > cap * task_norm
     scale = jnp.where(reached, cap * task_norm / jnp.where(reached, penalty_norm, 1), 1)
+    if not counted:
+        task, of_task = jnp.zeros_like(task), jax.tree.map(jnp.zeros_like, of_task)
     gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
     products = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), (rows, shared), gradient)
     carrier = sum(jax.tree.leaves(products), jnp.zeros(()))
     carried = carrier - jax.lax.stop_gradient(carrier)  # 0, unlike its gradient
     loss = task + penalty + carried.astype(task.dtype)
     return loss, Cap(scale, task_norm, penalty_norm), passed
-
-
-def _second(found: tuple[tuple[Array, Array], Any]) -> tuple[Array, Any]:
-    """The penalty and what is passed on."""
-    (_, penalty), passed = found
-    return penalty, passed
 
 
 def _norm(gradient: tuple[Any, Any], axis_name: str | None, where: Where | None) -> Float[Array, ""]:

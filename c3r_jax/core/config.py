@@ -49,7 +49,8 @@ class C3RConfig:
         ``evidence`` is given: ``train.cache_frozen`` computes it once on all training rows if every encoder is frozen.
       subsets: whether the task term is a mean over all that is present and each present modality alone.
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
-        and head; 0: no cap. There is none either where ``w_task`` is 0.
+        and head; 0: no cap. With labels and ``w_task`` the number 0, for a task loss of your own, the task term
+        is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
       gate: whether ``lambda_n`` and ``expert`` are multiplied by the share of what z predicts that z_c predicts too
         (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its class,
         p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in its

@@ -133,7 +133,8 @@ def contrastive_c3r_loss(
       >>> import jax, jax.numpy as jnp
       >>> image = jax.random.normal(jax.random.key(0), (64, 8))
       >>> text = image + 0.1 * jax.random.normal(jax.random.key(1), (64, 8))
-      >>> loss, terms = contrastive_c3r_loss(lambda q, k: 20 * q @ k.T, {"image": image, "text": text})
+      >>> compute = jax.jit(lambda h: contrastive_c3r_loss(lambda q, k: 20 * q @ k.T, h))  # not compiled, it is slow
+      >>> loss, terms = compute({"image": image, "text": text})
       >>> bool(terms.accuracy > 0.9), bool(terms.c3r["image"].risk.sufficiency < 0.1)
       (True, True)
 
@@ -243,8 +244,9 @@ def _losses(
                 fitted=of_modality(shared, name),
                 task=matching,
             )
-        measured.append(jnp.stack([task, others, accuracy]))
-    task, others, accuracy = jnp.stack(measured).mean(0)
+        measured.append((task, others, accuracy))
+    # One by one: in one array, the slope of the task would go through C3R's terms, and over the devices, as zeros.
+    task, others, accuracy = (jnp.stack(values).mean() for values in zip(*measured, strict=True))
     moments = next(iter(c3r.values())).moments if c3r else None
     return (config.w_task * task, others), ContrastiveTerms(task, accuracy, c3r, moments)
 

@@ -51,12 +51,29 @@ def rms(z: Float[Array, "batch features"], where: Where, axis_name: str | None) 
     return jax.lax.stop_gradient(jnp.sqrt(global_mean(jnp.square(z).sum(-1), where, axis_name)))
 
 
+@jax.custom_jvp
 def unit_rows(g: Float[Array, "batch features"]) -> Float[Array, "batch features"]:
     """Unit vectors g / |g|, zero with zero gradient where g is zero; scaled first, so that tiny g do not underflow."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(g), axis=-1, keepdims=True))
-    g = g / jnp.where(largest > 0, largest, 1)
-    square = jnp.square(g).sum(-1, keepdims=True)
-    return jnp.where(square > 0, g * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    return _unit_and_inverse(g)[0]
+
+
+@unit_rows.defjvp
+def _unit_rows_jvp(values: tuple[Array], changes: tuple[Array]) -> tuple[Array, Array]:
+    """The derivative (I - u u^T) dg / |g|, written out: less to compile than what follows from the scaling."""
+    u, inverse = _unit_and_inverse(*values)
+    change = changes[0] * inverse
+    return u, change - (u * change).sum(-1, keepdims=True) * u
+
+
+def _unit_and_inverse(
+    g: Float[Array, "batch features"],
+) -> tuple[Float[Array, "batch features"], Float[Array, "batch 1"]]:
+    """Unit vectors and 1 / |g|, both zero where g is zero."""
+    largest = jnp.max(jnp.abs(g), axis=-1, keepdims=True)
+    nonzero = largest > 0
+    scaled = g / jnp.where(nonzero, largest, 1)
+    inverse = jax.lax.rsqrt(jnp.where(nonzero, jnp.square(scaled).sum(-1, keepdims=True), 1))
+    return scaled * inverse, jnp.where(nonzero, inverse / jnp.where(nonzero, largest, 1), 0)
 
 
 def _removal(problem: Problem) -> Array:

@@ -25,6 +25,7 @@ from c3r_jax.core.batch import (
 )
 from c3r_jax.core.linear_solve import solve_spd
 from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.core.others import of_others, of_own
 from c3r_jax.core.short_help import short_help
 
 
@@ -144,8 +145,8 @@ def fit(moments: Moments, v: slice, h: slice, *, ridge: float | Array, stop_grad
     """
     if isinstance(ridge, (int, float)) and not ridge >= 0:
         raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
-    cov, varying = varying_covariance(moments)
-    parts = (moments.count, moments.mean[v], moments.mean[h], cov[v, v], cov[v, h], diagonal(cov)[h], varying[h])
+    cov = moments.cov
+    parts = (moments.count, moments.mean[v], moments.mean[h], cov[v, v], cov[v, h], diagonal(cov)[h])
     return _fit(*parts, ridge=ridge, stop_gradient=stop_gradient)
 
 
@@ -156,13 +157,18 @@ def _fit(
     cov_vv: Float[Array, "p p"],
     cov_vh: Float[Array, "p d"],
     var_h: Float[Array, " d"],
-    varies: Bool[Array, " d"],
     *,
     ridge: float | Array,
     stop_gradient: bool,
 ) -> FirstStage:
-    """:func:`fit` from the parts of the moments that it needs."""
+    """:func:`fit` from the parts of the moments that it needs, which are cut out and joined before anything else.
+
+    An array that is joined from pieces compiles quickly where the pieces are not computed while they are joined.
+    """
     p = mean_v.shape[0]
+    of_v, varies = varies_from(diagonal(cov_vv), mean_v), varies_from(var_h, mean_h)
+    cov_vv = jnp.where(of_v[:, None] & of_v[None, :], cov_vv, 0)
+    cov_vh = jnp.where(of_v[:, None] & varies[None, :], cov_vh, 0)
     a, condition = penalised(cov_vv, ridge)
     coef = solve_spd(a, cov_vh, condition=condition)
     if stop_gradient:
@@ -190,10 +196,13 @@ def f_statistic(r2: Float[Array, " d"], p: int, count: Float[Array, ""]) -> Floa
 
 def varying_covariance(moments: Moments) -> tuple[Float[Array, "p p"], Bool[Array, " p"]]:
     """The covariance with 0 for constant columns, and which columns vary."""
-    # The computed variance of a constant column is rounding noise, not 0: below eps relative to its mean.
-    floor = jnp.square(8 * jnp.finfo(moments.cov.dtype).eps * moments.mean)
-    varying = diagonal(moments.cov) > floor
+    varying = varies_from(diagonal(moments.cov), moments.mean)
     return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0), varying
+
+
+def varies_from(variance: Float[Array, " p"], mean: Float[Array, " p"]) -> Bool[Array, " p"]:
+    """Which columns vary: the computed variance of a constant one is rounding noise, below eps relative to its mean."""
+    return variance > jnp.square(8 * jnp.finfo(variance.dtype).eps * mean)
 
 
 def diagonal(square: Float[Array, "p p"]) -> Float[Array, " p"]:
@@ -249,25 +258,26 @@ def fit_modalities(
     """
     own = moments.count.ndim > 0
     rows = jax.vmap(lambda moments: imputed_moments(moments, blocks))(moments) if own else moments
-    cov, varying = (jax.vmap(varying_covariance) if own else varying_covariance)(rows)
-    variance = jax.vmap(diagonal)(cov) if own else diagonal(cov)
-    parts: list[tuple[Array, ...]] = []
+    solve = partial(_fit, ridge=ridge, stop_gradient=stop_gradient)
+    if len({block.stop - block.start for block in blocks.values()}) == 1:
+        # Stages of equal shapes are one batched solve: the program does not grow with the number of modalities.
+        each = rows if own else Moments(*(jnp.broadcast_to(x, (len(blocks), *x.shape)) for x in rows))
+        between = of_others(each.cov, 1)
+        means, variance = (of_others(each.mean, 1), of_own(each.mean, 1)), of_own(jax.vmap(diagonal)(each.cov), 1)
+        together = jax.vmap(solve)(each.count, *means, of_others(between, 2), of_own(between, 2), variance)
+        return {name: FirstStage(*(value[m] for value in together)) for m, name in enumerate(blocks)}
+    stages = {}
     for m, (name, block) in enumerate(blocks.items()):
         others = [other for key, other in blocks.items() if key != name]
-        at = (m,) if own else ()
+        count, mean, cov = (x[m] if own else x for x in rows)
         # Slices and not lists of indices, whose gradient is a scatter: it compiles to many kernels.
-        between = [jnp.concatenate([cov[(*at, one, other)] for other in others], axis=1) for one in others]
-        across = [cov[(*at, one, block)] for one in others]
-        means = [rows.mean[(*at, one)] for one in others]
-        middle, ends = (rows.count[at], rows.mean[(*at, block)]), (variance[(*at, block)], varying[(*at, block)])
-        v = (jnp.concatenate(means), middle[1], jnp.concatenate(between), jnp.concatenate(across))
-        parts.append((middle[0], *v, *ends))
-    solve = partial(_fit, ridge=ridge, stop_gradient=stop_gradient)
-    if len({block.stop - block.start for block in blocks.values()}) > 1:
-        return {name: solve(*part) for name, part in zip(blocks, parts, strict=True)}
-    # Stages of equal shapes are one batched solve: the program does not grow with the number of modalities.
-    together = jax.vmap(solve)(*(jnp.stack(columns) for columns in zip(*parts, strict=True)))
-    return {name: FirstStage(*(value[m] for value in together)) for m, name in enumerate(blocks)}
+        between = jnp.concatenate(
+            [jnp.concatenate([cov[one, other] for other in others], axis=1) for one in others], axis=0
+        )
+        across = jnp.concatenate([cov[one, block] for one in others])
+        mean_v = jnp.concatenate([mean[one] for one in others])
+        stages[name] = solve(count, mean_v, mean[block], between, across, diagonal(cov)[block])
+    return stages
 
 
 def apply_modalities(
@@ -286,16 +296,23 @@ def apply_modalities(
       ``h_hat`` {name: (B, d_name)} in the dtype of the features, and its mask (B, M): h_hat[m] exists if any other
       modality does.
     """
-    names = list(features)
-    h_hat = {}
-    for name, stage in stages.items():
-        others = [n for n in names if n != name]
-        means = jnp.split(stage.mean_v, _ends([features[n].shape[1] for n in others]))
-        blocks = [
-            jnp.where(present[:, names.index(n), None], promote(features[n]), mean[None, :])
-            for n, mean in zip(others, means, strict=True)
-        ]
-        h_hat[name] = _predict(stage, jnp.concatenate(blocks, axis=1)).astype(features[name].dtype)
+    names, h_hat = list(features), {}
+    if len({h.shape[1] for h in features.values()}) == 1:
+        together = FirstStage(*(jnp.stack(values) for values in zip(*stages.values(), strict=True)))
+        x = jnp.concatenate([promote(h) for h in features.values()], axis=1)
+        known = jnp.repeat(present, x.shape[1] // len(names), axis=1, total_repeat_length=x.shape[1])
+        v, known = (of_others(jnp.broadcast_to(a, (len(names), *a.shape)), 2) for a in (x, known))
+        fitted = jax.vmap(_predict)(together, jnp.where(known, v, together.mean_v[:, None, :]))
+        h_hat = {name: fitted[m].astype(features[name].dtype) for m, name in enumerate(names)}
+    else:
+        for name, stage in stages.items():
+            others = [n for n in names if n != name]
+            means = jnp.split(stage.mean_v, _ends([features[n].shape[1] for n in others]))
+            blocks = [
+                jnp.where(present[:, names.index(n), None], promote(features[n]), mean[None, :])
+                for n, mean in zip(others, means, strict=True)
+            ]
+            h_hat[name] = _predict(stage, jnp.concatenate(blocks, axis=1)).astype(features[name].dtype)
     counts = present.sum(1, keepdims=True)
     return h_hat, (counts - present.astype(counts.dtype)) > 0
 

@@ -18,6 +18,8 @@ from c3r_jax.core.batch import (
     weigh,
 )
 
+WIDE = 128  # columns from which half a covariance is sent
+
 
 class Moments(NamedTuple):
     """Count, mean and centred (population) covariance of rows: all that a first stage needs.
@@ -52,8 +54,57 @@ def batch_moments(x: Float[Array, "batch p"], *, where: Where | None = None, axi
     count = global_count(rows, axis_name, x.dtype)
     mean = global_mean(x, rows, axis_name)
     centred = keep(rows, x - mean[None, :])
-    cov = global_sum(jnp.matmul(weigh(rows, centred).T, centred, precision=HIGHEST), axis_name) / not_zero(count)
-    return Moments(count, mean, cov)
+    products = jnp.matmul(weigh(rows, centred).T, centred, precision=HIGHEST)
+    return Moments(count, mean, symmetric_sum(products, axis_name) / not_zero(count))
+
+
+def symmetric_sum(x: Float[Array, "p p"], axis_name: str | None) -> Float[Array, "p p"]:
+    """The sum of symmetric matrices over devices, which send half of it; the rest is its mirror image.
+
+    Small matrices are sent as they are: there the number of operations counts, and not the bytes.
+
+    Args:
+      x: symmetric up to rounding.
+      axis_name: mapped axis; None: ``x`` itself.
+    """
+    if not axis_name or x.shape[0] < WIDE:
+        return global_sum(x, axis_name)
+    spare = x.shape[0] % 2
+    return unfolded(global_sum(folded(jnp.pad(x, (0, spare))), axis_name))[: x.shape[0], : x.shape[0]]
+
+
+def folded(x: Float[Array, "p p"]) -> Float[Array, "half columns"]:
+    """The numbers of a symmetric matrix that differ, as (p / 2, p + 1), for even p.
+
+    Of its blocks ((A, B^T), (B, C)), B is whole, and the lower triangle of A and the upper one of C lie side by side.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(folded(jnp.array([[1, 2, 3, 4], [2, 5, 6, 7], [3, 6, 8, 9], [4, 7, 9, 10]])))
+      [[ 3  6  1  8  9]
+       [ 4  7  2  5 10]]
+    """
+    k = x.shape[0] // 2
+    triangles = jnp.pad(jnp.tril(x[:k, :k]), ((0, 0), (0, 1))) + jnp.pad(jnp.triu(x[k:, k:]), ((0, 0), (1, 0)))
+    return jnp.concatenate([x[k:, :k], triangles], axis=1)
+
+
+def unfolded(numbers: Float[Array, "half columns"]) -> Float[Array, "p p"]:
+    """The symmetric matrix that :func:`folded` made ``numbers`` of.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(unfolded(jnp.array([[2, 1, 3]])))
+      [[1 2]
+       [2 3]]
+    """
+    k = numbers.shape[0]
+    between, triangles = numbers[:, :k], numbers[:, k:]
+    lower, upper = jnp.tril(triangles[:, :k]), jnp.triu(triangles[:, 1:])
+    first, second = lower + jnp.tril(lower, -1).T, upper + jnp.triu(upper, 1).T
+    return jnp.concatenate(
+        [jnp.concatenate([first, between.T], axis=1), jnp.concatenate([between, second], axis=1)], axis=0
+    )
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

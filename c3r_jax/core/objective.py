@@ -1,5 +1,6 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, check_float, checked_weights, global_count, keep, mask_of, weighted_mean
+from c3r_jax.core.batch import Where, check_float, checked_weights, global_count, keep, mask_of, weighted_means
 from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_present, without_outer_state
 from c3r_jax.core.cap import Cap, capped_loss
 from c3r_jax.core.config import C3RConfig
@@ -21,7 +22,7 @@ from c3r_jax.core.mapped_axes import AxisName, checked_axis, has_explicit_axes, 
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.core.short_help import short_help
-from c3r_jax.core.task_term import Evidence, task_term
+from c3r_jax.core.task_term import Evidence, outputs_alone, task_term
 from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.worlds import Fitted, hypothetical_representation, real_world
@@ -134,7 +135,7 @@ def c3r_loss(
       >>> labels = (h["image"][:, 0] > 0).astype(int)
       >>> fuse = lambda h, present: (h["image"] + h["text"]) / 2
       >>> predict = lambda z: jnp.stack([-z[:, 0], z[:, 0]], axis=1)
-      >>> loss, terms = c3r_loss(predict, fuse, h, labels)
+      >>> loss, terms = jax.jit(lambda h: c3r_loss(predict, fuse, h, labels))(h)  # not compiled, it is slow
       >>> bool(loss > 0), bool(terms.relevance < 0.1)
       (True, True)
 
@@ -155,6 +156,10 @@ def c3r_loss(
         features = {name: keep(rows, h) for name, h in features.items()}
         labels = valid_labels(labels, rows, task)
 
+    capped, own_task = not any(is_zero(x) for x in (config.cap, config.strength)), is_zero(config.w_task)
+    # Where the task's loss is the caller's own, the task term still says how long the others' gradient may be.
+    measured = dataclasses.replace(config, w_task=1.0) if capped and own_task else config
+
     def terms(predict: Predict, fuse: Fuse, features: dict[str, Array]) -> tuple[Array, list[Array], C3RTerms]:
         return _terms(
             predict,
@@ -163,7 +168,7 @@ def c3r_loss(
             labels,
             present,
             counts,
-            config=config,
+            config=measured,
             where=where,
             axis_name=axis,
             key=key,
@@ -174,28 +179,26 @@ def c3r_loss(
         )
 
     with without_outer_state():
-        return _loss(predict, fuse, features, present, terms, config.cap if _is_capped(config) else None, axis, counts)
+        if not capped:
+            of_task, of_others, found = terms(predict, fuse, features)
+            return sum(of_others, of_task), found
+        shared = {"cap": config.cap, "counted": not own_task, "axis_name": axis, "where": counts}
+        loss, found = _capped(predict, fuse, features, present, terms, **shared)
+        if own_task:  # which is made of these as often as not
+            z = fuse(features, present)
+            found = found._replace(z=z, logits=predict(z))
+        return loss, found
 
 
-def _is_capped(config: C3RConfig) -> bool:
-    """Whether there is something to cap, and something to be relative to."""
-    return not any(is_zero(x) for x in (config.cap, config.w_task, config.strength))
-
-
-def _loss(
+def _capped(
     predict: Predict,
     fuse: Fuse,
     features: dict[str, Array],
     present: Array,
     terms: Callable[..., tuple[Array, list[Array], C3RTerms]],
-    cap: Any,
-    axis: str | None,
-    where: Where,
+    **settings: Any,
 ) -> tuple[Float[Array, ""], C3RTerms]:
-    """The sum of the terms, the gradient of all but the task's within the cap; None: no cap."""
-    if cap is None:
-        of_task, of_others, measured = terms(predict, fuse, features)
-        return sum(of_others, of_task), measured
+    """The sum of the terms, the gradient of all but the task's within the cap; settings of :func:`capped_loss`."""
     # What the two functions close over, such as the head's parameters, becomes an argument that can be differentiated.
     # The lambdas matter: jax.closure_convert hashes its function, and callable objects that hold arrays have no hash.
     fuse_of, of_fusion = jax.closure_convert(lambda h, mask: fuse(h, mask), features, present)
@@ -209,7 +212,7 @@ def _loss(
         )
         return (of_task, sum(of_others, jnp.zeros_like(of_task))), measured
 
-    loss, found, measured = capped_loss(losses, features, (of_fusion, of_head), cap=cap, axis_name=axis, where=where)
+    loss, found, measured = capped_loss(losses, features, (of_fusion, of_head), **settings)
     return loss, measured._replace(cap=found)
 
 
@@ -253,45 +256,42 @@ def _terms(
     shared: dict[str, Any] = {"config": config, "where": rows, "axis_name": axis_name, "task": task}
     z_bar = hypothetical_representation(predict, fuse, features, z, labels, real, present, key=key, **shared)
     fixed = weights_of(config, None)  # those that are 0 without a gate are 0 with it
-    counted = (True, not is_zero(fixed.sufficiency), not is_zero(fixed.necessity))
-    logits, causal_logits, hypothetical_logits = _at_all(predict, (z, real.z_c, z_bar), counted, at_once=task.at_once)
+    # z apart from the others, here and below: where the two parts are differentiated one by one, the slope of the task
+    # would else go through all of the first stage, as zeros that no compiler sees.
+    logits = predict(z)
+    causal_logits = _counted(fixed.sufficiency, predict(real.z_c))
+    hypothetical_logits = _counted(fixed.necessity, predict(z_bar))
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
     prior = None if config.prior is None else jnp.asarray(config.prior)
-    relative = config.gate or config.subsets or not is_zero(config.expert)  # to what a constant prediction says
+    relative = bool(config.gate or config.subsets or not is_zero(config.expert))  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
         prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
-    constant = explained = None
-    causal_losses = loss(causal_logits, labels)
+    causal_losses, explained = loss(causal_logits, labels), None
+    outputs = [logits]
     if relative:
         assert prior is not None  # for type checkers
         constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
-        constant_logits = jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)
-        at_z, at_constant = _at_all(lambda x: loss(x, labels), jax.lax.stop_gradient((logits, constant_logits)))
-        compared = jnp.stack([at_z, jax.lax.stop_gradient(causal_losses), at_constant], axis=1)
-        explained = explained_share(*weighted_mean(compared, rows, weights, axis_name))
+        if config.subsets and not is_zero(config.strength):
+            masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
+            outputs += [*outputs_alone(predict, fuse, features, logits, present, constant, **masks)]
+        outputs.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
+    of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
+    subsets = len(outputs) - relative
+    if relative:
+        compared = jax.lax.stop_gradient((of_outputs[0], causal_losses, of_outputs[subsets]))
+        explained = explained_share(*weighted_means(compared, rows, weights, axis_name))
     by = weights_of(config, explained)
+    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets]}
     term = task_term(
-        predict,
-        fuse,
-        features,
-        logits,
-        labels,
-        present,
-        constant=constant,
-        expert=by.expert,
-        evidence=evidence,
-        **shared,
+        **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )
-    losses = jnp.stack(
-        [
-            _counted(config.w_task, term.losses),
-            _counted(by.sufficiency, causal_losses),
-            _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
-            _counted(0, task.probability(hypothetical_logits, labels)),
-        ],
-        axis=1,
+    losses = (
+        _counted(by.sufficiency, causal_losses),
+        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
+        _counted(0, task.probability(hypothetical_logits, labels)),
     )
-    task_loss, sufficiency, necessity, label_probability = weighted_mean(losses, rows, weights, axis_name)
+    (task_loss,) = weighted_means([_counted(config.w_task, term.losses)], rows, weights, axis_name)
+    sufficiency, necessity, label_probability = weighted_means(losses, rows, weights, axis_name)
     close = closeness(z, z_bar, rows, axis_name)
     wrong = task.out_of_range(labels, logits.shape[1])
     stages = None
@@ -332,26 +332,13 @@ def _terms(
     )
 
 
-def _at_all(
-    function: Callable[[Array], Array],
-    values: tuple[Array, ...],
-    counted: tuple[bool, ...] | None = None,
-    *,
-    at_once: bool = True,
-) -> list[Array]:
-    """A function at several arrays, as one program where they have one dtype: a third of the kernels to compile.
-
-    What does not count in the loss is computed apart, as a constant: in one program, a NaN in it would reach the
-    gradient of all.
-    """
-    counts = counted or (True,) * len(values)
-    found = [None if live else jax.lax.stop_gradient(function(x)) for x, live in zip(values, counts, strict=True)]
-    together = [i for i, live in enumerate(counts) if live]
-    if at_once and len({values[i].dtype for i in together}) == 1:
-        results = iter(jax.vmap(function)(jnp.stack([values[i] for i in together])))
-    else:
-        results = iter([function(values[i]) for i in together])
-    return [next(results) if result is None else result for result in found]
+def _losses_of(
+    loss: Callable[[Array, Array], Array], outputs: list[Array], labels: Array, at_once: bool
+) -> Float[Array, "outputs batch"]:
+    """The losses of several outputs (B, K), as one program where the task allows: a part of the kernels to compile."""
+    if at_once:
+        return jax.vmap(loss, (0, None))(jnp.stack(outputs), labels)
+    return jnp.stack([loss(x, labels) for x in outputs])
 
 
 def _necessity(
@@ -368,6 +355,6 @@ def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:
     return dict(zip(features, jnp.broadcast_to(counts, (len(features),)), strict=True))
 
 
-def _counted(weight: Any, losses: Array) -> Array:
-    """Per-example losses, as constants where their weight is 0."""
-    return jax.lax.stop_gradient(losses) if is_zero(weight) else losses
+def _counted(weight: Any, values: Array) -> Array:
+    """Per-example values, as constants where their weight is 0."""
+    return jax.lax.stop_gradient(values) if is_zero(weight) else values

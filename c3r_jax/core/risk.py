@@ -155,8 +155,11 @@ def c3_risk(
     logits = promote(check_float("logits", logits, 2))
     rows = check_counts(where, logits.shape[0])
     labels = valid_labels(labels, mask_of(rows), task)
-    events = risk_events(logits, counterfactual_logits, labels, task)
-    return risk_of(events, where=rows, weights=task.weights(labels), axis_name=axis_name)
+    events = _events(logits, counterfactual_logits, labels, task)
+    weights = task.weights(labels)
+    sums = [weigh(rows, x if weights is None else x * weights).sum() for x in events]
+    counts = global_count(rows, None, sums[0].dtype) if weights is None else weigh(rows, weights).sum()
+    return _risk(*global_sum(jnp.stack([counts, *sums]), axis_name))
 
 
 def risk_events(
@@ -169,13 +172,18 @@ def risk_events(
 
     Where a row has several labels these are shares of them.
     """
+    return jnp.stack(_events(logits, counterfactual_logits, labels, task), axis=1)
+
+
+def _events(logits: Array, counterfactual_logits: Array, labels: Array, task: Task) -> list[Float[Array, " batch"]]:
+    """The columns of :func:`risk_events`; to sum them one by one is less to compile than to join them first."""
     logits, labels = task.check(logits, labels)
     counterfactual_logits, labels = task.check(counterfactual_logits, labels)
     if logits.shape != counterfactual_logits.shape:
         raise ValueError(f"logits have shape {logits.shape}, but counterfactual_logits {counterfactual_logits.shape}.")
     real, hypothetical = task.correct(logits, labels), task.correct(counterfactual_logits, labels)
-    events = jnp.stack([~real, hypothetical, real & ~hypothetical], axis=1).astype(logits.dtype)
-    return events.mean(-1) if events.ndim == 3 else events
+    events = [x.astype(logits.dtype) for x in (~real, hypothetical, real & ~hypothetical)]
+    return [x.mean(-1) if x.ndim == 2 else x for x in events]
 
 
 def risk_of(
@@ -191,8 +199,15 @@ def risk_of(
     else:
         events = events * weights[:, None]
         count = global_sum(weigh(where, weights).sum(), axis_name)
+    return _risk(count, *global_sum(weigh(where, events).sum(0), axis_name))
+
+
+def _risk(
+    count: Float[Array, ""], sufficiency: Float[Array, ""], necessity: Float[Array, ""], joint: Float[Array, ""]
+) -> C3Risk:
+    """The risk from the number of rows and the sums of :func:`risk_events`."""
     # 0/0 = NaN when no row counts: an empty batch has no risk.
-    sufficiency, necessity, joint = global_sum(weigh(where, events).sum(0), axis_name) / count
+    sufficiency, necessity, joint = sufficiency / count, necessity / count, joint / count
     total = sufficiency + necessity
     return C3Risk(
         sufficiency=sufficiency,

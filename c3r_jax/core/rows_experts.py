@@ -72,17 +72,18 @@ def experts_of_rows(
         if features[name].ndim != 2 or len(features[name]) != num_rows:
             raise ValueError(f"features[{name!r}] has shape {features[name].shape}, but ({num_rows}, p) was expected.")
     size = shared_size(num_rows)
-    rows = jnp.asarray(pad_rows(np.ones(num_rows, bool) if where is None else where, size))
-    known = rows[:, None] & pad_rows(np.ones((num_rows, len(names)), bool) if present is None else present, size)
+    rows = pad_rows(np.ones(num_rows, bool) if where is None else where, size)
+    has = np.ones((num_rows, len(names)), bool) if present is None else present
+    known = rows[:, None] & pad_rows(has, size)
     parts = {
         name: principal_components(pad_rows(features[name], size), known[:, m], components)
         for m, name in enumerate(names)
     }
-    targets = promote(task.expert_targets(jnp.asarray(pad_rows(labels, size)), num_outputs))
-    shares = global_mean(targets, rows, None)
+    targets, shares = _compiled_targets(task, num_outputs)(pad_rows(labels, size), rows)
     experts = {}
     for m, name in enumerate(names):
-        instrument = jnp.concatenate([parts[other] for other in names if other != name], axis=1)
+        others = [parts[other] for other in names if other != name]
+        instrument = jnp.concatenate(others, axis=1) if len(others) > 1 else others[0]
         usable = known[:, m] & (known.sum(1) > 1)
         stage = best_leave_one_out(instrument, parts[name], usable, ridges)
         scores = best_leave_one_out(stage.residual, targets, usable, ridges).predicted
@@ -98,11 +99,28 @@ def _first_rows(expert: Expert, num_rows: int) -> Expert:
     return jax.tree.map(jnp.asarray, found)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def principal_components(
-    x: Float[Array, "rows p"], where: Bool[Array, " rows"], count: int
-) -> Float[Array, "rows components"]:
-    """The first ``count`` principal components of standardised columns, (n, min(count, p)); 0 in excluded rows."""
+@functools.lru_cache(maxsize=32)
+def _compiled_targets(task: Task, num_outputs: int) -> Any:
+    """(labels, where) -> what experts predict (n, K), and its mean (K,)."""
+
+    def targets_of(labels: Array, where: Array) -> tuple[Array, Array]:
+        targets = promote(task.expert_targets(labels, num_outputs))
+        return targets, global_mean(targets, where, None)
+
+    return jax.jit(targets_of, compiler_options=quick_compilation(0))
+
+
+def principal_components(x: Any, where: Any, count: int) -> Float[Array, "rows components"]:
+    """The first ``count`` principal components of standardised columns (n, p), at most p; 0 in excluded rows."""
+    return _compiled_components(count)(x, where)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_components(count: int) -> Any:
+    return jax.jit(functools.partial(_components, count=count), compiler_options=quick_compilation(0))
+
+
+def _components(x: Array, where: Array, count: int) -> Array:
     x = keep(where, promote(x))
     centred = keep(where, x - global_mean(x, where, None)[None, :])
     scale = jnp.sqrt(global_mean(jnp.square(centred), where, None))
@@ -118,7 +136,7 @@ def best_leave_one_out(
 ) -> LeaveOneOut:
     """:func:`leave_one_out` with the ridge of the smallest PRESS."""
     found = [compiled_leave_one_out()(instrument, regressor, where=where, ridge=ridge) for ridge in ridges]
-    errors = np.array([float(jnp.square(fit.residual).sum()) for fit in found])
+    errors = np.array([float(np.square(np.asarray(fit.residual)).sum()) for fit in found])
     # A ridge that is too small for the precision of a solve is no candidate.
     errors = np.where(np.isfinite(errors), errors, np.inf)
     return found[int(np.argmin(errors)) if np.isfinite(errors).any() else int(np.argmax(ridges))]

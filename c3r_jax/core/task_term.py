@@ -34,15 +34,13 @@ class TaskTerm(NamedTuple):
 
 
 def task_term(
-    predict: Predict,
-    fuse: Fuse,
+    outputs: Float[Array, "subsets batch outputs"],
+    losses: Float[Array, "subsets batch"],
     features: dict[str, Array],
-    logits: Float[Array, "batch outputs"],
     labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
     *,
     config: C3RConfig,
-    constant: Float[Array, " outputs"] | None,
     expert: Any,
     evidence: Evidence | None,
     where: Where,
@@ -55,25 +53,17 @@ def task_term(
        T_i = \text{mean}_S \left[ (1 - w)\, \ell(l_S, y_i)
              + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right) \right]
 
-    S is all that the row has, and with ``config.subsets`` also each modality of it alone. For all, l_S is predict(z).
-    A modality alone counts with the share c that its evidence has in the fusion:
-
-    .. math::
-       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
-
-    with l_0 the best constant outputs, see :func:`share_alone`. Without it a mean of modalities would have to be as
-    sure with one of them as with all, and rare classes would pay for that. q_m is the expert of modality m, w its
-    weight, and the sign joins outputs with an expert (:meth:`Task.beyond`): for classes, :math:`l + \log(q / p)`.
+    S is all that the row has, and with ``config.subsets`` also each modality of it alone, see :func:`outputs_alone`.
+    q_m is the expert of modality m, w its weight, and the sign joins outputs with an expert (:meth:`Task.beyond`): for
+    classes, :math:`l + \log(q / p)`.
 
     Args:
-      predict: z (B, d) -> outputs (B, K).
-      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      outputs: l_S: (1, B, K) predict(z), or (1 + M, B, K) with :func:`outputs_alone` after it.
+      losses: (1, B) or (1 + M, B) their losses.
       features: {name: (B, d_name)}, zero where absent or excluded.
-      logits: (B, K) predict(fuse(features, present)).
       labels: (B, ...).
       present: (B, M) bool.
-      config: which subsets, and how strong C3R is.
-      constant: (K,) l_0; None without subsets.
+      config: how strong C3R is, and the experts' ridge.
       expert: w, 0 to 1; the number 0 switches experts off.
       evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
@@ -83,42 +73,74 @@ def task_term(
     Returns:
       :class:`TaskTerm`.
     """
-    loss = partial(task.loss, label_smoothing=config.label_smoothing)
     experts = None
+    with_subsets = len(outputs) > 1
     if not is_zero(expert):
         if evidence is None:
-            targets = task.expert_targets(labels, logits.shape[1])
+            targets = task.expert_targets(labels, outputs.shape[2])
             shared: dict[str, Any] = {"present": present, "where": where, "axis_name": axis_name, "task": task}
             experts = residual_experts(features, targets, ridge=config.ridge, **shared)
             evidence = {name: found.log_ratio for name, found in experts.items()}
         for name, value in evidence.items():
-            if value.shape != logits.shape:
-                raise ValueError(f"evidence[{name!r}] has shape {value.shape}, but the outputs have {logits.shape}.")
-    else:
-        evidence = None
-
-    def of_subset(outputs: Array, columns: Bool[Array, "batch modalities"]) -> Array:
-        plain = loss(outputs, labels)
-        if evidence is None:
-            return plain
-        beyond = loss(task.beyond(outputs, _joint(evidence, columns)), labels)
-        return (1 - expert) * plain + expert * beyond
-
-    losses = of_subset(logits, present)
-    if not config.subsets or is_zero(config.strength):
-        return TaskTerm(losses, experts)
-    assert constant is not None  # the objective has it wherever there are subsets
+            if value.shape != outputs.shape[1:]:
+                raise ValueError(
+                    f"evidence[{name!r}] has shape {value.shape}, but the outputs have {outputs.shape[1:]}."
+                )
+        columns = jnp.concatenate([present[None], *([alone_in(present)] if with_subsets else [])])
+        joint = jax.vmap(partial(_joint, evidence))(columns)
+        loss = partial(task.loss, label_smoothing=config.label_smoothing)
+        beyond = jax.vmap(lambda value, other: loss(task.beyond(value, other), labels))(outputs, joint)
+        losses = (1 - expert) * losses + expert * beyond
+    if not with_subsets:
+        return TaskTerm(losses[0], experts)
     has = present.T
-    # A row without the modality keeps what it has, so that its z is finite, and is not counted.
-    only = jnp.where(has[:, :, None], jnp.eye(len(has), dtype=bool)[:, None, :], present[None, :, :])
-    # One program for all modalities: it does not grow with their number.
-    outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(only)
-    share = share_alone(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)[:, None]
-    alone = jax.vmap(lambda value, only: of_subset(task.at_share(value, constant, share), only))(outputs, only)
-    mean = (losses + jnp.where(has, alone, 0).sum(0)) / (1 + has.sum(0).astype(losses.dtype))
+    mean = (losses[0] + jnp.where(has, losses[1:], 0).sum(0)) / (1 + has.sum(0).astype(losses.dtype))
     if not isinstance(config.strength, Tracer) and config.strength >= 1:
         return TaskTerm(mean, experts)
-    return TaskTerm(losses + jnp.minimum(1, config.strength) * (mean - losses), experts)
+    return TaskTerm(losses[0] + jnp.minimum(1, config.strength) * (mean - losses[0]), experts)
+
+
+def alone_in(present: Bool[Array, "batch modalities"]) -> Bool[Array, "modalities batch modalities"]:
+    """Of each row one modality; a row without it keeps what it has, so that its z is finite, and is not counted."""
+    has = present.T
+    return jnp.where(has[:, :, None], jnp.eye(len(has), dtype=bool)[:, None, :], present[None, :, :])
+
+
+def outputs_alone(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Array],
+    logits: Float[Array, "batch outputs"],
+    present: Bool[Array, "batch modalities"],
+    constant: Float[Array, " outputs"],
+    *,
+    where: Where,
+    axis_name: str | None,
+    task: Task,
+) -> Float[Array, "modalities batch outputs"]:
+    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion.
+
+    .. math::
+       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
+
+    with l_0 the best constant outputs, see :func:`share_alone`. Without c a mean of modalities would have to be as sure
+    with one of them as with all, and rare classes would pay for that.
+
+    Args:
+      predict: z (B, d) -> outputs (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent or excluded.
+      logits: (B, K) predict(fuse(features, present)).
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      axis_name: mapped axis over which the batch is split.
+      task: what outputs mean.
+    """
+    # One program for all modalities: it does not grow with their number.
+    outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(alone_in(present))
+    share = share_alone(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)[:, None]
+    return jax.vmap(lambda value: task.at_share(value, constant, share))(outputs)
 
 
 def share_alone(
@@ -165,7 +187,7 @@ def share_alone(
     mean = jnp.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
     several = where & (count > 1)
     e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
-    products = global_sum(weigh(several, jnp.stack([(e * s).sum(1), (s * s).sum(1)], axis=1)).sum(0), axis_name)
+    products = global_sum(jnp.stack([weigh(several, x * s).sum() for x in (e, s)]), axis_name)
     kappa = products[0] / jnp.where(products[1] > 0, products[1], 1)
     return jnp.clip(kappa, 1, count) / count
 

@@ -22,7 +22,7 @@ class ArraySource:
     Raises:
       DataError: columns, labels and info do not match.
 
-    Example:
+    Examples:
       >>> info = DatasetInfo("demo", ("sound",), ("low", "high"))
       >>> ArraySource({"sound": np.ones((3, 4), np.float32)}, np.array([0, 1, 1]), info=info)[2]["label"]
       1

@@ -9,6 +9,7 @@ from typing import Any
 
 from c3r_jax.data.preparation import stand_in
 from c3r_jax.data.preparation.layout import Layout
+from c3r_jax.data.preparation.shard_leaks import warn_of_leaks
 from c3r_jax.data.sets.cached import CachedSource
 from c3r_jax.data.sets.emoji import SPLITS, EmojiSource, load_emoji
 from c3r_jax.data.sets.emoji_shift import MODALITIES, SHIFT_SPLITS, load_emoji_shift
@@ -53,7 +54,7 @@ def find_layout(name: str) -> Layout:
     Raises:
       ConfigError: there is no benchmark of this name.
 
-    Example:
+    Examples:
       >>> find_layout("nyud2").published_sizes["test"]
       654
     """
@@ -76,6 +77,9 @@ SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name
 
 SPLITS_AT = {"emoji_styles": style_splits}  # of SOURCES that have more splits where config.data.path has a prepared set
 WITH_ENVIRONMENTS = ("records",)  # of SOURCES
+WARNINGS = {
+    "records": warn_of_leaks
+}  # what a run says of SOURCES that nobody prepared: of config.data.path and the open splits
 WITH_CUES = "emoji_shift"
 
 

@@ -32,7 +32,7 @@ def hash64(seed: int, *parts: int | str | np.ndarray) -> np.ndarray:
     Returns:
       uint64 array of the broadcast shape.
 
-    Example:
+    Examples:
       >>> bool((hash64(0, "flip", np.arange(3)) == hash64(0, "flip", np.arange(5))[:3]).all())
       True
     """
@@ -54,7 +54,7 @@ def uniform(seed: int, *parts: int | str | np.ndarray) -> np.ndarray:
 def permutation(n: int, seed: int, *parts: int | str) -> np.ndarray:
     """Returns a random order of ``0 .. n - 1``. Shape ``(n,)``, int64.
 
-    Example:
+    Examples:
       >>> sorted(permutation(4, 0, "epoch", 7).tolist())
       [0, 1, 2, 3]
     """

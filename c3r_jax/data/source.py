@@ -148,7 +148,7 @@ def kind_of(name: str, value: Any) -> str:
     Raises:
       DataError: the value is none of these.
 
-    Example:
+    Examples:
       >>> kind_of("audio", np.zeros(74, np.float32))
       'features'
     """
@@ -226,7 +226,7 @@ def choose_environments(columns: Mapping[str, Sequence[str]], chosen: str, name:
 def keep_padding(sequence: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """Returns a changed sequence (..., T, F) that is zero where the original has frames of zeros, which are padding.
 
-    Example:
+    Examples:
       >>> keep_padding(np.array([[1.0, 0.0], [0.0, 0.0]]), np.full((2, 2), 5.0)).tolist()
       [[5.0, 5.0], [0.0, 0.0]]
     """

@@ -179,7 +179,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         train = rows.take(~held)
         structure = self._structure_of(config, tuple(layout.widths), len(classes))
         if structure.regularised and config.expert:
-            train = with_experts_of_different(train, len(classes), source[~held])
+            train = self._with_experts(train, len(classes), source[~held])
         params, losses = self._train(train, structure, config, None if weights is None else weights[~held], seed)
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
@@ -209,6 +209,10 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         check_is_fitted(self)
         branches = self._branches(X)
         return branches.z if self._checked_route(route) == "representation" else branches.z_c
+
+    def _with_experts(self, rows: Rows, num_classes: int, source: np.ndarray) -> Rows:
+        """The training rows with their experts' evidence."""
+        return with_experts_of_different(rows, num_classes, source)
 
     def _read(
         self, X: Any, y: Any, sample_weight: Any, groups: Any = None

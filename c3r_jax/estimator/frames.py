@@ -154,7 +154,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
     Raises:
       DataError: a value is no number; the message names row and column.
 
-    Example:
+    Examples:
       >>> numbers("X", [[1, None], [True, "2.5"]]).tolist()
       [[1.0, nan], [1.0, 2.5]]
     """
@@ -228,7 +228,7 @@ def as_number(value: Any) -> float | None:
 def is_missing(value: Any) -> bool:
     """Whether a value is None, NaN, pd.NA or NaT; pandas need not be there.
 
-    Example:
+    Examples:
       >>> [is_missing(value) for value in (None, float("nan"), "nan", 0)]
       [True, True, False, False]
     """

@@ -75,7 +75,7 @@ class PostHocInstrument:
             raise DataError(f"features have the modalities {list(h)}, but at least 2 were expected.")
         columns = sum(value.shape[1] for value in h.values())
         where = jnp.ones(len(mask), bool)
-        counts = stage_rows(mask, where, self.config.stage_rows).sum(1)
+        counts = stage_rows(np.asarray(mask), self.config.stage_rows).sum(1)
         fewest = int(counts.argmin())
         needed = MIN_ROWS_PER_COLUMN * columns
         if counts[fewest] < needed:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from c3r_jax.core.available import stage_rows
@@ -42,7 +41,7 @@ def first_stage_report(
         return {}, []
     complete = present.all(1)
     tested = complete if held is None else complete & held
-    fitted = np.asarray(stage_rows(jnp.asarray(present), jnp.ones(len(present), bool), config.stage_rows))
+    fitted = stage_rows(np.asarray(present), config.stage_rows)
     unseen, outcomes = {name: value[tested] for name, value in h.items()}, labels[tested]
     has_classes = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
     shared = exclusion(unseen, outcomes, num_classes=num_classes) if has_classes else {}

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +20,14 @@ from c3r_jax.evaluation.task_scores import branch_scores
 from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
 from c3r_jax.experiments.encode import encode_batches, encode_each, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment
+from c3r_jax.experiments.open import training_moments
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import WORST_ENVIRONMENT
 from c3r_jax.models.branches import Branches, BranchRunner, measured_risk
 from c3r_jax.models.pair_head import match
-from c3r_jax.models.twin import rows_of
 from c3r_jax.step.state import TrainState
+
+MOST, MOST_VOLUMES = 8192, 64  # training examples whose moments one validation measures, at most
 
 
 def subsets(num_modalities: int) -> list[np.ndarray]:
@@ -53,7 +55,10 @@ def subset_name(modalities: Sequence[str], mask: np.ndarray) -> str:
 
 
 def validate(experiment: Experiment, state: TrainState, look: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Scores the current model on the validation split, with moments of the evaluated parameters.
+    """Scores the current model on the validation split, with :func:`validation_moments`.
+
+    Risks are those that ``eval.py --split=validation`` measures of the same parameters, but for training splits of more
+    than :data:`MOST` examples and for volumes that are evaluated whole.
 
     Args:
       experiment: the run.
@@ -71,7 +76,7 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state, look)
     params = experiment.devices.host(without_encoders(state.evaluated))
-    moments = current_moments(experiment, state, params)
+    moments = validation_moments(experiment, state, look)
     modalities = experiment.model.modalities
     masks = subsets(len(modalities))
     spread = {}
@@ -110,37 +115,45 @@ def _worst_environment(experiment: Experiment, branches: Branches, labels: np.nd
     return {f"{WORST_ENVIRONMENT}{name}": found["value"] for name, found in worst.items()}
 
 
-def _batches(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """Batches of the validation split; ``look`` is called before each."""
-    for batch in encoded_batches(experiment, state.evaluated, "validation"):
+def _batches(
+    experiment: Experiment, state: TrainState, look: Callable[[], None], split: str = "validation"
+) -> Iterator[dict[str, Any]]:
+    """Batches of a split; ``look`` is called before each."""
+    return _seen(encoded_batches(experiment, state.evaluated, split), look)
+
+
+def _seen(batches: Iterable[dict[str, Any]], look: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
         look()
         yield batch
 
 
-def current_moments(experiment: Experiment, state: TrainState, params: Any) -> Moments | None:
-    """The instrument's moments of the parameters that are evaluated; None without an instrument.
+def validation_moments(
+    experiment: Experiment, state: TrainState, look: Callable[[], None] = lambda: None
+) -> Moments | None:
+    """The instrument's moments of the evaluated parameters over the training split; None without an instrument.
 
-    Running moments belong to the trained parameters. Where averaged parameters are evaluated, they encode as many
-    training examples as the running moments effectively average (at most an epoch).
+    They are those of ``results.json``, so that a risk during training and one after it are the same measurement. The
+    running moments of training lag behind the encoders, which move in every step: through them, far more labels seem to
+    be known without the causal part. Of a training split of more than :data:`MOST` examples (:data:`MOST_VOLUMES`
+    volumes), they are those of so many, the same in every validation.
 
     Args:
       experiment: the run.
       state: training state, on the devices.
-      params: ``state.evaluated`` on the host, without the encoders.
+      look: called before every batch.
     """
     if not set(Moments._fields) <= set(state.instrument):  # a rival's state may be there alone
         return None
-    if not state.ema:
-        kept = experiment.devices.host(state.instrument)
-        return Moments(*(kept[name] for name in Moments._fields))
-    train = experiment.settings.train
-    num_rows = min(train.batch_size / (1 - train.moments_decay), len(experiment.sources["train"]))
+    most = MOST_VOLUMES if experiment.method.spec.dense else MOST
+    if len(experiment.sources["train"]) <= most or experiment.settings.train.cache_frozen:  # vectors are there
+        return training_moments(experiment, state.evaluated, _batches(experiment, state, look, "train"))
     batches = experiment.train_iterator(plain=True)
-    sample = itertools.islice(batches, math.ceil(num_rows / experiment.settings.eval.batch_size))
-    h, present, _, _ = encode_batches(experiment, state.ema, sample)
-    batches.close()
-    h, (rows,) = rows_of(h, present)
-    return experiment.branches.measure_moments(params, h, np.asarray(rows))
+    try:
+        some = itertools.islice(batches, math.ceil(most / experiment.settings.eval.batch_size))
+        return training_moments(experiment, state.evaluated, _seen(some, look))
+    finally:
+        batches.close()
 
 
 def _validate_pairs(experiment: Experiment, state: TrainState, look: Callable[[], None]) -> dict[str, float]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from c3r_jax.core.available import stage_rows
@@ -140,7 +139,7 @@ def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int, kind: str =
       >>> len(batch_rows_notes(np.ones((200, 2), bool), 32, 16))
       1
     """
-    usable = stage_rows(jnp.asarray(present), jnp.ones(len(present), bool), kind)
+    usable = stage_rows(np.asarray(present), kind)
     num_rows = min(batch_size, len(present)) * float(usable.mean(1).min())
     note = rows_note(num_rows, (present.shape[1] - 1) * dim)
     return [] if note is None else [f"{note.text}."]

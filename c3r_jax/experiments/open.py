@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,19 @@ def restore_best(experiment: Experiment, workdir: str | os.PathLike[str]) -> tup
     return step, experiment.devices.put(state.evaluated)
 
 
-def training_moments(experiment: Experiment, params: Any) -> Moments | None:
+def training_moments(
+    experiment: Experiment, params: Any, batches: Iterable[dict[str, Any]] | None = None
+) -> Moments | None:
     """The instrument's exact moments over the training split, batch by batch; None without an instrument.
 
     Args:
       experiment: the run.
       params: on the devices.
+      batches: of evaluation size, in place of all of the split.
     """
     after_encoders, moments = experiment.devices.host(without_encoders(params)), None
-    for maps, present, _, _ in encode_each(experiment, params, encoded_batches(experiment, params, "train")):
+    batches = encoded_batches(experiment, params, "train") if batches is None else batches
+    for maps, present, _, _ in encode_each(experiment, params, batches):
         h, (present,) = rows_of(maps, present)
         moments = experiment.branches.measure_moments(after_encoders, h, np.asarray(present), moments)
     return moments

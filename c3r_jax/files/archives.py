@@ -60,7 +60,7 @@ def safe_name(name: str, archive: str) -> str:
     Raises:
       DataError: the name is absolute, or has ``..``, a drive, a backslash or a control character.
 
-    Example:
+    Examples:
       >>> safe_name("./usr/share/cat.png", "cats.tar")
       'usr/share/cat.png'
     """
@@ -89,7 +89,7 @@ def read_zip(
     Raises:
       DataError: the archive is damaged or unsafe.
 
-    Example:
+    Examples:
       >>> import io
       >>> file = io.BytesIO()
       >>> with zipfile.ZipFile(file, "w") as archive:
@@ -132,7 +132,7 @@ def read_tar(
 
     The archive is read once from start to end, so the limits also hold for files that are skipped.
 
-    Example:
+    Examples:
       >>> import io
       >>> file = io.BytesIO()
       >>> with tarfile.open(fileobj=file, mode="w:xz") as archive:

@@ -234,7 +234,7 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
     Raises:
       DataError: the pickle asks for anything else (which the message names), or is damaged.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = os.path.join(folder, "a.pkl")

@@ -10,7 +10,7 @@ _PAGES = (b"<!doctype html", b"<html")
 def lfs_hint(content: bytes) -> str:
     r"""What to do if a file is not what its name says, as the end of a sentence about it; "" if nothing is known.
 
-    Example:
+    Examples:
       >>> lfs_hint(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
       'is a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned'
     """

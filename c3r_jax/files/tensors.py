@@ -130,7 +130,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
       DataError: the file is missing, damaged, or holds anything but tensors.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     write_tensors(f"{folder}/a.safetensors", {"fc.bias": np.zeros(3, np.float32)})

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from c3r_jax.core.batch import global_count, weighted_mean
 from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
+from c3r_jax.core.first_stage import FirstStage
 from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.objective import C3RTerms, c3r_loss
@@ -151,9 +152,9 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
         "accuracy": weighted_mean(correct, batch.where, weights, batch.axis_name),
         "label_probability": terms.label_probability,
     }
-    for name, stage in (terms.first_stage or {}).items():
-        metrics[f"r2/{name}"] = stage.r2.mean()
-        metrics[f"f/{name}"] = jnp.median(stage.f_stat)
+    stages = terms.first_stage or {}
+    for name, r2, f in zip(stages, *_of_stages([*stages.values()]), strict=True):
+        metrics |= {f"r2/{name}": r2, f"f/{name}": f}
     rows = [] if terms.rows is None else [*terms.rows.values()]
     metrics["first_stage_rows"] = jnp.min(jnp.stack(rows)) if rows else jnp.zeros(())
     if terms.invalid_labels is not None:
@@ -165,6 +166,14 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
     for name, expert in (terms.experts or {}).items():
         metrics[f"expert_accuracy/{name}"] = expert.accuracy
     return metrics
+
+
+def _of_stages(stages: list[FirstStage]) -> tuple[list[Array], list[Array]]:
+    """Mean R^2 and median F of each stage; of stages of one width together, so that one sort is compiled for all."""
+    if len({stage.r2.shape for stage in stages}) == 1:
+        r2, f = (jnp.stack(values) for values in zip(*((stage.r2, stage.f_stat) for stage in stages), strict=True))
+        return [*r2.mean(1)], [*jnp.median(f, axis=1)]
+    return [stage.r2.mean() for stage in stages], [jnp.median(stage.f_stat) for stage in stages]
 
 
 def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:

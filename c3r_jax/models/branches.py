@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from c3r_jax.caches import quick_compilation
 from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
 from c3r_jax.core.instruments import instrument_moments, no_moments
 from c3r_jax.core.moments import Moments, merge_moments
@@ -41,8 +42,18 @@ class Branches(NamedTuple):
 
 def measured_risk(branches: Branches, labels: np.ndarray, task: Task = CLASSIFICATION) -> C3Risk:
     """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
+    task.check(
+        jnp.asarray(branches.counterfactual_logits), labels
+    )  # the range of labels is not known within the program
+    num_rows = len(labels)
     arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
-    return c3_risk(*map(jnp.asarray, arrays), task=task)
+    padded = (pad_rows(x, shared_size(num_rows)) for x in arrays)
+    return _compiled_risk(task)(*padded, where=np.arange(shared_size(num_rows)) < num_rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_risk(task: Task) -> Any:
+    return jax.jit(functools.partial(c3_risk, task=task), compiler_options=quick_compilation(0))
 
 
 class BranchRunner:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.report.aggregate import Aggregate, Run, aggregate
 from c3r_jax.report.examples import Record, explain
+from c3r_jax.report.headline import headline
 from c3r_jax.report.interpretation import read_first_stage, read_risks, what_it_means
 from c3r_jax.report.tables import (
     Table,
@@ -72,6 +73,7 @@ class Report(NamedTuple):
 
     Attributes:
       title, command: title of the report, and the command that made it.
+      headline: what was compared, who is ahead and by how much.
       overview: names and values of what was run.
       meaning: sentences about all methods.
       tables: tables by name, without empty ones.
@@ -83,6 +85,7 @@ class Report(NamedTuple):
 
     title: str
     command: str | None
+    headline: str
     overview: list[tuple[str, str]]
     meaning: list[str]
     tables: dict[str, Table]
@@ -130,6 +133,7 @@ def assemble(
     return Report(
         title or f"C3R on {aggregated.dataset}",
         command or runs[0].get("command"),
+        headline(aggregated, route=route),
         run_overview(aggregated, runs),
         what_it_means(aggregated, baseline=baseline, route=route),
         {name: table for name, table in tables.items() if table.rows},
@@ -170,6 +174,7 @@ def report_json(report: Report, *, captions: Mapping[str, str], histories: Mappi
         "schema": 1,
         "title": report.title,
         "command": report.command,
+        "headline": report.headline,
         "what was run": dict(report.overview),
         "what it means": report.meaning,
         "detail": {"method": report.detail["method"], "seed": report.detail["seed"]},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from c3r_jax.report.tables import escape_markdown, number
+from c3r_jax.report.tables import escape_markdown, number, span
 
 Record = Mapping[str, Any]
 READING = (
@@ -53,10 +53,11 @@ def explain(record: Record) -> list[str]:
         f"{_label(causal)} and predicts {_prediction(causal)}: sufficiency risk {sufficiency}."
     )
     verb = "stays" if hypothetical["class"] == now["class"] else "becomes"
+    before, after = _label(now), _label(hypothetical)
+    moved = f"stays {span(before, after)}" if before == after else f"goes from {before} to {after}"
     sentences.append(
         f"In the hypothetical world, where the causal part no longer favours the label, the probability of {label} "
-        f"goes from {_label(now)} to {_label(hypothetical)}, and the prediction {verb} {_prediction(hypothetical)}: "
-        f"necessity risk {necessity}."
+        f"{moved}, and the prediction {verb} {_prediction(hypothetical)}: necessity risk {necessity}."
     )
     return sentences
 

@@ -1,11 +1,13 @@
 """One self-contained HTML page: tables and embedded figures, without scripts and network access."""
 
 import base64
+import dataclasses
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from c3r_jax.report.aggregate import SUMMARY_COLUMNS
 from c3r_jax.report.document import Report, detail_tables, heading, settings
 from c3r_jax.report.examples import READING, examples_html
 from c3r_jax.report.interpretation import ASSUMPTION
@@ -23,7 +25,8 @@ body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); backg
   font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, li { max-width: 46rem; } .note { color: var(--quiet); font-size: .875rem; }
+p, li { max-width: 46rem; } .headline { font-size: 1.15rem; line-height: 1.45; }
+.note { color: var(--quiet); font-size: .875rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); margin: .6rem 0;
   background:  /* a shade where a table goes on to the right */
     linear-gradient(to left, var(--paper) 50%, transparent) right / 3rem 100% no-repeat local,
@@ -32,6 +35,9 @@ table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-
 th, td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { background: var(--shade); font-weight: 600; } tr:last-child > * { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; } .scroll th:first-child { position: sticky; left: 0; }
+.scroll:has(> .short) { width: fit-content; max-width: 100%; } .short th, .short td { white-space: normal; }
+.short td:nth-last-child(-n+2) { white-space: nowrap; }
+details { margin: .6rem 0; }
 .fields td, .fields th { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .fields th { width: 14rem; overflow-wrap: normal; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
@@ -45,6 +51,8 @@ summary { cursor: pointer; } .warning { border-left: 4px solid #d55e00; padding-
 .bar > span { display: block; height: 100%; background: var(--bar); }
 @media screen and (max-width: 40rem) {
   .fields th { width: auto; } body { padding: .75rem; } .bar { display: block; width: 100%; }
+  .short th, .short td:nth-last-child(-n+2) { font-size: .8rem; padding: .3rem; white-space: normal;
+    overflow-wrap: anywhere; }
   ul { padding-left: 1.2rem; } .example { padding: .2rem .4rem; }
   .example th, .example td { white-space: normal; padding: .3rem .2rem; font-size: .7rem; }
   figure { overflow-x: auto; } figure img.wide { max-width: none; width: 40rem; }
@@ -62,6 +70,7 @@ summary { cursor: pointer; } .warning { border-left: 4px solid #d55e00; padding-
 }
 """.strip()
 
+ROW_COLUMNS = ("method", "route", "seeds")
 MANY = 10  # columns; wider tables are printed smaller
 WIDE = 1000  # pixels; phones scroll wider figures, which would be unreadable if shrunk
 
@@ -74,8 +83,14 @@ class FigureFile(NamedTuple):
     alt: str
 
 
-def html_table(table: Table, label: str) -> str:
-    """The table as HTML, in a box that scrolls sideways, with its notes below."""
+def html_table(table: Table, label: str, *, kind: str = "") -> str:
+    """The table as HTML, in a box that scrolls sideways, with its notes below.
+
+    Args:
+      table: the table.
+      label: what a screen reader calls it.
+      kind: class of the HTML table; "short" wraps its words so that few columns fit any screen.
+    """
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in table.header)
     body = []
     for i, row in enumerate(table.rows):
@@ -83,29 +98,35 @@ def html_table(table: Table, label: str) -> str:
         first, *rest = cells
         body.append(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>')
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    many = ' class="many"' if len(table.header) > MANY else ""
+    kind = kind or ("many" if len(table.header) > MANY else "")
+    of_kind = f' class="{kind}"' if kind else ""
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table{many}>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table{of_kind}>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{notes}"
     )
 
 
-def report_html(report: Report, *, figures: Sequence[FigureFile] = ()) -> str:
-    """The report as an HTML page.
+def report_html(
+    report: Report, *, first: FigureFile | None = None, figures: Sequence[FigureFile] = (), leads: str = ""
+) -> str:
+    """The report as an HTML page: what it comes to, then everything else.
 
     Args:
       report: result of :func:`assemble`.
+      first: the figure below the headline.
       figures: figures to embed, in this order.
+      leads: sections as HTML, between the headline and that figure.
 
     Returns:
       HTML that needs no other file. All text is escaped.
     """
+    command = f"<pre>{escape(report.command)}</pre>" if report.command else ""
     sections = [
-        ("What was run", (f"<pre>{escape(report.command)}</pre>" if report.command else "") + _fields(report.overview)),
-        ("Results", _table(report, "results", "Results by method and condition")),
+        ("Results", _folded(report, "results", "Results by method and condition")),
         ("What it means", _paragraphs(report.meaning)),
-        ("Figures", "".join(_figure(f) for f in figures)),
-        ("Both prediction routes", _table(report, "routes", "Both prediction routes")),
+        ("What was run", command + _fields(report.overview)),
+        ("Figures", "".join(figure_html(f) for f in figures)),
+        ("Both prediction routes", _folded(report, "routes", "Both prediction routes")),
         ("Risks", _risks(report)),
         ("First stage", _first_stage(report)),
         ("Single examples", _examples(report)),
@@ -114,7 +135,11 @@ def report_html(report: Report, *, figures: Sequence[FigureFile] = ()) -> str:
         ("Configuration", _config(report)),
     ]
     body = "".join(f"<section><h2>{escape(name)}</h2>{text}</section>" for name, text in sections if text)
-    return html_page(report.title, body)
+    picture = figure_html(first) if first else ""
+    if leads:
+        picture = f"{leads}<section><h2>Missing and noisy inputs</h2>{picture}</section>"
+    top = f'<p class="headline">{escape(report.headline)}</p>{picture}'
+    return html_page(report.title, top + body)
 
 
 def html_page(title: str, body: str) -> str:
@@ -136,7 +161,8 @@ def _fields(rows: Sequence[tuple[str, str]]) -> str:
     return f'<div class="scroll fields"><table><tbody>{body}</tbody></table></div>'
 
 
-def _figure(figure: FigureFile) -> str:
+def figure_html(figure: FigureFile) -> str:
+    """A figure with its caption, embedded."""
     png = Path(figure.path).read_bytes()
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of a PNG's header
     wide = ' class="wide"' if width > WIDE else ""
@@ -150,6 +176,29 @@ def _figure(figure: FigureFile) -> str:
 
 def _table(report: Report, name: str, label: str) -> str:
     return html_table(report.tables[name], label) if name in report.tables else ""
+
+
+def summary_columns(table: Table) -> Table:
+    """The columns of a table that name its rows, and the mean and the worst over conditions; its notes stay."""
+    last = [table.header.index(name) for name in SUMMARY_COLUMNS]
+    kept = [*(j for j, name in enumerate(table.header) if name in ROW_COLUMNS), *last]
+    return Table(
+        tuple(table.header[j] for j in kept),
+        tuple(tuple(row[j] for j in kept) for row in table.rows),
+        frozenset((i, kept.index(j)) for i, j in table.bold if j in kept),
+        table.notes,
+    )
+
+
+def _folded(report: Report, name: str, label: str) -> str:
+    """Mean and worst of a table of conditions, which fit any screen; the conditions themselves fold below them."""
+    if name not in report.tables:
+        return ""
+    table = report.tables[name]
+    short = html_table(summary_columns(table), f"{label}: mean and worst", kind="short")
+    conditions = len(table.header) - len(summary_columns(table).header)
+    whole = html_table(dataclasses.replace(table, notes=()), label)
+    return f"{short}<details><summary>{conditions} conditions, one by one</summary>{whole}</details>"
 
 
 def _risks(report: Report) -> str:

@@ -1,5 +1,6 @@
 """Interpretation of results in plain sentences, with their limits."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from c3r_jax.metrics.intervals import Difference
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import Aggregate, Run, compare, ranking
-from c3r_jax.report.tables import ROUTE_NAMES, metric_stat, metric_value, number
+from c3r_jax.report.tables import ROUTE_NAMES, metric_stat, metric_value, number, span
 from c3r_jax.tasks.classification import CLASSIFICATION
 from c3r_jax.tasks.registry import TASKS
 
@@ -39,7 +40,8 @@ def what_it_means(aggregated: Aggregate, *, baseline: str | None = None, route: 
         only = measured[0]
         return [
             f"Only one method was run, {only}: mean over {conditions} conditions "
-            f"{_value(aggregated, only, 'mean', route)}, worst condition {_value(aggregated, only, 'worst', route)}. "
+            f"{score_text(aggregated, only, 'mean', route)}, worst condition "
+            f"{score_text(aggregated, only, 'worst', route)}. "
             "Nothing here compares it with another method.",
             _caveats(aggregated, measured, route),
         ]
@@ -76,10 +78,9 @@ def read_risks(run: Run) -> list[str]:
         + (f"; guessing predicts {number(chance)}." if chance is not None else ".")
     ]
     if sufficiency is not None and necessity is not None:
-        bounds = (
-            f"The probability that the causal part is necessary and sufficient lies between "
-            f"{number(risk.get('lower'))} and {number(risk.get('upper'))}"
-        )
+        lower, upper = number(risk.get("lower")), number(risk.get("upper"))
+        place = f"{'is' if lower == upper else 'lies between'} {span(lower, upper, joined='and')}"
+        bounds = f"The probability that the causal part is necessary and sufficient {place}"
         joint = (
             f"; for this predictor, counted directly, it is {number(risk['joint'])}"
             if _finite(risk.get("joint")) is not None
@@ -155,8 +156,8 @@ def _shared_errors(name: str, shared: Any) -> str:
     else:
         meaning = "where one is misled, the others are less so"
     return (
-        f" Whether {name} and the other modalities err on the same examples of a class: ρ {number(rho)} ({number(low)} "
-        f"to {number(high)}); {meaning}. This is evidence, and no proof."
+        f" Whether {name} and the other modalities err on the same examples of a class: ρ {number(rho)} "
+        f"({span(number(low), number(high))}); {meaning}. This is evidence, and no proof."
     )
 
 
@@ -166,29 +167,31 @@ def _finite(value: Any) -> float | None:
 
 def _with_interval(risk: Any, key: str) -> str:
     interval = (risk.get("intervals") or {}).get(key)
-    return number(risk.get(key)) + (f" (interval {number(interval[0])} to {number(interval[1])})" if interval else "")
+    return number(risk.get(key)) + (f" (interval {span(*map(number, interval))})" if interval else "")
 
 
 def _unit(aggregated: Aggregate) -> str:
     return " %" if score_of(aggregated.metric).percent else ""
 
 
-def _value(aggregated: Aggregate, method: str, column: str, route: str) -> str:
+def score_text(aggregated: Aggregate, method: str, column: str, route: str) -> str:
+    """A method's score in one column with its unit: "81.3 ± 0.6 %"."""
     return metric_stat(aggregated.stat(method, column, route=route), aggregated.metric) + _unit(aggregated)
+
+
+def signed_text(value: float, metric: str) -> str:
+    """A difference of scores with its sign: "+2.2"."""
+    shown = metric_value(value, metric)
+    return f"+{shown}" if math.isfinite(value) and float(shown) > 0 else shown
 
 
 def _gap(aggregated: Aggregate, gap: Difference) -> str:
     points = " points" if score_of(aggregated.metric).percent else ""
-
-    def signed(value: float) -> str:
-        shown = metric_value(value, aggregated.metric)
-        return shown if shown.startswith("-") or value <= 0 or not math.isfinite(value) else f"+{shown}"
-
+    signed = functools.partial(signed_text, metric=aggregated.metric)
     if gap.n < 2:
         return f"{signed(gap.mean)}{points} (one shared seed: no interval)"
-    shown = (
-        f"{signed(gap.mean)}{points} (95 % interval {signed(gap.lower)} to {signed(gap.upper)}, {gap.n} shared seeds)"
-    )
+    interval = span(signed(gap.lower), signed(gap.upper))
+    shown = f"{signed(gap.mean)}{points} (95 % interval {interval}, {gap.n} shared seeds)"
     return shown + (", which includes 0" if gap.lower <= 0 <= gap.upper else "")
 
 
@@ -196,8 +199,8 @@ def _lead(aggregated: Aggregate, column: str, opening: str, route: str) -> str:
     """The best method of a column, and whether its difference to the second is significant."""
     order = ranking(aggregated, column, route=route)
     first, second = order[0], order[1]
-    score = f"{score_of(aggregated.metric).name} {_value(aggregated, first, column, route)}"
-    text = f"{opening}, {first} comes first ({score}), then {second} ({_value(aggregated, second, column, route)})."
+    score = f"{score_of(aggregated.metric).name} {score_text(aggregated, first, column, route)}"
+    text = f"{opening}, {first} comes first ({score}), then {second} ({score_text(aggregated, second, column, route)})."
     gap = compare(aggregated, first, second, column=column, route=route)
     if gap is None:
         return f"{text} They share no seed, so the difference has no paired interval."

@@ -50,12 +50,9 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
     methods = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
     if not panels or not methods:
         return None
-    across = min(3, len(panels))
-    down = math.ceil(len(panels) / across)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.9 * across + 0.4, 3.8 * down + 0.6), layout="constrained")
-        axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
-        for ax, (group, columns) in zip(axes, panels.items(), strict=False):
+        figure, axes = panel_grid(len(panels), most=3, size=(4.9, 3.8), sharey=True)
+        for ax, (group, columns) in zip(axes, panels.items(), strict=True):
             columns = [*clean[:1], *columns]
             for i, method in enumerate(methods):
                 cells = [(c.level, aggregated.stat(method, c.name, route=route)) for c in columns]
@@ -67,9 +64,7 @@ def robustness_curves(aggregated: Aggregate, path: str | Path, *, route: str = "
             ax.set_xlabel("% of examples (0: clean)" if percent else "noise level (0: clean)")
             levels = sorted({c.level for c in columns})
             ax.set_xticks(levels[::2] if len(levels) > 8 else levels)
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        for ax in axes[::across]:
+        for ax in first_of_rows(axes):
             ax.set_ylabel(metric_name(aggregated.metric))
         legend_below(figure)
         return save(figure, path)
@@ -125,23 +120,18 @@ def training_curves(
         (key, split)
         for key in dict.fromkeys(("loss", "accuracy", metric))
         for split in ("train", "validation")
-        if any(_series(hs, key, split) for hs in histories.values())
+        if any(series_of(hs, key, split) for hs in histories.values())
     ]
     if not panels:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(4.9 * min(2, len(panels)), 3.6 * math.ceil(len(panels) / 2) + 0.4), layout="constrained"
-        )
-        axes = figure.subplots(math.ceil(len(panels) / 2), min(2, len(panels)), squeeze=False).ravel()
-        for ax, (key, split) in zip(axes, panels, strict=False):
+        figure, axes = panel_grid(len(panels), most=2, size=(4.9, 3.6))
+        for ax, (key, split) in zip(axes, panels, strict=True):
             for i, (method, found) in enumerate(histories.items()):
-                _band(ax, _series(found, key, split), scale_of(key), i, method)
+                _band(ax, series_of(found, key, split), scale_of(key), i, method)
             ax.set_title(f"{split}: {key}")
             ax.set_xlabel("step")
             ax.set_ylabel("loss (each method's own)" if key == "loss" else metric_name(key))
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
         legend_below(figure)
         return save(figure, path)
 
@@ -154,31 +144,26 @@ def risk_curves(
     Lines are means over seeds; the band runs from the mean lower to the mean upper bound of C3. If no history has risks
     for ``split``, the other split is drawn, and the axis label says so.
     """
-    found = {m: hs for m, hs in histories.items() if _series(hs, "risk_sufficiency", split)}
+    found = {m: hs for m, hs in histories.items() if series_of(hs, "risk_sufficiency", split)}
     if not found:
         split = "train" if split == "validation" else "validation"
-        found = {m: hs for m, hs in histories.items() if _series(hs, "risk_sufficiency", split)}
+        found = {m: hs for m, hs in histories.items() if series_of(hs, "risk_sufficiency", split)}
     if not found:
         return None
-    columns = min(3, len(found))
-    rows = math.ceil(len(found) / columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * columns + 0.8, 3.5 * rows + 0.7), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-        for ax, (method, hs) in zip(axes, found.items(), strict=False):
-            lower, upper = _series(hs, "risk_lower", split), _series(hs, "risk_upper", split)
+        figure, axes = panel_grid(len(found), most=3, size=(4.2, 3.5), sharey=True)
+        for ax, (method, hs) in zip(axes, found.items(), strict=True):
+            lower, upper = series_of(hs, "risk_lower", split), series_of(hs, "risk_upper", split)
             steps = sorted(lower.keys() & upper.keys())
             if steps:
                 low, high = ([bound[s].mean for s in steps] for bound in (lower, upper))
                 ax.fill_between(steps, low, high, color="#999999", alpha=0.3, linewidth=0, label="C3 lies in here")
-            _band(ax, _series(hs, "risk_sufficiency", split), 1, 0, "sufficiency risk", sd=False)
-            _band(ax, _series(hs, "risk_necessity", split), 1, 1, "necessity risk", sd=False)
+            _band(ax, series_of(hs, "risk_sufficiency", split), 1, 0, "sufficiency risk", sd=False)
+            _band(ax, series_of(hs, "risk_necessity", split), 1, 1, "necessity risk", sd=False)
             ax.set_title(f"{method} ({len(hs)} seed{'s' if len(hs) > 1 else ''})")
             ax.set_xlabel("step")
             ax.set_ylim(-0.02, 1.02)
-        for ax in axes[len(found) :]:
-            ax.set_axis_off()
-        for ax in axes[::columns]:
+        for ax in first_of_rows(axes):
             ax.set_ylabel(f"{split}: risk, probability")
         legend_below(figure)
         return save(figure, path)
@@ -211,6 +196,34 @@ def reliability_diagram(run: Run, path: str | Path) -> Path | None:
         return save(figure, path)
 
 
+def panel_grid(count: int, *, most: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with a number of panels, in rows that each fill its width: none of its places is empty.
+
+    Args:
+      count: number of panels.
+      most: panels in one row; rows differ by one panel at most.
+      size: width and height of a panel, in inches, in the longest row.
+      sharey: one vertical axis for all, with its numbers on the first panel of each row.
+    """
+    down = math.ceil(count / most)
+    rows = [count // down + (row < count % down) for row in range(down)]
+    figure = Figure(figsize=(size[0] * rows[0] + 0.5, size[1] * down + 0.6), layout="constrained")
+    grid = figure.add_gridspec(down, math.lcm(*rows))
+    axes: list[Axes] = []
+    for row, panels in enumerate(rows):
+        wide = math.lcm(*rows) // panels
+        for k in range(panels):
+            place = grid[row, k * wide : (k + 1) * wide]
+            axes.append(figure.add_subplot(place, sharey=axes[0] if sharey and axes else None))
+            axes[-1].tick_params(labelleft=not sharey or k == 0)
+    return figure, axes
+
+
+def first_of_rows(axes: Sequence[Axes]) -> list[Axes]:
+    """Those of :func:`panel_grid` that begin a row."""
+    return [ax for ax in axes if (spec := ax.get_subplotspec()) is not None and spec.is_first_col()]
+
+
 def scale_of(metric: str) -> int:
     """The factor by which a metric is multiplied for display: 100 for shares."""
     return 100 if score_of(metric).percent else 1
@@ -241,7 +254,7 @@ def _errorbar(ax: Axes, cells: Sequence[tuple[float, Stat]], metric: str, i: int
     )
 
 
-def _series(histories: Iterable[History], key: str, split: str) -> dict[int, Stat]:
+def series_of(histories: Iterable[History], key: str, split: str) -> dict[int, Stat]:
     """Step -> mean and sd over the seeds that logged a finite value there."""
     found: dict[int, list[float]] = {}
     for history in histories:

@@ -69,12 +69,28 @@ def number(value: Any, *, digits: int = 3) -> str:
     """A number with fixed digits; a missing or non-finite number is "n/a".
 
     Examples:
-      >>> number(0.12345), number(float("nan")), number(None)
-      ('0.123', 'n/a', 'n/a')
+      >>> number(0.12345), number(float("nan")), number(None), number(-0.0001)
+      ('0.123', 'n/a', 'n/a', '0.000')
     """
     if value is None or not math.isfinite(float(value)):
         return MISSING
-    return f"{float(value):.{digits}f}"
+    shown = f"{float(value):.{digits}f}"
+    return shown if float(shown) else shown.lstrip("-")
+
+
+def span(low: str, high: str, *, joined: str = "to") -> str:
+    """Two numbers as they are shown, as a span; a single one where they are equal as shown.
+
+    Args:
+      low: the first number, as it is shown.
+      high: the second.
+      joined: the word between them.
+
+    Examples:
+      >>> span("0.14", "0.22"), span("0.70", "0.82", joined="and"), span("0.01", "0.01")
+      ('0.14 to 0.22', '0.70 and 0.82', 'about 0.01')
+    """
+    return f"about {low}" if low == high else f"{low} {joined} {high}"
 
 
 def metric_name(metric: str) -> str:

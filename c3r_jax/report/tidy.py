@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from c3r_jax.errors import DataError
+from c3r_jax.files.json_objects import each_key_once
 from c3r_jax.files.natural import in_natural_order
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS, Run
 from c3r_jax.report.document import flatten
 from c3r_jax.report.exports import FIELDS, NUMBER, UNIT, UNITS, read_table, rows_of_table, split_source
+from c3r_jax.tasks.spellings import spelled_in_several_ways
 
 KEYS = FIELDS[:4]
 # Leaves that do not change the method, or that are part of its name already ("c3r+dropout").
@@ -98,7 +100,7 @@ def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}): expected a JSON file.") from error
 
@@ -142,6 +144,25 @@ def _without_repetition(rows: Iterable[MetricRow]) -> list[MetricRow]:
                 f"and {row.value}): give each run its own method or seed."
             )
     return list(unique.values())
+
+
+def names_in_several_ways(keys: Iterable[tuple[str, str, str, str]]) -> list[str]:
+    """A sentence for each data set, method, condition or metric that is perhaps written in several ways.
+
+    Args:
+      keys: dataset, method, condition and metric of all rows that are compared.
+
+    Example:
+      >>> names_in_several_ways([("emoji", "C3R", "clean", "accuracy"), ("emoji", "c3r", "clean", "accuracy")])
+      ["The method 'C3R' and 'c3r' may be one, written in 2 ways: write it in one, or their rows never meet."]
+    """
+    columns = zip(KEYS, zip(*keys, strict=True), strict=False)  # of no rows there are no columns
+    return [
+        f"The {field} {' and '.join(map(repr, group))} may be one, written in {len(group)} ways: write it in one, or "
+        "their rows never meet."
+        for field, names in columns
+        for group in spelled_in_several_ways(set(names))
+    ]
 
 
 def read_export(source: str) -> list[MetricRow]:

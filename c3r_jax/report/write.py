@@ -12,9 +12,11 @@ from c3r_jax.report import plots
 from c3r_jax.report.aggregate import Aggregate, Run, aggregate
 from c3r_jax.report.document import Report, assemble, detail_tables, heading, report_json, settings
 from c3r_jax.report.examples import READING, example_html, example_title, examples_markdown, explain
+from c3r_jax.report.headline_figure import headline_figure
 from c3r_jax.report.html import FigureFile, html_page, report_html
 from c3r_jax.report.image_figures import example_figure, modality_heat_map
 from c3r_jax.report.interpretation import ASSUMPTION, read_first_stage, read_risks
+from c3r_jax.report.lead import Lead, lead_html, lead_markdown
 from c3r_jax.report.tables import ROUTE_NAMES, escape_markdown, risks_table
 
 FILES = {"html": "report.html", "markdown": "results.md", "json": "report.json"}
@@ -30,6 +32,7 @@ def write_report(
     route: str = ROUTES[0],
     command: str | None = None,
     title: str | None = None,
+    leads: Sequence[Lead] = (),
 ) -> dict[str, Path]:
     """Writes report.html, results.md, report.json (with the same content) and figures/*.png to a directory.
 
@@ -42,6 +45,7 @@ def write_report(
       route: prediction route of the results, their interpretation and the figures that show one route.
       command: the command line, for the record.
       title: title of the report.
+      leads: findings that come before the table of all conditions.
 
     Returns:
       {"html": path, "markdown": path, "json": path, figure name: path}, without figures that have no data.
@@ -55,11 +59,18 @@ def write_report(
     figures = write_figures(aggregated, directory / "figures", detail=detail, histories=histories, route=route)
     captions = {name: figure.caption for name, figure in figures.items()}
     written = {name: directory / file for name, file in FILES.items()}
-    written["html"].write_text(report_html(report, figures=list(figures.values())), encoding="utf-8")
-    written["markdown"].write_text(results_markdown(report), encoding="utf-8")
+    shown = [figure for name, figure in figures.items() if name != "headline"]
+    before = "".join(map(lead_html, leads))
+    page = report_html(report, first=figures.get("headline"), figures=shown, leads=before)
+    written["html"].write_text(page, encoding="utf-8")
+    written["markdown"].write_text(results_markdown(report, leads), encoding="utf-8")
     content = report_json(report, captions=captions, histories=histories or {})
     written["json"].write_text(content, encoding="utf-8")
-    return {**written, **{name: figure.path for name, figure in figures.items()}}
+    return {**written, **{lead.figure.path.stem: lead.figure.path for lead in leads}, **_paths(figures)}
+
+
+def _paths(figures: Mapping[str, FigureFile]) -> dict[str, Path]:
+    return {name: figure.path for name, figure in figures.items()}
 
 
 def write_figures(
@@ -79,6 +90,12 @@ def write_figures(
     score = score_of(aggregated.metric)
     name = score.name[0].upper() + score.name[1:]
     drawn = {
+        "headline": (
+            headline_figure(aggregated, directory / "headline.png", route=route),
+            f"{name} of every method, through the {ROUTE_NAMES[route]}: mean over all conditions, and the worst "
+            f"condition of each run, averaged over seeds. {bars}",
+            f"Chart of the mean and the worst {score.name} of {methods}; the numbers are in the table below.",
+        ),
         "robustness": (
             plots.robustness_curves(aggregated, directory / "robustness.png", route=route),
             f"{name} against the level of each protocol, predicted through the {ROUTE_NAMES[route]}. {bars} Points "
@@ -98,8 +115,10 @@ def write_figures(
         ),
         "risks": (
             plots.risk_curves(histories, directory / "risks.png"),
-            "Risks over training, mean over seeds. The grey band runs from the lower to the upper bound of C3, the "
-            "probability that the causal part is necessary and sufficient.",
+            "Risks over training, on the split that the axis names, mean over seeds. Those of validation are measured "
+            "as in the risks table, with the instrument's moments of the training split; the table has the chosen "
+            f"checkpoints, on the {aggregated.split} split. The grey band runs from the lower to the upper bound of "
+            "C3, the probability that the causal part is necessary and sufficient.",
             "Line chart of sufficiency risk and necessity risk over training, with the interval of C3 as a band.",
         ),
         "reliability": (
@@ -118,9 +137,9 @@ def write_figures(
     return {name: FigureFile(path, caption, alt) for name, (path, caption, alt) in drawn.items() if path is not None}
 
 
-def results_markdown(report: Report) -> str:
+def results_markdown(report: Report, leads: Sequence[Lead] = ()) -> str:
     """All methods, then one run in detail, as Markdown."""
-    parts = [f"# {escape_markdown(report.title)}"]
+    parts = [f"# {escape_markdown(report.title)}", escape_markdown(report.headline), *map(lead_markdown, leads)]
     if report.command:
         parts.append("\n".join(f"    {line}" for line in report.command.splitlines()))
     parts.append("\n".join(f"- {escape_markdown(f'{k}: {v}')}" for k, v in report.overview))

@@ -31,11 +31,19 @@ class Source:
 
 
 NATURAL = ("benchmarks/shift.py", "--weights", "{weights}", "--data", "{data}", "--vectors", "{vectors}")
+RIVALS = ("emoji_styles", "planted cues", "watch")
 SETS = ("emoji_styles", "openclipart", "uci_views", "watch")
+RUNS = ("cases", "table", "row", "column")  # of benchmarks/sets.py
+ON_DATA = ("--data", "{data}")
 SOURCES: dict[str, Source] = {
-    "safety": Source(("benchmarks/safety.py",), CELLS, 60, 3, tolerance=HITS),
+    "emoji": Source(("benchmarks/sets.py",), RUNS, 8, 3, tolerance=HITS),
+    "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 5, (), ("watch",), HITS),
+    "uci_views": Source(
+        ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 15, 5, (), ("uci_views",), HITS
+    ),
+    "safety": Source(("benchmarks/safety.py",), CELLS, 60, 5, tolerance=HITS),
     "safety_parts": Source(("benchmarks/safety.py", "--parts"), CELLS, 60, 2, tolerance=HITS),
     "shift": Source(NATURAL, CELLS, 40, 5, ENCODERS, SETS, HITS),
-    "shift_rivals": Source((*NATURAL, "--rivals"), CELLS, 60, 3, ENCODERS, SETS, HITS),
+    "shift_rivals": Source((*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 60, 3, ENCODERS, SETS, HITS),
     "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 3, ENCODERS, SETS, HITS),
 }

@@ -4,10 +4,9 @@ A page holds blocks between ``<!-- table: {...} -->`` and ``<!-- end -->``. The 
 
 ``record``: its name. ``rows`` and ``columns``: {label: place}, where a place names any of "table", "row" and "column"
 of the record, and "column" may be a list, of which the mean is shown; a cell's place is that of its row and its column
-together. ``over``: a place whose value of the same seed
-is subtracted. ``show``: "mean", "sd" (mean ± sd), "difference" (mean, in brackets the difference) or "interval" (the
-difference and its 95 % t interval). ``scale`` (100, for percent) and ``digits`` (1). ``head``: title of the first
-column.
+together. ``over``: a place whose value of the same seed is subtracted; a row may have one of its own. ``show``: "mean",
+"sd" (mean ± sd), "difference" (mean, in brackets the difference) or "interval" (the difference and its 95 % t
+interval). ``scale`` (100, for percent) and ``digits`` (1). ``head``: title of the first column.
 """
 
 import json
@@ -71,7 +70,9 @@ def table(spec: Mapping[str, Any], record: Record) -> str:
         f"|---|{'---:|' * len(spec['columns'])}",
     ]
     for label, row in spec["rows"].items():
-        cells = [_cell(spec, record, {**column, **row}) for column in spec["columns"].values()]
+        place = {level: key for level, key in row.items() if level != "over"}
+        over = row.get("over", spec.get("over", {}))
+        cells = [_cell(spec, record, {**column, **place}, over) for column in spec["columns"].values()]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -96,7 +97,7 @@ def values_at(tables: Tables, place: Mapping[str, Any], name: str) -> list[float
     return found
 
 
-def _cell(spec: Mapping[str, Any], record: Record, place: Mapping[str, Any]) -> str:
+def _cell(spec: Mapping[str, Any], record: Record, place: Mapping[str, Any], subtracted: Mapping[str, Any]) -> str:
     scale, digits, show = spec.get("scale", 100), spec.get("digits", 1), spec.get("show", "mean")
     values = values_at(record.tables, place, record.name)
     known = [scale * value for value in values if value is not None]
@@ -106,7 +107,7 @@ def _cell(spec: Mapping[str, Any], record: Record, place: Mapping[str, Any]) -> 
     text = f"{stat.mean:.{digits}f}"
     if show == "sd" and not math.isnan(stat.sd):
         return f"{text} ± {stat.sd:.{digits}f}"
-    over = {**place, **spec.get("over", {})}
+    over = {**place, **subtracted}
     if show in ("mean", "sd") or over == dict(place):
         return text
     others = values_at(record.tables, over, record.name)

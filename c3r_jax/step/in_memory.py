@@ -186,7 +186,8 @@ def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[
     def encode(params: Any, inputs: Any, present: Any) -> Any:
         return model.apply({"params": params}, inputs, present, method=model.encode)
 
-    return model, BranchRunner(model, options=quick_compilation(0)), jax.jit(encode)
+    options = quick_compilation(0)
+    return model, BranchRunner(model, options=options), jax.jit(encode, compiler_options=options)
 
 
 def train_run(

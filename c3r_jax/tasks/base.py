@@ -140,7 +140,7 @@ def whole_numbers(label: Any, top: int) -> np.ndarray:
     Raises:
       DataError: it is not such an array.
 
-    Example:
+    Examples:
       >>> whole_numbers([0, 2], 2).tolist()
       [0, 2]
     """

@@ -28,7 +28,12 @@ class Cap(NamedTuple):
 
 
 def capped_loss(
-    losses: Losses, rows: Mapping[str, Tensor], *, cap: float = 1.0, group: Group | None = None
+    losses: Losses,
+    rows: Mapping[str, Tensor],
+    *,
+    cap: float = 1.0,
+    counted: bool = True,
+    group: Group | None = None,
 ) -> tuple[Float[Tensor, ""], Cap, Any]:
     r"""Task loss plus penalty, whose gradient is :math:`g_T + \min(1, \text{cap}\,|g_T| / |g_P|)\, g_P`.
 
@@ -42,6 +47,8 @@ def capped_loss(
         found in its autograd graph: all tensors there that require a gradient and were not computed.
       rows: {name: (B, ...)} floating-point tensors, this process's part of the global batch.
       cap: largest length of the penalties' gradient, relative to the task's.
+      counted: whether the task's loss is part of the result; False: it only says how long the penalties' gradient may
+        be, since a task loss of the caller's is added elsewhere.
       group: process group over which the batch is split.
 
     Returns:
@@ -63,6 +70,8 @@ def capped_loss(
     task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group)
     reached = penalty_norm > cap * task_norm
     scale = torch.where(reached, cap * task_norm / torch.where(reached, penalty_norm, 1), 1)
+    if not counted:
+        task, of_task = torch.zeros_like(task), [torch.zeros_like(g) for g in of_task]
     loss = (task + penalty).detach()
     for value, t, p in zip([*rows.values(), *shared], of_task, of_penalty, strict=True):
         # The difference is 0, its gradient is not; where a value is infinite the product is, and no loss should be.

@@ -1,5 +1,6 @@
 """The C3R objective: one function from features to a loss, for any encoder, fusion and head in PyTorch."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -133,6 +134,12 @@ def c3r_loss(
     device = rows.device
     predict, fuse = as_outside(predict, device), as_outside(fuse, device)
 
+    # Nothing to cap, or nobody asks for a gradient.
+    capped = 0 not in (config.cap, config.strength) and torch.is_grad_enabled()
+    # Where the task's loss is the caller's own, the task term still says how long the others' gradient may be.
+    own_task = config.w_task == 0
+    inner = dataclasses.replace(config, w_task=1.0) if capped and own_task else config
+
     def losses(features: dict[str, Tensor]) -> tuple[Tensor, Tensor, C3RTerms]:
         return _terms(
             predict,
@@ -141,7 +148,7 @@ def c3r_loss(
             labels,
             present,
             rows,
-            config=config,
+            config=inner,
             group=group,
             generator=generator,
             earlier=moments,
@@ -149,12 +156,14 @@ def c3r_loss(
         )
 
     with without_autocast(device):
-        # Nothing to cap, or to be relative to; or nobody asks for a gradient.
-        if 0 in (config.cap, config.w_task, config.strength) or not torch.is_grad_enabled():
+        if not capped:
             of_task, of_others, measured = losses(features)
             return of_task + of_others, measured
-        loss, cap, measured = capped_loss(losses, features, cap=config.cap, group=group)
+        loss, cap, measured = capped_loss(losses, features, cap=config.cap, counted=not own_task, group=group)
         constants: C3RTerms = _constants(measured)
+        if own_task:  # which is made of these as often as not
+            z = fuse(features, present)
+            constants = constants._replace(z=z, logits=predict(z))
         return loss, constants._replace(cap=cap)
 
 
@@ -211,13 +220,13 @@ def _terms(
     )
     probability = promote(hypothetical_logits).softmax(-1).gather(1, labels[:, None])[:, 0]
     losses = [
-        _counted(config.w_task, term.losses),
         _counted(by.sufficiency, causal_losses),
         _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config)),
         probability.detach(),
     ]
-    means = global_mean(torch.stack(losses, dim=1), rows, group)
-    task_loss, sufficiency, necessity, label_probability = means.unbind()
+    # Apart: from one tensor with the others, the task's gradient would go through the whole first stage, as zeros.
+    task_loss = global_mean(_counted(config.w_task, term.losses), rows, group)
+    sufficiency, necessity, label_probability = global_mean(torch.stack(losses, dim=1), rows, group).unbind()
     close = closeness(z, z_bar, rows, group)
     stages = None
     if real.stages is not None and real.h_hat is not None:

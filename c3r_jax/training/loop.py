@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.experiments.checkpoints import Checkpoints
@@ -120,6 +121,8 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
         experiment = build_experiment(config)
         make_state = experiment.state_maker()
         jax.eval_shape(make_state)  # a model that cannot be built leaves no directory behind
+        if is_primary() and config.data.name in WARNINGS:
+            WARNINGS[config.data.name](config.data.path, experiment.sources)
         path = open_workdir(workdir, config)
         in_use = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
         with exclusive_lock(path, in_use) if is_primary() else contextlib.nullcontext():

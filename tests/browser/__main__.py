@@ -6,25 +6,32 @@ Chrome on the PATH.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # before JAX picks its devices
 
 from absl import logging
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from tests.browser.chromium import NAMES, executable
+
 QUIET = ("no-first-run", "disable-gpu", "disable-quic", "disable-sync", "disable-component-update",
          "disable-background-networking")  # fmt: skip
 MEASURE = pathlib.Path(__file__).with_name("measure.js").read_text(encoding="utf-8")
-PHONE, DESK, PAPER = ((360, 740), (1280, 900), (718, 1047))  # px; the last is A4 with margins of 1 cm
+PHONES, DESK, PAPER = ((360, 740), (390, 844)), (1280, 900), (718, 1047)  # px; the last is A4 with margins of 1 cm
+PATIENCE = 120_000  # ms until a browser has started or a page is there; busy machines take long
 CONTRAST = 4.5  # WCAG 2.2, level AA, of text of any size
+
+
+class NoStart(Exception):
+    """A browser is there, and cannot start."""
 
 
 def inspect(browser: Browser, path: pathlib.Path, pictures: pathlib.Path) -> list[str]:
@@ -36,10 +43,10 @@ def inspect(browser: Browser, path: pathlib.Path, pictures: pathlib.Path) -> lis
         page.on("pageerror", lambda error: wrong.append(f"console: {error}"))
         own = path.resolve().as_uri()
         page.on("request", lambda one: None if one.url.startswith((own, "data:")) else wrong.append(asked(one.url)))
-        page.goto(own, wait_until="load")
+        page.goto(own, wait_until="load", timeout=PATIENCE)
         stem = f"{path.resolve().parent.name}_{path.stem}"
         for scheme in ("light", "dark"):
-            for size in (DESK, PHONE):
+            for size in (DESK, *PHONES):
                 page.emulate_media(color_scheme=scheme, media="screen")
                 page.set_viewport_size({"width": size[0], "height": size[1]})
                 wrong += [f"{scheme}, {size[0]} px: {said}" for said in on_screen(page, scheme)]
@@ -65,6 +72,8 @@ def on_screen(page: Page, scheme: str) -> list[str]:
     wrong = readable(found)
     if found["overflow"] > 0 or found["wide"]:
         wrong.append(f"{found['overflow']} px wider than the screen, too wide: {found['wide'][:3]}")
+    if found["scrolled"]:
+        wrong.append(f"mean and worst are not in sight without scrolling: {found['scrolled'][:3]}")
     if not (found["paper"] > 0.8 if scheme == "light" else found["paper"] < 0.1):
         wrong.append(f"the paper has luminance {found['paper']:.2f}")
     return wrong
@@ -92,12 +101,28 @@ def readable(found: dict) -> list[str]:
     return wrong
 
 
-def executable() -> str:
-    """The browser on the PATH."""
-    for name in NAMES:
-        if (path := shutil.which(name)) is not None:
-            return path
-    sys.exit(f"No browser is on the PATH: expected one of {', '.join(NAMES)} (on Debian: apt-get install chromium).")
+@contextlib.contextmanager
+def opened() -> Iterator[Browser]:
+    """The browser on the PATH, open.
+
+    Raises:
+      NoStart: it cannot start, with the reason; Ubuntu's chromium-browser, for one, only says how to install one.
+    """
+    path = executable()
+    if path is None:
+        sys.exit(
+            f"No browser is on the PATH: expected one of {', '.join(NAMES)} (on Debian: apt-get install chromium)."
+        )
+    flags = [f"--{flag}" for flag in (*QUIET, *(["no-sandbox"] if os.getuid() == 0 else []))]
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=flags, timeout=PATIENCE)
+        except Error as error:
+            own = re.findall(r"^\[pid=\d+\]\[err\] (.+)$", error.message, re.MULTILINE)  # what the browser says itself
+            reason = " ".join([error.message.strip().partition("\n")[0], *own[:3]])
+            raise NoStart(f"{path} is there, but cannot start: {reason}") from error
+        yield browser
+        browser.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,10 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     from tests.browser.pages import make_broken, make_pages  # here: --help needs no JAX
 
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="pages-") as name, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory(prefix="pages-") as name, opened() as browser:
         folder = pathlib.Path(name)
-        flags = [f"--{flag}" for flag in (*QUIET, *(["no-sandbox"] if os.getuid() == 0 else []))]
-        browser = playwright.chromium.launch(executable_path=executable(), args=flags)
         print(f"Chromium {browser.version}")
         for words, path in make_broken(folder / "broken").items():
             if not any(words in said for said in inspect(browser, path, folder)):
@@ -127,10 +150,12 @@ def main(arguments: list[str] | None = None) -> int:
                 "\n    ".join([f"  {'failed' if wrong else 'held'}: {path.parent.name}/{path.name}", *wrong]),
                 flush=True,
             )
-        browser.close()
     print(f"wrote {given.out}")
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except NoStart as no_start:
+        sys.exit(str(no_start))

@@ -33,7 +33,13 @@
   const width = document.documentElement.clientWidth;
   const wide = all.filter((one) => !scrolls(one) && one.getBoundingClientRect().right > width + 1);
   const shut = [...document.querySelectorAll("details > :not(summary)")].filter((one) => !one.checkVisibility());
+  const summaries = [...document.querySelectorAll("table.short")];  // mean and worst of every method
+  const scrolled = summaries.filter((one) => {
+    const box = one.getBoundingClientRect();
+    return box.right > width + 1 || box.left < 0 || one.parentElement.scrollWidth > one.parentElement.clientWidth + 1;
+  });
   return {
+    scrolled: scrolled.map(name),
     texts: texts.length,
     words: document.body.innerText.split(/\s+/).length,
     weakest: contrasts.reduce((a, b) => (b.ratio < a.ratio ? b : a), { ratio: 21, where: "" }),

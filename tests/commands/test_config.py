@@ -75,6 +75,6 @@ def test_a_mistyped_setting_ends_the_program():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr == (
-        "c3r demo: config.trian.steps is unknown (`c3r config emoji` lists all settings): did you mean "
-        "config.train.steps?\n"
+        "c3r demo: config.trian.steps is unknown (`c3r config emoji_styles` lists all settings): did you "
+        "mean config.train.steps?\n"
     )

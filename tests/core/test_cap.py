@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,3 +115,73 @@ def test_a_head_in_the_closure_is_trained():
     gradient = jax.grad(loss)(jnp.eye(2))
     assert np.isfinite(gradient).all() and float(jnp.abs(gradient).max()) > 1e-3
     assert jax.tree.all(jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), jax.jit(jax.grad(loss))(jnp.eye(2))))
+
+
+def test_the_slope_of_the_task_does_not_go_through_the_first_stage():
+    """One solve of the first stage and its transpose, as without a cap: the task's gradient needs neither."""
+    h = {name: jax.random.normal(jax.random.key(i), (64, 4)) for i, name in enumerate("ab")}
+    labels, head = jnp.arange(64) % 3, jnp.ones((4, 3))
+
+    def solves(cap):
+        def loss(h, head):
+            config = c3r_jax.C3RConfig(cap=cap)
+            fuse = lambda h, present: (h["a"] + h["b"]) / 2  # noqa: E731
+            return c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, labels, config=config)[0]
+
+        return str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(h, head)).count("custom_linear_solve")
+
+    assert solves(1.0) == solves(0.0) == 2
+
+
+@pytest.mark.parametrize("cap", [0.1, 1e6])
+def test_a_task_that_is_not_counted_only_bounds_the_penalty(inputs, cap, x64):
+    rows, shared = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), inputs)
+    settings = {"cap": cap, "counted": False}
+    gradient = jax.grad(lambda *x: capped_loss(parts, *x, **settings)[0], argnums=(0, 1))(rows, shared)
+    found = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
+    wanted, scale = expected(rows, shared, cap)
+    of_task = expected(rows, shared, 0.0)[0]
+    np.testing.assert_allclose(found, wanted - of_task, atol=1e-12)
+    loss, measured, _ = capped_loss(parts, rows, shared, **settings)
+    np.testing.assert_allclose([loss, measured.scale], [parts(rows, shared)[0][1], scale], rtol=1e-10)
+
+
+def test_terms_beside_a_task_loss_of_ones_own_are_within_its_length():
+    """With w_task = 0 the result is C3R's terms alone, held back as far as with the cross-entropy of weight 1."""
+    key = jax.random.key(0)
+    h = {name: jax.random.normal(jax.random.fold_in(key, i), (64, 4)) for i, name in enumerate(("image", "text"))}
+    labels = (h["image"][:, 0] + h["text"][:, 1] > 0).astype(int)
+    head = jax.random.normal(key, (4, 2))
+
+    def loss(h, **fields):
+        config = c3r_jax.C3RConfig.strong(expert=0.0, **fields)
+        return c3r_jax.c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)
+
+    whole, alone, free = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, **fields), has_aux=True))(h)
+        for fields in ({}, {"w_task": 0.0}, {"w_task": 0.0, "cap": 0.0})
+    )
+    terms, cap = whole[0][1], alone[0][1].cap
+    np.testing.assert_allclose(alone[0][0], whole[0][0] - terms.task, rtol=1e-5)
+    np.testing.assert_allclose(alone[0][0], free[0][0], rtol=1e-6)
+    assert 0.01 < cap.scale < 0.9
+    np.testing.assert_allclose(cap.scale, terms.cap.scale, rtol=1e-5)
+    for name in h:  # the cap's own lengths are of features and head; the features' direction is that of the terms
+        np.testing.assert_allclose(alone[1][name], cap.scale * free[1][name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_task_loss_of_ones_own_from_the_terms_is_trained():
+    """With w_task = 0, logits and z of the terms are differentiated, once and in full."""
+    h = {name: jax.random.normal(jax.random.key(i), (64, 4)) for i, name in enumerate(("image", "text"))}
+    labels, head = (h["image"][:, 0] > 0).astype(int), jax.random.normal(jax.random.key(2), (4, 2))
+
+    def own(head, cap):
+        config = c3r_jax.C3RConfig(w_task=0.0, cap=cap)
+        terms = c3r_jax.c3r_loss(
+            lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config
+        )[1]
+        return -jax.nn.log_softmax(terms.logits)[jnp.arange(64), labels].mean() + jnp.square(terms.z).mean()
+
+    capped, free = (jax.jit(jax.grad(functools.partial(own, cap=cap)))(head) for cap in (1.0, 0.0))
+    np.testing.assert_allclose(capped, free, rtol=1e-5)
+    assert float(jnp.abs(capped).max()) > 0.01

@@ -1,6 +1,9 @@
 """Every Python block of the documentation runs, page by page, and shows what the page says it shows."""
 
+import contextlib
+import io
 import json
+import re
 import tomllib
 import warnings
 
@@ -9,6 +12,7 @@ import pytest
 from c3r_jax.commands.prepare import main as prepare
 from c3r_jax.data.sets.prepared import load_prepared
 from tests.docs.commands import PAGES, ROOT, blocks, check, commands
+from tests.docs.text import agrees
 
 NOT_RUN = {  # (page, a part of the block): why
     ("data.md", "OUT/mvsa/1.0.0"): "needs a benchmark that people have to bring",
@@ -27,6 +31,8 @@ SHOWN = {  # page: what its names must be after it ran
     ),
     "own_model.md": lambda names: float(names["loss"]) > 0 and names["classes"].shape == (128,),
 }
+# A program, and the output that the page shows below it with a sentence between them at most
+PRINTED = re.compile(r"^```python\n(.*?)^```(?:\n\n(?:[^\n`#|]+:?\n\n)?```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
 PROGRAMS = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), "python", "pycon")]
 
 
@@ -35,13 +41,16 @@ PROGRAMS = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), "
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "documentation"}
-    for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), "python")):
+    for number, (block, output) in enumerate(PRINTED.findall(page.read_text(encoding="utf-8"))):
         if any(name == page.name and part in block for name, part in NOT_RUN):
             continue
         code = compile(block, f"{page.name}, block {number}", "exec")
-        with warnings.catch_warnings():
+        printed = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.simplefilter("ignore", UserWarning)  # small examples have weak instruments, and are told so
             exec(code, names)
+        if output:
+            assert agrees(printed.getvalue(), output), printed.getvalue()
     if page.name in SHOWN:
         assert SHOWN[page.name](names)
 

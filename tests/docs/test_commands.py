@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from tests.docs.commands import FENCE, PAGES, ROOT, UnknownCommand, check, commands
+from tools.first_hour import STEPS
 
+SLIPS = {step.command for step in STEPS if step.fails}  # shown for the sentence that they end with
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -17,7 +19,8 @@ def test_commands_name_what_is_there(page):
         try:
             check(command)
         except UnknownCommand as error:
-            wrong.append(str(error))
+            if command not in SLIPS:
+                wrong.append(str(error))
     assert not wrong
 
 

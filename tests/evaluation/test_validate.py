@@ -1,12 +1,18 @@
-"""Validation while a run trains: averaged parameters are scored with their own moments."""
+"""Validation while a run trains: parameters are scored with their own moments, as after training."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from c3r_jax.evaluation.validate import validate
+import c3r_jax.evaluation.validate as validation
+from c3r_jax.evaluation.conditions import conditions_of
+from c3r_jax.evaluation.run_scores import scored_run
+from c3r_jax.evaluation.validate import validate, validation_moments
 from c3r_jax.experiments.encode import encode_split
 from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.models.branches import measured_risk
+from c3r_jax.report.plots import series_of
+from c3r_jax.report.tables import RISK_NAMES, number, risks_table
 
 
 def test_averaged_parameters_are_scored_with_moments_of_their_own(small_config):
@@ -27,9 +33,36 @@ def test_averaged_parameters_are_scored_with_moments_of_their_own(small_config):
     expected = validate(experiment, experiment.devices.put(alone))
     assert scores.keys() == expected.keys()
     for name, value in expected.items():
-        # The running moments' share of the training set is not all of it: what goes through them differs a little.
-        through = name == "accuracy_instrument" or name.startswith("risk_")
-        np.testing.assert_allclose(scores[name], value, atol=0.03 if through else 1e-6, err_msg=name)
-    wrong = alone._replace(instrument=jax.tree.map(lambda x: np.full_like(x, 7), exact._asdict()))
-    off = validate(experiment, experiment.devices.put(wrong))  # and it would show
-    assert abs(off["risk_total"] - expected["risk_total"]) > 0.05
+        np.testing.assert_allclose(scores[name], value, atol=1e-6, err_msg=name)
+    h, present, labels, _ = encode_split(experiment, averaged, "validation")
+    wrong = exact._replace(**jax.tree.map(lambda x: np.full_like(x, 7), exact._asdict()))
+    off = measured_risk(experiment.branches(made.ema, wrong, h, present, labels), labels)  # and it would show
+    assert abs(off.total - expected["risk_total"]) > 0.05
+
+
+def test_risks_during_training_are_those_of_the_results(small_config):
+    """One definition: the picture's point at the chosen step is the table's number of the same split."""
+    small_config.eval.split = "validation"
+    experiment = build_experiment(small_config)
+    made = jax.device_get(jax.jit(experiment.state_maker())())
+    running = jax.tree.map(lambda x: jnp.full_like(x, 7), made.instrument)
+    state = experiment.devices.put(made._replace(instrument=running))
+    history = [{"step": 12, "split": "validation", "values": validate(experiment, state)}]
+    clean = [condition for condition in conditions_of(experiment, ()) if condition.group == "clean"]
+    results = scored_run(experiment, state.evaluated, clean)
+    for risk in ("sufficiency", "necessity", "total", "lower", "upper", "joint"):
+        np.testing.assert_allclose(history[0]["values"][f"risk_{risk}"], results["risk"][risk], atol=1e-6, err_msg=risk)
+    shown = {row[0]: row[1].split(" ")[0] for row in risks_table([results]).rows}
+    for risk in ("sufficiency", "necessity"):
+        assert shown[RISK_NAMES[risk]] == number(series_of([history], f"risk_{risk}", "validation")[12].mean)
+
+
+def test_moments_of_a_large_training_split_are_those_of_some_of_it(small_config, monkeypatch):
+    experiment = build_experiment(small_config)
+    state = experiment.devices.put(jax.device_get(jax.jit(experiment.state_maker())()))
+    count = len(experiment.sources["train"])
+    assert validation_moments(experiment, state).count == count
+    monkeypatch.setattr(validation, "MOST", 64)  # one batch
+    first, second = (validation_moments(experiment, state) for _ in range(2))
+    assert first.count == second.count == 64 < count
+    np.testing.assert_array_equal(first.cov, second.cov)

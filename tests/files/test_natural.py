@@ -29,6 +29,11 @@ from c3r_jax.report.tidy import read_runs
         ["0.5", "0.55", "1.0", "1.25", "10.0"],
         ["t_0.05.png", "t_0.50.png", "t_1.00.png"],
         ["clip.mp4.1.jpg", "clip.mp4.2.jpg", "clip.mp4.9.jpg", "clip.mp4.10.jpg"],
+        ["clip.mp4.1.jpg", "clip.mp4.3.jpg", "clip.mp4.5.jpg", "clip.mp4.9.jpg", "clip.mp4.11.jpg"],  # every other one
+        ["a.1.9.png", "a.1.10.png"],
+        ["a.1.2.png", "a.1.5.png", "a.1.8.png", "a.1.11.png"],
+        ["0.04.png", "0.08.png", "0.12.png", "0.16.png", "0.2.png", "0.24.png"],
+        ["0.125.png", "0.25.png", "0.375.png", "0.5.png"],
         ["clip1.1.jpg", "clip1.2.jpg", "clip1.10.jpg", "clip1.11.jpg", "clip2.1.jpg"],
         ["v1.10/0.25.jpg", "v1.10/0.5.jpg", "v1.10/1.0.jpg"],
         ["v1.9.0", "v1.10.0", "v1.10.1"],

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from c3r_jax.commands import report
 from c3r_jax.errors import DataError
 from c3r_jax.report import tidy
 from c3r_jax.report.comparison import read_published
@@ -265,3 +266,28 @@ def test_many_values_that_are_no_numbers_take_no_longer_than_others(monkeypatch)
     monkeypatch.setattr(MetricRow, "__eq__", lambda a, b: compared.append(1) or tuple.__eq__(a, b), raising=False)
     rows = [MetricRow("emoji", "plain", "clean", "accuracy", seed, seed % 2 or float("nan")) for seed in range(100)]
     assert len(tidy._finite(rows, pathlib.Path("runs.csv"))) == 50 and not compared
+
+
+def test_keys_twice_in_an_object_are_refused(tmp_path):
+    path = tmp_path / "runs.json"
+    row = '{"dataset": "emoji", "method": "plain", "metric": "accuracy", "seed": 0, "value": 0.5, "value": 0.9}'
+    path.write_text(f"[{row}]")
+    with pytest.raises(DataError, match=r"runs\.json cannot be read \(it has the key 'value' twice\)"):
+        read_export(str(path))
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [(0, "Emoji"), (1, "C3R+Dropout"), (1, "c3r+dropout\u200b"), (2, "missing_text"), (3, "Accuracy")],
+)
+def test_names_in_two_ways_are_warned_of(tmp_path, caplog, capsys, place, other):
+    """Their rows never meet."""
+    names = ["emoji", "c3r+dropout", "missing text", "accuracy"]
+    for file, changed in (("a.csv", names[place]), ("b.csv", other)):
+        row = [*names[:place], changed, *names[place + 1 :], "0", "0.5"]
+        (tmp_path / file).write_text("dataset,method,condition,metric,seed,value\n" + ",".join(row) + "\n")
+    both = [argument for file in ("a.csv", "b.csv") for argument in ("--torch", str(tmp_path / file))]
+    report.main(["compare", *both, "--out", str(tmp_path / "out")], "c3r report")
+    (record,) = [record for record in caplog.records if "ways" in record.getMessage()]
+    assert f"{names[place]!r} and " in record.getMessage() or f" and {names[place]!r}" in record.getMessage()
+    assert repr(other) in record.getMessage()

@@ -3,8 +3,19 @@ import json
 import re
 from html.parser import HTMLParser
 
-from c3r_jax.report import Table, assemble, html_table, report_html, results_markdown, run_markdown, write_report
-from c3r_jax.report.html import MANY, WIDE
+from c3r_jax.report import (
+    Table,
+    aggregate,
+    assemble,
+    html_table,
+    report_html,
+    results_markdown,
+    results_table,
+    run_markdown,
+    write_report,
+)
+from c3r_jax.report.html import MANY, WIDE, summary_columns
+from c3r_jax.report.tables import escape_markdown
 from tests.report.conftest import PNG
 
 VOID = {"meta", "img", "br"}
@@ -37,7 +48,7 @@ def _parse(page: str) -> _Balanced:
 
 def test_report_is_one_file_with_everything(runs, histories, tmp_path):
     paths = write_report(runs, tmp_path / "demo run", histories=histories, baseline="plain", command="make demo")
-    figures = {"robustness", "modalities", "subsets", "risks", "reliability", "training"}
+    figures = {"headline", "robustness", "modalities", "subsets", "risks", "reliability", "training"}
     assert set(paths) == {"html", "markdown", "json"} | figures
     page = paths["html"].read_text(encoding="utf-8")
     parser = _parse(page)
@@ -57,6 +68,38 @@ def test_report_is_one_file_with_everything(runs, histories, tmp_path):
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
     assert "<strong>" in page and "lambda_n" in page and "@media print" in page
     assert "python 3.11.7, jax 0.10.2" in page and "make demo" in page and "c3r+dropout: 0, 1, 2" in page
+
+
+def test_it_begins_with_who_is_ahead(runs, histories, tmp_path):
+    """A sentence and one figure, then mean and worst in a narrow table, and the conditions folded below it."""
+    paths = write_report(runs, tmp_path, histories=histories, baseline="plain")
+    page = paths["html"].read_text(encoding="utf-8")
+    body = page[page.index("</h1>") :]
+    sentence = json.loads(paths["json"].read_text(encoding="utf-8"))["headline"]
+    assert body.startswith(f'</h1><p class="headline">{html.escape(sentence)}</p><figure><img width="672"')
+    assert "3 methods on 381 test examples of emoji, 7 conditions." in sentence
+    assert "On the mean, c3r+dropout is ahead: accuracy " in sentence
+    assert "In the worst condition, c3r+dropout is ahead: " in sentence
+    assert re.findall(r"\+\d+\.\d points against the next, dropout\.", sentence)[1:]
+    assert escape_markdown(sentence) in paths["markdown"].read_text(encoding="utf-8").splitlines()[2]
+    for heading, names in (("Results", ["method", "seeds"]), ("Both prediction routes", ["method", "route"])):
+        section = body[body.index(f"<h2>{heading}</h2>") :]
+        short, details = section.split("<details>", 1)
+        assert re.findall(r'<th scope="col">(.*?)</th>', short) == [*names, "mean", "worst"]
+        assert '<table class="short">' in short and details.startswith("<summary>7 conditions, one by one</summary>")
+        folded = details[: details.index("</details>")]
+        assert all(f'<th scope="col">{name}</th>' in folded for name in ("clean", "image only", "Gaussian 5", "worst"))
+    assert body.index("<h2>Results</h2>") < body.index("<h2>What it means</h2>") < body.index("<h2>What was run</h2>")
+
+
+def test_the_short_table_keeps_rows_bold_and_notes(runs):
+    whole = results_table(aggregate(runs))
+    short = summary_columns(whole)
+    assert short.header == ("method", "seeds", "mean", "worst") and short.notes == whole.notes
+    for row, full in zip(short.rows, whole.rows, strict=True):
+        assert row == (*full[:2], *full[-2:])
+    first = [row[0] for row in whole.rows].index("c3r+dropout")
+    assert {(first, 2), (first, 3)} == short.bold and len(whole.bold) > 2
 
 
 def test_examples_are_shown_with_what_the_counterfactual_changed(run, tmp_path):

@@ -1,7 +1,12 @@
+import re
+
 import pytest
 
 from c3r_jax.report import aggregate, what_it_means
+from c3r_jax.report.examples import explain
 from c3r_jax.report.interpretation import read_first_stage, read_risks
+from c3r_jax.report.tables import metric_value, number
+from tests.report.conftest import make_record
 
 
 def test_clear_result_names_winner_interval_and_cost(runs):
@@ -91,6 +96,41 @@ def test_nan_risks_in_words(run):
         "share whose label is still predicted after the causal part is removed."
     ]
     assert read_risks({}) == []
+
+
+def test_no_sentence_goes_from_a_number_to_the_same(run, runs):
+    """What is equal once it is rounded is said once, in every sentence about spans."""
+    record = make_record(0)
+    shown = record["predictions"]
+    shown["representation"]["label_probability"], shown["counterfactual"]["label_probability"] = 0.0149, 0.0051
+    run["risk"] |= {"lower": 0.7001, "upper": 0.7004, "intervals": {"sufficiency": [0.18, 0.18]}}
+    run["first_stage"]["image"]["exclusion"] = {"rho": 0.42, "low": 0.42, "high": 0.42}
+    for one in runs:  # the gain over dropout is the same for every seed
+        if one["method"] == "dropout":
+            one["summary"]["representation"]["mean_accuracy"] = 0.8 + 0.01 * one["seed"]
+        if one["method"] == "c3r+dropout":
+            one["summary"]["representation"]["mean_accuracy"] = 0.82 + 0.01 * one["seed"]
+    said = [*explain(record), *read_risks(run), *read_first_stage(run), *what_it_means(aggregate(runs))]
+    for words in (
+        f"the probability of {record['label']} stays about 0.01, and the prediction becomes flags",
+        "necessary and sufficient is about 0.700; for",
+        "Sufficiency risk 0.180 (interval about 0.180)",
+        "ρ 0.420 (about 0.420)",
+        "+2.0 points (95 % interval about +2.0, 3 shared seeds)",
+    ):
+        assert any(words in text for text in said), words
+    same = re.compile(r"([-+]?\d+\.\d+) (?:to|and) ([-+]?\d+\.\d+)")
+    assert all(low != high for text in said for low, high in same.findall(text))
+
+
+def test_nothing_is_minus_zero(runs):
+    assert number(-0.0004) == "0.000" and metric_value(-0.0004, "accuracy") == "0.0"
+    for one in runs:
+        if one["method"] == "dropout":
+            one["summary"] = next(r for r in runs if (r["method"], r["seed"]) == ("c3r+dropout", one["seed"]))[
+                "summary"
+            ]
+    assert not re.search(r"[-+]0\.0\b", what_it_means(aggregate(runs))[0])
 
 
 def test_first_stage_in_words(run):

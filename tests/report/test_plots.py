@@ -10,6 +10,7 @@ from c3r_jax.report import (
     aggregate,
     modality_bars,
     path_figure,
+    plots,
     reliability_diagram,
     risk_curves,
     robustness_curves,
@@ -17,7 +18,7 @@ from c3r_jax.report import (
 )
 from c3r_jax.report import image_figures as pictures
 from c3r_jax.report.image_figures import example_figure, modality_heat_map
-from c3r_jax.report.plots import COLOURS, MARKERS
+from c3r_jax.report.plots import COLOURS, MARKERS, first_of_rows, panel_grid
 from tests.report.conftest import make_record
 
 
@@ -87,6 +88,31 @@ def test_every_noise_protocol_gets_a_panel(runs, tmp_path):
     with Image.open(few) as a, Image.open(many) as b:
         assert b.height > 1.5 * a.height
     _check_picture(many)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_no_place_of_a_figure_is_empty(count):
+    """Panels cover the grid, each place of it once."""
+    figure, axes = panel_grid(count, most=3, size=(4.0, 3.0), sharey=True)
+    specs = [ax.get_subplotspec() for ax in axes]
+    grid = specs[0].get_gridspec()
+    places = [(row, column) for spec in specs for row in spec.rowspan for column in spec.colspan]
+    assert sorted(places) == list(itertools.product(range(grid.nrows), range(grid.ncols)))
+    assert len(axes) == len(figure.axes) == count and figure.get_figwidth() <= 12.5
+    labelled = [ax for ax in axes if ax.yaxis.get_tick_params()["labelleft"]]
+    assert labelled == first_of_rows(axes) and len(labelled) == -(-count // 3)
+
+
+@pytest.mark.parametrize("methods", range(1, 6))
+def test_every_panel_has_data(methods, histories, runs, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: kept.append(figure) or path)
+    of_each = {f"m{i}": histories["dropout"] for i in range(methods)}
+    risk_curves(of_each, tmp_path / "a.png")
+    training_curves(of_each, tmp_path / "a.png", metric="macro_f1")
+    robustness_curves(aggregate(runs), tmp_path / "a.png")
+    assert [len(figure.axes) for figure in kept] == [methods, 4, 2]
+    assert all(ax.axison and ax.has_data() for figure in kept for ax in figure.axes)
 
 
 def test_nothing_to_show_writes_nothing(run, histories, tmp_path):

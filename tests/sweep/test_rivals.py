@@ -117,7 +117,7 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     (dropout, _), (mixup, place) = fitted
     assert (dropout.method, dropout.modality_dropout.switch, mixup.method) == ("plain", "on", "c3r")
     assert (mixup.rival.name, mixup.rival.strength, mixup.train.steps) == ("mixup", 0.4, 20)
-    assert mixup.optimizer.warmup_steps < 20 and mixup.data.path == "somewhere" and mixup.c3r.lambda_n == 0.5
+    assert mixup.optimizer.warmup_steps < 20 and mixup.data.path == "somewhere" and mixup.c3r.lambda_n == 1.0
     assert place.relative_to(tmp_path).as_posix() == "emoji_shift/mixup_+_C3R_strength=0.4/seed_0"
     expected = {"validation": 0.7, "same": 0.6, "image only": 0.6, "shift": 0.3, "image only, shift": 0.3}
     assert records[0]["accuracy"]["representation"] == expected

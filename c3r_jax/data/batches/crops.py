@@ -44,7 +44,7 @@ class Crops:
 def mask_space(kinds: Mapping[str, str]) -> str:
     """The kind of modality that label masks are aligned with: volumes before images.
 
-    Example:
+    Examples:
       >>> mask_space({"flair": "volume", "note": "text"})
       'volume'
     """

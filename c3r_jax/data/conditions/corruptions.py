@@ -22,7 +22,7 @@ def gaussian_noise(image: np.ndarray, sd: float, rng: np.random.Generator) -> np
       sd: standard deviation, in units of 0 to 255; 0 returns an equal image.
       rng: source of randomness.
 
-    Example:
+    Examples:
       >>> gaussian_noise(np.full((1, 2, 1), 255, np.uint8), 0, np.random.default_rng(0)).max()
       np.uint8(255)
     """
@@ -40,7 +40,7 @@ def salt_and_pepper(image: np.ndarray, density: float, rng: np.random.Generator)
       density: probability that a pixel is changed.
       rng: source of randomness.
 
-    Example:
+    Examples:
       >>> noisy = salt_and_pepper(np.full((2, 2, 1), 9, np.uint8), 1, np.random.default_rng(0))
       >>> bool(np.isin(noisy, (0, 255)).all())
       True
@@ -56,7 +56,7 @@ def salt_and_pepper(image: np.ndarray, density: float, rng: np.random.Generator)
 def mask_words(text: str, p: float, rng: np.random.Generator) -> str:
     """Replaces each word by the mask marker with probability p; a text without words stays as it is.
 
-    Example:
+    Examples:
       >>> mask_words("red apple", 1, np.random.default_rng(0))
       '[MASK] [MASK]'
     """

@@ -51,7 +51,7 @@ def still_present(
       present: modalities that the examples have.
       seed: integer of at least 0.
 
-    Example:
+    Examples:
       >>> missing = Missing((("image", None, 1.0),))
       >>> still_present(missing, ("image", "text"), np.arange(2), np.zeros(2), np.ones((2, 2), bool), 0).tolist()
       [[False, True], [False, True]]
@@ -76,7 +76,7 @@ def partners(n: int, seed: int, modality: str) -> Int[np.ndarray, "n"]:
     Raises:
       DataError: fewer than two examples have no partners.
 
-    Example:
+    Examples:
       >>> partners(2, 0, "text").tolist()
       [1, 0]
     """
@@ -170,7 +170,7 @@ def parse_shares(leaf: str, entries: Sequence[str], info: DatasetInfo) -> Missin
     Raises:
       ConfigError: an entry cannot be parsed, names an unknown modality or class, is out of range or is a repetition.
 
-    Example:
+    Examples:
       >>> info = DatasetInfo("demo", ("image", "text"), ("cat", "dog"))
       >>> parse_shares("config.data.train_missing", ("text=0.5", "text@dog=1"), info).rates
       (('text', None, 0.5), ('text', 1, 1.0))

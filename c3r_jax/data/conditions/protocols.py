@@ -89,7 +89,7 @@ def protocol_conditions(names: Sequence[str], modalities: Sequence[str]) -> list
     Raises:
       ConfigError: a name is unknown.
 
-    Example:
+    Examples:
       >>> [condition.name for condition in protocol_conditions(["qmf_salt", "subsets"], ("image", "text"))]
       ['clean', 'qmf salt 5', 'qmf salt 10', 'image only', 'text only']
     """
@@ -111,7 +111,7 @@ def protocol_conditions(names: Sequence[str], modalities: Sequence[str]) -> list
 def standard_conditions(modalities: Sequence[str]) -> list[Condition]:
     """Returns clean, every proper subset of the modalities, and Gaussian and salt-and-pepper noise at three levels.
 
-    Example:
+    Examples:
       >>> [condition.name for condition in standard_conditions(("image", "text"))][:5]
       ['clean', 'image only', 'text only', 'noise 1', 'noise 2']
     """

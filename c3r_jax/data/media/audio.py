@@ -80,7 +80,7 @@ def log_stft(
     Returns:
       float32 ``(1 + n // hop_length, 1 + n_fft // 2)``.
 
-    Example:
+    Examples:
       >>> log_stft(np.zeros(3 * 22050, np.float32)).shape
       (188, 257)
     """
@@ -159,7 +159,7 @@ def spectrogram(samples: np.ndarray, rate: int, kind: str) -> Float[np.ndarray, 
     Raises:
       DataError: the sound is empty, too short or not finite.
 
-    Example:
+    Examples:
       >>> spectrogram(np.ones(16000, np.int16), 16000, "fbank").shape
       (1024, 128)
     """

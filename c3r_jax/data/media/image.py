@@ -10,6 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from c3r_jax.data.media.depth import FULL, largest, no_greys, shallow
+from c3r_jax.data.media.formats import other_format
+from c3r_jax.data.media.transparency import has_alpha, seen
 from c3r_jax.errors import ConfigError, DataError
 
 FITS = ("crop", "squash")
@@ -17,7 +20,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # Pillow's other readers are ne
 MAX_PIXELS = 1 << 26  # 8192 x 8192; more is a decompression bomb or a mistake
 # What Pillow's readers raise on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError)
-FULL = (0, 65535)  # the range of a 16-bit picture
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,7 +80,7 @@ def decode_image(
       DataError: the file is no such image, damaged, cut short or too large.
       ValueError: size or fit is out of range.
 
-    Example:
+    Examples:
       >>> file = io.BytesIO()
       >>> Image.new("RGB", (40, 20), (255, 0, 0)).save(file, "png")
       >>> decode_image(file.getvalue(), 10).shape
@@ -113,7 +115,12 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
         raise
     except DAMAGE as error:
         # Pillow's message on an unknown format has a memory address, which differs from run to run.
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        unknown = isinstance(error, UnidentifiedImageError)
+        if unknown and (found := other_format(content)):
+            raise DataError(
+                f"The image ({len(content)} bytes) cannot be decoded: it is none of {', '.join(FORMATS)}, but {found}."
+            ) from error
+        reason = "unknown format" if unknown else f"{type(error).__name__}: {error}"
         raise DataError(
             f"The image ({len(content)} bytes) cannot be decoded ({reason}): it is damaged, cut short or none of "
             f"{', '.join(FORMATS)}; fetch it again or leave it out."
@@ -159,15 +166,19 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def flat_image(image: Image.Image, rules: PictureRules = PLAIN) -> Image.Image:
-    """Decodes an open image to 8-bit greys or colours on white, upright unless the rules say otherwise."""
+    """Decodes an open image to 8-bit greys or colours on white, upright unless the rules say otherwise.
+
+    Raises:
+      DataError: it has numbers that are no 16-bit greys, and no range is stated for them, or some are NaN.
+    """
     if rules.upright:
         image = upright(image)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_shallow(np.asarray(image), rules.span))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        whole = image.convert("RGBA")
+        return Image.fromarray(shallow(np.asarray(image), rules.span))
+    if has_alpha(image):
+        whole = seen(image)
         white = Image.new("RGB", whole.size, "white")
         white.paste(whole, mask=whole.getchannel("A"))
         return white
@@ -175,14 +186,16 @@ def flat_image(image: Image.Image, rules: PictureRules = PLAIN) -> Image.Image:
 
 
 def unknown_range(content: bytes, image: Image.Image, rules: PictureRules) -> str:
-    """Why a 16-bit picture would become dark or lose its levels, as depth in millimetres does; "" if it would not."""
+    """Why a picture would become dark or lose its levels, as 16-bit depth in millimetres does; "" if it would not."""
     deep_grey = image.mode.startswith(("I", "F"))
     deep_colour = content.startswith(b"\x89PNG") and content[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06")
     if deep_colour and rules.span not in (None, FULL):
         return "it has 16 bits per colour, which is not scaled from a range: save it as 16-bit grey, or with 8 bits"
     if rules.span is not None or not (deep_grey or deep_colour):
         return ""
-    top = _top(np.asarray(image)) if deep_grey else 256 * int(np.asarray(image.convert("RGB")).max()) + 255
+    if deep_grey and (reason := no_greys(np.asarray(image))):
+        return reason
+    top = largest(np.asarray(image)) if deep_grey else 256 * int(np.asarray(image.convert("RGB")).max()) + 255
     if not 0 < top <= FULL[1] // 2:
         return ""
     return (
@@ -190,26 +203,6 @@ def unknown_range(content: bytes, image: Image.Image, rules: PictureRules) -> st
         "range, such as range = [0, 10000] in table.toml, --range 0 10000 or, for shards, in dataset.json; 0 65535 "
         "keeps it as it is"
     )
-
-
-def _top(values: np.ndarray) -> int:
-    """The largest of 16-bit greys; if it is 65535, as of depth that was not measured, perhaps that of the others.
-
-    It is if the others would lose more than half of their levels; few flat greys on white lose none.
-    """
-    top = int(values.max())
-    if top < FULL[1]:
-        return top
-    others = np.unique(values[(values > 0) & (values < FULL[1])]).astype(np.uint16)
-    return int(others[-1]) if len(others) > 2 * len(np.unique(others >> 8)) else top
-
-
-def _shallow(values: np.ndarray, span: tuple[float, float] | None) -> UInt8[np.ndarray, "height width"]:
-    """16-bit greys as 8 bits: the upper ones, or scaled from a range."""
-    if span is None:
-        return (np.clip(values, *FULL).astype(np.uint16) >> 8).astype(np.uint8)
-    low, high = span
-    return np.floor(np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _scaled(image: Image.Image, size: int, fit: str) -> np.ndarray:
@@ -267,6 +260,6 @@ def _on_white(opened: Image.Image, rules: PictureRules) -> UInt8[np.ndarray, "he
         opened = flat_image(opened, dataclasses.replace(rules, upright=False))  # nearly all would become white
     if opened.mode in ("RGB", "L", "CMYK") and "transparency" not in opened.info:
         return np.asarray(opened.convert("RGB"))
-    rgba = np.asarray(opened.convert("RGBA"), np.uint32)
+    rgba = np.asarray(seen(opened), np.uint32)
     alpha = rgba[..., 3:]
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -11,10 +11,11 @@ import numpy as np
 from c3r_jax.data.media.audio import spectrogram
 from c3r_jax.data.media.image import PLAIN, PictureRules
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout
-from c3r_jax.data.preparation.source_files import check_image
+from c3r_jax.data.preparation.source_files import look_at_image
 from c3r_jax.errors import C3RError, DataError
 
-Entry = dict[str, Any]  # one item: index, key, and either reason or label and one value per modality
+# One item: index, key, and either reason or label, one value per modality, and digests of what its pictures show.
+Entry = dict[str, Any]
 MAX_TEXT = 1 << 20
 MAX_FRAMES = 10_000
 
@@ -43,26 +44,30 @@ class Converter:
                     raise DamagedItem(item.damage)
                 record = dict(read(item))
                 label, repairs = record.pop("label", item.label), record.pop("mended", None)
-                values = {name: self._value(name, record.pop(name, None)) for name in self.layout.kinds}
+                shown: dict[str, bytes] = {}
+                values = {name: self._value(name, record.pop(name, None), shown) for name in self.layout.kinds}
                 if record:
                     raise TypeError(f"{self.layout.name} gives {sorted(record)}, which are none of its modalities.")
                 if all(value is None for value in values.values()):
                     raise DamagedItem("all of its modalities are missing")
                 entry = {"index": index, "key": item.key, "label": self._label(label), **values}
-                return entry | {"mended": repairs} if repairs else entry
+                return entry | ({"mended": repairs} if repairs else {}) | ({"shown": shown} if shown else {})
             except (C3RError, OSError, ValueError, EOFError) as error:
                 reason = str(error) if isinstance(error, C3RError) else f"{type(error).__name__}: {error}"
                 return {"index": index, "key": item.key, "reason": reason}
 
         return convert
 
-    def _value(self, name: str, value: Any) -> Any:
+    def _value(self, name: str, value: Any, shown: dict[str, bytes]) -> Any:
+        """A checked value; of pictures and videos ``shown`` gets a digest of what they show."""
         if value is None:
             return None
         kind = self.layout.kinds[name]
         try:
             if kind in ("image", "video"):
-                return _pictures(value, self.layout.pictures.get(name, PLAIN), several=kind == "video")
+                rules = self.layout.pictures.get(name, PLAIN)
+                stored, shown[name] = look_at_image(value, rules) if kind == "image" else _frames(value, rules)
+                return stored
             checked = _CHECKS[kind](value, self.layout.shapes.get(name))
             if kind == "audio":  # computed as in training: some spectrograms need a minimum length
                 spectrogram(value, self.layout.sample_rate or 0, self.layout.spectrogram)
@@ -84,7 +89,7 @@ def pack(array: np.ndarray) -> Entry:
 def unpack(packed: Mapping[str, Any]) -> np.ndarray:
     """Returns a packed array.
 
-    Example:
+    Examples:
       >>> unpack(pack(np.arange(3.0)))
       array([0., 1., 2.])
     """
@@ -123,12 +128,11 @@ def _sound(value: Any, shape: Any) -> Entry:
     return pack(_shaped(array, shape))
 
 
-def _pictures(value: Any, rules: PictureRules, *, several: bool) -> bytes | list[bytes]:
-    if not several:
-        return check_image(value, rules)
+def _frames(value: Any, rules: PictureRules) -> tuple[list[bytes], bytes]:
     if not 0 < len(value) <= MAX_FRAMES:
         raise DamagedItem(f"it has {len(value):,} frames, expected 1 to {MAX_FRAMES:,}")
-    return [check_image(frame, rules) for frame in value]
+    frames, digests = zip(*(look_at_image(frame, rules) for frame in value), strict=True)
+    return list(frames), b"".join(digests)
 
 
 _CHECKS: dict[str, Callable[[Any, Any], Any]] = {

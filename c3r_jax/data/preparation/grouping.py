@@ -28,7 +28,7 @@ class UnionFind:
     def join_equal(self, keys: Iterable[Hashable]) -> None:
         """Joins the members with equal keys; None is no key.
 
-        Example:
+        Examples:
           >>> union = UnionFind(4)
           >>> union.join_equal(["frog", None, "frog", None])
           >>> [union.find(i) for i in range(4)]
@@ -51,7 +51,7 @@ def assign_splits(sizes: Mapping[str, int], shares: Mapping[str, float], seed: i
     Returns:
       {group: split}.
 
-    Example:
+    Examples:
       >>> sorted(assign_splits({"a": 6, "b": 2, "c": 2}, {"train": 0.6, "validation": 0.2, "test": 0.2}, 0).items())[0]
       ('a', 'train')
     """

@@ -35,14 +35,17 @@ class Leaks:
         self._places: dict[str, dict[bytes, dict[str, list[str]]]] = collections.defaultdict(dict)
 
     def add(self, split: str, entry: Mapping[str, Any]) -> None:
-        """Takes in an item: its key, and a value or None for each modality."""
+        """Takes in an item: its key, a value or None for each modality, and "shown", digests of what pictures show."""
         present = {name: entry[name] for name in sorted(self._kinds) if entry.get(name) is not None}
+        present |= entry.get("shown", {})  # one picture in two files, of another format or with other metadata
         whole = {} if self._by_coincidence(present) else {"": list(present.items())}
         parts = whole | {name: [present[name]] for name in present if self._kinds[name] in LARGE}
         for part, content in parts.items():
             packed = msgpack.packb(content, unicode_errors="backslashreplace")
             places = self._places[part].setdefault(hashlib.blake2b(packed, digest_size=16).digest(), {})
-            places.setdefault(split, []).append(entry["key"])
+            keys = places.setdefault(split, [])
+            if not keys or len(places) > 1:  # of the first split one is enough to compare with
+                keys.append(entry["key"])
 
     def _by_coincidence(self, present: Mapping[str, Any]) -> bool:
         """Whether an item is a few whole numbers and nothing else."""
@@ -87,8 +90,8 @@ def _count(leaks: list[dict[str, Any]]) -> int:
     return sum(1 + leak.get("more", 0) for leak in leaks)
 
 
-def sentences(leaks: list[dict[str, Any]]) -> list[str]:
-    """A warning for each pair of splits and what their items share."""
+def sentences(leaks: list[dict[str, Any]], listed: str = "the manifest lists them") -> list[str]:
+    """A warning for each pair of splits and what their items share; ``listed`` says where all of them are."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for leak in leaks:
         if leak["key"] != leak["same_as"]["key"]:  # those are found in the lists
@@ -96,7 +99,7 @@ def sentences(leaks: list[dict[str, Any]]) -> list[str]:
             groups.setdefault(shared, []).append(leak)
     return [
         f"{_count(some):,} items of split {split!r} have the same {shared} as an item of split {other!r} under another "
-        f"name, such as {some[0]['key']!r} and {some[0]['same_as']['key']!r}: take them out of one of the splits; the "
-        "manifest lists them."
+        f"name, such as {some[0]['key']!r} and {some[0]['same_as']['key']!r}: take them out of one of the splits; "
+        f"{listed}."
         for (split, other, shared), some in groups.items()
     ]

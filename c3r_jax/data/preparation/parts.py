@@ -18,6 +18,7 @@ from c3r_jax.data.preparation.layout import Item, Layout
 from c3r_jax.version import __version__
 
 Damaged = dict[str, str]  # split, key, reason
+FORMAT = 2  # of what a part's file holds and which items it refuses; a change makes older parts useless
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def split_into_parts(
     layout: Layout, source: pathlib.Path, names: tuple[str, ...], items: dict[str, list[Item]]
 ) -> list[Part]:
     """Splits the items of all splits into parts."""
-    same: tuple[Any, ...] = (layout.name, layout.version, __version__, str(source.resolve()), names)
+    same: tuple[Any, ...] = (FORMAT, layout.name, layout.version, __version__, str(source.resolve()), names)
     same += (sorted(layout.pictures.items()),) if layout.pictures else ()
     parts = []
     for split, listed in items.items():

@@ -1,5 +1,6 @@
 """Safe reading of untrusted source directories: nothing outside of them, nothing too large, nothing cut short."""
 
+import hashlib
 import io
 import os
 import pathlib
@@ -9,10 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from c3r_jax.data.media.depth import FULL
+from c3r_jax.data.media.formats import other_format
 from c3r_jax.data.media.image import (
     DAMAGE,
     FORMATS,
-    FULL,
     MAX_PIXELS,
     PLAIN,
     PictureRules,
@@ -21,6 +23,7 @@ from c3r_jax.data.media.image import (
     orientation,
     unknown_range,
 )
+from c3r_jax.data.media.transparency import hides_colours
 from c3r_jax.data.preparation.layout import DamagedItem
 from c3r_jax.errors import DataError
 from c3r_jax.files.archives import safe_name
@@ -43,7 +46,7 @@ def is_clutter(name: str) -> bool:
     Args:
       name: a relative path, with slashes.
 
-    Example:
+    Examples:
       >>> [is_clutter(name) for name in ("__MACOSX/a/._1.png", "a/._1.png", "@eaDir/1.png/x.jpg", "a/1.png")]
       [True, True, True, False]
     """
@@ -58,7 +61,7 @@ def resolve_inside(source: pathlib.Path, name: str) -> pathlib.Path:
     Raises:
       DamagedItem: the name is absolute, leads out by ``..`` or by a link, or is not valid on every system.
 
-    Example:
+    Examples:
       >>> resolve_inside(pathlib.Path("/data/mvsa"), "data/17.jpg").name
       '17.jpg'
     """
@@ -109,8 +112,15 @@ def check_image(content: bytes, rules: PictureRules = PLAIN) -> bytes:
       DamagedItem: it is no such image, is damaged or cut short, is larger than ``MAX_PIXELS``, or has 16 bits of which
         too few are used for a picture, and nobody said its range.
     """
+    return look_at_image(content, rules)[0]
+
+
+def look_at_image(content: bytes, rules: PictureRules = PLAIN) -> tuple[bytes, bytes]:
+    """As :func:`check_image`; also a digest of what it shows, which is the same for one picture in two files."""
     picture, plain = _open_image(content, rules)
-    return content if plain else encode_png(picture)
+    digest = hashlib.blake2b(repr(picture.shape).encode(), digest_size=16)
+    digest.update(picture.tobytes())
+    return content if plain else encode_png(picture), digest.digest()
 
 
 def on_square(content: bytes) -> bytes:
@@ -156,9 +166,16 @@ def _open_image(content: bytes, rules: PictureRules) -> tuple[UInt8[np.ndarray, 
                 plain = plain and "transparency" not in image.info and orientation(image) == 1
                 if reason := unknown_range(content, image, rules):
                     raise DamagedItem(f"its image is not used: {reason}")
+                if hides_colours(image):
+                    raise DamagedItem(
+                        "its image is transparent everywhere, so that nothing is seen of its colours: save it without "
+                        "alpha"
+                    )
                 return np.asarray(flat_image(image, rules).convert("RGB")), plain
     except DamagedItem:
         raise
+    except DataError as error:
+        raise DamagedItem(f"its image is not used: {error}") from error
     except Image.DecompressionBombError as error:
         raise DamagedItem(f"its image is far too large ({error})") from error
     except UnidentifiedImageError as error:
@@ -166,6 +183,7 @@ def _open_image(content: bytes, rules: PictureRules) -> tuple[UInt8[np.ndarray, 
             raise DamagedItem(
                 f"its image {hint}"
             ) from error  # its message has a memory address, which differs from run to run
-        raise DamagedItem(f"its image ({len(content):,} bytes) is none of {', '.join(FORMATS)}, or damaged") from error
+        found = f"but {known}" if (known := other_format(content)) else "or damaged"
+        raise DamagedItem(f"its image ({len(content):,} bytes) is none of {', '.join(FORMATS)}, {found}") from error
     except DAMAGE as error:
         raise DamagedItem(f"its image ({len(content):,} bytes) is damaged or cut short ({error})") from error

@@ -126,7 +126,7 @@ def load_emoji(split: str, *, path: str | os.PathLike[str] | None = None, image_
       ValueError: the split or size does not exist.
       DataError: the file is missing, truncated or modified.
 
-    Example:
+    Examples:
       >>> source = load_emoji("test", image_size=16)
       >>> source.images.shape[1:], source.info.num_classes
       ((16, 16, 3), 9)

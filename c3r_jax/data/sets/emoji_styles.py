@@ -29,7 +29,7 @@ TWITTER = ASSET.with_name("emoji_twitter.zip")
 def picture_names(hexcode: str) -> tuple[str, ...]:
     """The names that a maker's file of an emoji may have: in lower case, with or without the variation selector.
 
-    Example:
+    Examples:
       >>> picture_names("2764-FE0F")
       ('2764-fe0f.png', '2764.png', '2764-fe0f-fe0f.png')
     """
@@ -43,7 +43,7 @@ def style_splits(path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     Args:
       path: the directory that was given as ``--out`` of the preparation; None or "": only what is embedded.
 
-    Example:
+    Examples:
       >>> style_splits()
       ('train', 'validation', 'test', 'twitter')
     """
@@ -71,7 +71,7 @@ def load_emoji_styles(split: str, *, path: str | os.PathLike[str] | None = None,
       ValueError: the split does not exist.
       DataError: a file is missing or damaged, or the maker was not prepared.
 
-    Example:
+    Examples:
       >>> test, shifted = (load_emoji_styles(split, image_size=16) for split in ("test", "twitter"))
       >>> test.texts == shifted.texts, (test.images == shifted.images).all().item()
       (True, False)

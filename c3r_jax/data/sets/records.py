@@ -9,11 +9,12 @@ set, exact resume in the middle of an epoch and sharding by process work as they
 are in memory, 20 to 60 bytes per example.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-import re
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import msgpack
@@ -22,10 +23,11 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from c3r_jax.data.media.image import PLAIN, PictureRules, decode_on_white, encode_png
-from c3r_jax.data.sets.tar_shards import TarFiles
+from c3r_jax.data.sets.shard_files import check_complete, check_different, shards_of
+from c3r_jax.data.sets.tar_shards import TarFiles, has_samples
 from c3r_jax.data.source import ENVIRONMENT, UNKNOWN, DatasetInfo, Example, choose_environments
 from c3r_jax.errors import DataError
-from c3r_jax.files.natural import in_natural_order
+from c3r_jax.files.json_objects import each_key_once
 
 DESCRIPTION = "dataset.json"
 SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
@@ -60,7 +62,7 @@ def write_records(examples: Examples, directory: str | os.PathLike[str], split: 
         for i in range(shard * shard_size, min((shard + 1) * shard_size, len(examples))):
             example = examples[i]
             labels.append(int(example["label"]))
-            record = {"image": encode_png(example["image"]), "text": example["text"], "label": labels[-1]}
+            record = {"image": encode_png(example["image"]), "text": example["text"] or "", "label": labels[-1]}
             if ENVIRONMENT in example:
                 environments.append(int(example[ENVIRONMENT]))
                 record[ENVIRONMENT] = environments[-1]
@@ -101,6 +103,10 @@ class _ArrayRecords:
         """One example, as it was written."""
         return msgpack.unpackb(self._open()[position])
 
+    def picture(self, position: int) -> bytes:
+        """The image of an example, as it was written."""
+        return self.read(position)["image"]
+
     def labels(self) -> np.ndarray:
         """The labels of all examples."""
         written = self._beside("labels")
@@ -124,6 +130,11 @@ class _ArrayRecords:
             f"{path} has {len(written)} {name} for {len(self)} examples: delete it, or write the split again."
         )
 
+    def key(self, position: int) -> str:
+        """The name of an example: its place in the split."""
+        name = self.paths[0].name
+        return f"record {position} of {name.rsplit('-', 3 if '-of-' in name else 1)[0]}"
+
     def where(self, position: int) -> str:
         """The location of an example, for messages."""
         return f"record {position} of {self.paths[0].parent}"
@@ -135,7 +146,7 @@ def evenly_spaced(count: int) -> list[int]:
 
 
 class RecordSource:
-    """A split in files; ``source[i]`` is {"image": uint8 (S, S, 3), "text", "label", "index"}.
+    """A split in files; ``source[i]`` is {"image": uint8 (S, S, 3), "text" (None if empty), "label", "index"}.
 
     Attributes:
       info: the data set's description.
@@ -161,15 +172,33 @@ class RecordSource:
     @property
     def texts(self) -> list[str]:
         """Texts of up to :data:`SAMPLE` examples, evenly spaced."""
-        return [self._stored(i)["text"] for i in evenly_spaced(len(self))]
+        return [self.stored(i)["text"] for i in evenly_spaced(len(self))]
 
-    def _stored(self, position: int) -> dict[str, Any]:
-        """An example as it is in its file."""
-        try:
+    def key(self, position: int) -> str:
+        """The name of an example, for people: as its file has it."""
+        return self._files.key(position)
+
+    def stored(self, position: int) -> dict[str, Any]:
+        """An example as it is in its file: the picture's bytes, the text, the label."""
+        with self._named(position):
             stored = self._files.read(position)
             if not isinstance(stored["image"], bytes) or not isinstance(stored["text"], str):
                 raise TypeError("expected an image's bytes and a text")
             return stored
+
+    def picture(self, position: int) -> bytes:
+        """The picture's bytes alone: a tar file is opened once for them."""
+        with self._named(position):
+            picture = self._files.picture(position)
+            if not isinstance(picture, bytes):
+                raise TypeError("expected an image's bytes")
+            return picture
+
+    @contextlib.contextmanager
+    def _named(self, position: int) -> Iterator[None]:
+        """Gives an error the name of the example that is read."""
+        try:
+            yield
         except DataError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -179,12 +208,13 @@ class RecordSource:
             ) from error
 
     def __getitem__(self, position: int, /) -> Example:
-        stored = self._stored(int(position))
+        stored = self.stored(int(position))
         try:
             image = decode_on_white(stored["image"], self._size, self._rules)
         except DataError as error:
             raise DataError(f"{self._files.where(int(position))} cannot be read. {error}") from error
-        found = {"image": image, "text": stored["text"], "label": int(self.labels[position]), "index": int(position)}
+        text = stored["text"] if stored["text"].strip() else None  # as in prepared sets, an empty text is a missing one
+        found = {"image": image, "text": text, "label": int(self.labels[position]), "index": int(position)}
         return found if self.environment is None else {**found, ENVIRONMENT: int(self.environment[position])}
 
 
@@ -212,7 +242,7 @@ def load_records(
     directory = pathlib.Path(path)
     description = directory / DESCRIPTION
     try:
-        written = json.loads(description.read_text(encoding="utf-8"))
+        written = json.loads(description.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
         name, class_names = str(written["name"]), tuple(written["class_names"])
         phrases = {label: tuple(some) for label, some in written.get("phrases", {}).items()}
         rules = PictureRules(bool(written.get("upright", True)), _span(written.get("range")))
@@ -222,16 +252,17 @@ def load_records(
             f"{description} cannot be used ({type(error).__name__}: {error}): write "
             '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels.'
         ) from error
-    shards = {ending: in_natural_order(directory.glob(f"{split}-*.{ending}")) for ending in ("arrayrecord", "tar")}
-    both = [ending for ending, paths in shards.items() if paths]
-    if len(both) != 1:
+    shards = shards_of(directory, split)
+    kinds = {path.suffix for path in shards}
+    if len(kinds) != 1:
         raise DataError(
-            f"{directory} has {'both kinds of' if both else 'no'} shards of split {split!r}: expected "
+            f"{directory} has {'both kinds of' if kinds else 'no'} shards of split {split!r}: expected "
             f"{split}-*.arrayrecord or {split}-*.tar."
         )
-    _check_complete(shards[both[0]])
-    files = _ArrayRecords(shards["arrayrecord"]) if both == ["arrayrecord"] else TarFiles(shards["tar"])
-    sizes = {file.name: file.stat().st_size for file in shards[both[0]]}
+    check_complete(shards)
+    check_different(shards, _has_examples)
+    files = TarFiles(shards) if kinds == {".tar"} else _ArrayRecords(shards)
+    sizes = {file.name: file.stat().st_size for file in shards}
     column, names = choose_environments(fields, environments, name)
     info = DatasetInfo(
         name=name,
@@ -255,15 +286,9 @@ def _span(found: Any) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _check_complete(paths: list[pathlib.Path]) -> None:
-    """Refuses shards called NUMBER-of-COUNT unless every number below one count is there."""
-    named = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
-    found = [(int(name[1]), int(name[2])) for name in named if name is not None]
-    if found and (len(found) != len(paths) or sorted(found) != [(i, found[0][1]) for i in range(found[0][1])]):
-        raise DataError(
-            f"{paths[0].parent} has shards {', '.join(path.name for path in paths[:4])}, ...: expected every number "
-            "below one count; fetch the missing shards, and delete those of another export."
-        )
+def _has_examples(path: pathlib.Path) -> bool:
+    """Whether a shard has examples; programs that write in parallel leave some without."""
+    return has_samples(path) if path.suffix == ".tar" else len(_ArrayRecords([path])) > 0
 
 
 def _fingerprint(sizes: dict[str, int]) -> str:

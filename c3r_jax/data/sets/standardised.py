@@ -112,7 +112,7 @@ def standardisation_from_json(text: str) -> Standardisation:
     Raises:
       DataError: the text is not such a description.
 
-    Example:
+    Examples:
       >>> standardisation_from_json('{"sound": [[0.0, 1.0], [2.0, 1.0]]}').scale["sound"].tolist()
       [2.0, 1.0]
     """

@@ -62,6 +62,10 @@ class TarFiles:
             ) from error
         return {"image": self._part(position, 0), "text": decoded, "label": self._label(position)}
 
+    def picture(self, position: int) -> bytes:
+        """The image of a sample, as it is in its file."""
+        return self._part(position, 0)
+
     def _label(self, position: int) -> int:
         if self._places[position, 5] < 0:
             return 0
@@ -85,9 +89,31 @@ class TarFiles:
         del field
         return np.full(len(self), UNKNOWN)
 
+    def key(self, position: int) -> str:
+        """The name of a sample: its shard and the name of its image there, without the ending."""
+        shard, offset = self._places[position, :2]
+        with open(self.paths[shard], "rb") as file:
+            file.seek(offset - _BLOCK)
+            name = file.read(_BLOCK)[:100].rstrip(b"\0").decode("utf-8", "replace")  # longer names are cut
+        return f"{self.paths[shard].name}: {pathlib.PurePosixPath(name).with_suffix('')}"
+
     def where(self, position: int) -> str:
         """The location of an example, for messages."""
         return f"sample {position} in {self.paths[self._places[position, 0]]}"
+
+
+def has_samples(path: pathlib.Path) -> bool:
+    """Whether a tar file has a sample; one that cannot be read has, until it is read as a shard."""
+    samples = _Samples()
+    try:
+        with open(path, "rb") as file:
+            for member in _members(file, path):
+                samples.add(0, path, member)
+                if samples.keys:
+                    return True
+    except (tarfile.TarError, OSError):
+        return True
+    return False
 
 
 class _Samples:

@@ -124,7 +124,7 @@ def keeps_case(vocabulary: list[str]) -> bool:
     That is so if a fifth of its words have capitals, or a twentieth and one of them is there in small letters, too.
     Published vocabularies with case have a third, those without have none.
 
-    Example:
+    Examples:
       >>> keeps_case(["the", "The", "cat"]), keeps_case(["the", *map(chr, range(97, 123)), "X-ray"])
       (True, False)
     """
@@ -177,7 +177,7 @@ def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer | FileT
     Raises:
       DataError: the text is not such a description.
 
-    Example:
+    Examples:
       >>> tokenizer_from_json(ByteTokenizer().to_json()).vocab_size
       258
     """

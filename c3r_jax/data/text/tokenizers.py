@@ -69,7 +69,7 @@ def stand_in_word_piece(vocab_size: int) -> WordPieceTokenizer:
 class ByteTokenizer(Tokenizer):
     """The UTF-8 bytes of a text, each plus 2; needs no training.
 
-    Example:
+    Examples:
       >>> ByteTokenizer().encode("a[MASK]", 4).tolist()
       [99, 1, 0, 0]
     """
@@ -121,7 +121,7 @@ def train_word_piece(texts: Iterable[str], *, vocab_size: int = 2000, min_count:
     Raises:
       DataError: there is no text, or vocab_size has no room for the letters.
 
-    Example:
+    Examples:
       >>> tokenizer = train_word_piece(["red apple", "green apple"], vocab_size=60)
       >>> tokenizer.encode("apple", 3)[1:].tolist()
       [0, 0]

@@ -49,7 +49,7 @@ def fit_ids(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, 
 def word_numbers(text: str, offsets: list[tuple[int, int]]) -> list[int]:
     """Returns, for each piece of a text (given by its offsets), the number of the word it ends in, split at spaces.
 
-    Example:
+    Examples:
       >>> word_numbers("red apple", [(0, 3), (4, 6), (6, 9)])
       [0, 1, 1]
     """

@@ -45,7 +45,7 @@ def word_piece_vocabulary(counts: Mapping[str, int], *, size: int, min_count: in
     Raises:
       DataError: there is no word, or more characters than room.
 
-    Example:
+    Examples:
       >>> word_piece_vocabulary({"ab": 2}, size=3)
       ['##b', 'a', 'ab']
     """

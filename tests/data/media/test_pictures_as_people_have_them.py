@@ -1,6 +1,7 @@
 """Pictures upright, and 16-bit depth scaled by a range that somebody states: never by what is in the file."""
 
 import io
+import logging
 import struct
 import zlib
 
@@ -8,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from c3r_jax.data.media.image import PictureRules, decode_frames, decode_image, decode_on_white
+from c3r_jax.data.media import transparency
+from c3r_jax.data.media.image import (
+    PictureRules,
+    decode_frames,
+    decode_image,
+    decode_on_white,
+    flat_image,
+    unknown_range,
+)
 from c3r_jax.data.preparation.layout import DamagedItem
 from c3r_jax.data.preparation.source_files import check_image, cut_image, on_square
 from c3r_jax.errors import ConfigError, DataError
@@ -146,3 +155,113 @@ def test_pictures_that_use_their_bits_keep_the_upper_ones():
     for span in ((5, 5), (5, 1), (0, np.inf), (np.nan, 1)):
         with pytest.raises(ConfigError, match="expected a low and a higher number"):
             PictureRules(span=span)
+
+
+METRES = np.linspace(0.5, 9.75, N * N, dtype=np.float32).reshape(N, N)
+
+
+@pytest.mark.parametrize(
+    "values", [METRES, METRES - 5, METRES / 10, np.int32(RAMP) - 5000, np.int32(RAMP) * 100, METRES * np.inf]
+)
+def test_numbers_that_are_no_greys_need_a_range(values):
+    """Pillow's modes F and I: they would become black, or white."""
+    image = Image.fromarray(values)
+    assert image.mode in "FI" and "which are no 16-bit greys: say its range" in unknown_range(
+        b"", image, PictureRules()
+    )
+    with pytest.raises(DataError, match=f"{values.dtype} numbers from .* are no 16-bit greys: say its range"):
+        flat_image(image)
+
+
+@pytest.mark.parametrize(
+    ("values", "span"), [(METRES, (0.5, 9.75)), (METRES - 5, (-4.0, 4.0)), (np.int32(RAMP) * 100 - 9, (0, 500_000))]
+)
+def test_numbers_are_scaled_by_the_range_that_is_stated(values, span):
+    rules = PictureRules(span=span)
+    assert unknown_range(b"", Image.fromarray(values), rules) == ""
+    expected = np.clip((values.astype(np.float64) - span[0]) / (span[1] - span[0]), 0, 1) * 255
+    np.testing.assert_allclose(np.asarray(flat_image(Image.fromarray(values), rules)), expected, atol=0.5 + 1e-6)
+
+
+def test_whole_numbers_are_greys_and_nan_is_none():
+    for dtype in (np.int32, np.float32):
+        image = Image.fromarray((np.arange(N * N).reshape(N, N) * 28).astype(dtype))
+        assert unknown_range(b"", image, PictureRules()) == ""
+        np.testing.assert_array_equal(np.asarray(flat_image(image)), np.arange(N * N).reshape(N, N) * 28 >> 8)
+    holes = np.where(METRES > 9, np.nan, METRES).astype(np.float32)
+    for rules in (PictureRules(), PictureRules(span=(0, 10))):
+        with pytest.raises(DataError, match="of the image's 2304 numbers are NaN"):
+            flat_image(Image.fromarray(holes), rules)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            saved(Image.fromarray(METRES), "TIFF"),
+            "is none of JPEG, .* but TIFF: save it as PNG; measurements, such as depth",
+        ),
+        (saved(UPRIGHT, "TIFF"), "but TIFF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "but HEIC: save it as PNG or JPEG"),
+        (saved(UPRIGHT, "AVIF"), "but AVIF"),
+        (saved(UPRIGHT, "JPEG2000"), "but JPEG 2000"),
+        (b'<?xml version="1.0"?><svg xmlns="x"></svg>', "but SVG"),
+        (b"8BPS" + bytes(40), "but Photoshop"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(content, message):
+    with pytest.raises(DamagedItem, match=message):
+        check_image(content)
+    for decode in (decode_image, decode_on_white):
+        with pytest.raises(DataError, match=message):
+            decode(content, N)
+
+
+def bmp_with_alpha(value):
+    """A BMP of 32 bits with an alpha mask, as programs write it that fill the fourth byte with one value."""
+    pixels = np.dstack([UPRIGHT[::-1, :, ::-1], np.full((N, N, 1), value, np.uint8)]).tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, N, N, 1, 32, 3, len(pixels), 2835, 2835, 0, 0) + masks + bytes(52)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_an_empty_alpha_byte_of_bmp_files_is_none(value):
+    content = bmp_with_alpha(value)
+    for found in (decode_image(check_image(content), N), decode_image(content, N), decode_on_white(content, N)):
+        np.testing.assert_array_equal(found, UPRIGHT)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_pictures_that_nobody_can_see_are_refused_when_prepared(form, caplog):
+    """Shards are there already: such pictures are white in them, which is said once."""
+    clear = Image.fromarray(UPRIGHT).convert("RGBA")
+    clear.putalpha(0)
+    content = saved(clear, form, **({"lossless": True, "exact": True} if form == "WEBP" else {}))
+    with pytest.raises(DamagedItem, match="transparent everywhere.*save it without alpha"):
+        check_image(content)
+    transparency._say_hidden.cache_clear()
+    with caplog.at_level(logging.WARNING, "absl"):
+        for decode in (decode_image, decode_on_white, decode_on_white):
+            assert (decode(content, N) == 255).all()
+    assert [record.getMessage()[:38] for record in caplog.records] == ["A picture is transparent everywhere, o"]
+    clear.putpixel((0, 0), (9, 9, 9, 255))  # one pixel is to be seen
+    assert (decode_image(check_image(saved(clear)), N) == 255).mean() > 0.99
+
+
+@pytest.mark.parametrize(("spread", "blank"), [(0, True), (8, True), (9, False)])
+def test_blanks_may_have_a_little_colour(spread, blank, caplog):
+    """As programs leave it below what is transparent: up to a standard deviation of 8."""
+    pixels = np.zeros((N, N, 4), np.uint8)
+    pixels[..., 1] = 40
+    pixels[: N // 2, :, 1] += 2 * spread  # one of two values a side of the mean
+    content = saved(Image.fromarray(pixels))
+    transparency._say_hidden.cache_clear()
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert (decode_on_white(content, N) == 255).all()
+    assert bool(caplog.records) != blank
+    if blank:
+        assert (decode_image(check_image(content), N) == 255).all()
+    else:
+        with pytest.raises(DamagedItem, match="transparent everywhere"):
+            check_image(content)

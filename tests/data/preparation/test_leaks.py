@@ -76,6 +76,33 @@ def test_the_manifest_lists_what_splits_share_and_what_is_missing(tmp_path, caps
 
 
 @pytest.mark.parametrize(
+    "how", [{"compress_level": 1}, {"palette": True}, {"bmp": True}, {"exif": True}, {"grey": True}]
+)
+def test_one_picture_in_two_files_is_one(tmp_path, how):
+    """Saved again, with other metadata or in another format: what it shows counts."""
+
+    def change(split, rows):
+        if split == "test":
+            rows[0][1] = "copy"
+        return rows
+
+    source = write(tmp_path / "source", change)
+    folder = source / "pictures"
+    with Image.open(folder / "2.png") as picture:
+        few = picture.quantize(4) if "palette" in how else picture.convert("L") if "grey" in how else picture
+        few.convert("RGB").save(folder / "2.png")
+        exif = Image.Exif()
+        exif[0x010E] = "a description"
+        options = {"exif": exif} if "exif" in how else {"compress_level": 1} if "compress_level" in how else {}
+        few.save(folder / "copy", "bmp" if "bmp" in how else "png", **options)
+    assert (folder / "copy").read_bytes() != (folder / "2.png").read_bytes()
+    manifest = json.loads((prepare(Table(), source, tmp_path / "out") / "manifest.json").read_text())
+    assert [(leak["key"], leak["same_as"]["key"], leak["shared"]) for leak in manifest["leaks"]] == [
+        ("t12", "t2", ["picture"])
+    ]
+
+
+@pytest.mark.parametrize(
     ("items", "expected"),
     [
         ([("train", "a", b"1", "x"), ("test", "b", b"1", "x")], [("test", "b", "a", ["note", "photo"])]),

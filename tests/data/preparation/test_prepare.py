@@ -149,7 +149,7 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
     assert content(out) == content(tmp_path / "whole")
 
 
-def test_parts_of_other_sources_and_versions_are_not_used(source, tmp_path):
+def test_parts_of_other_sources_and_versions_are_not_used(source, tmp_path, monkeypatch):
     class Next(Small):
         version = "1.1.0"
 
@@ -162,6 +162,8 @@ def test_parts_of_other_sources_and_versions_are_not_used(source, tmp_path):
     changed = {**items, "test": items["test"][:-1]}
     again = {part.name for part in parts.split_into_parts(Small(), source, LABELS, changed)}
     assert len(again - names[0]) == 1  # the last one of the split that changed
+    monkeypatch.setattr(parts, "FORMAT", parts.FORMAT + 1)
+    assert not names[0] & {part.name for part in parts.split_into_parts(Small(), source, LABELS, items)}
 
 
 def test_damage_is_reported_before_work_is_lost_and_can_be_mended(tmp_path, whole, capsys):

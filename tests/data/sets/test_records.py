@@ -2,16 +2,20 @@
 
 import io
 import json
+import logging
 import pickle
 import tarfile
 
 import chex
+import jax
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from c3r_jax.data.batches.augment import AugmentConfig
 from c3r_jax.data.batches.pipeline import eval_batches, train_batches
 from c3r_jax.data.media.image import encode_png
+from c3r_jax.data.sets import shard_files
 from c3r_jax.data.sets.emoji import load_emoji
 from c3r_jax.data.sets.records import load_records, write_records
 from c3r_jax.data.text.tokenizers import ByteTokenizer
@@ -278,3 +282,89 @@ def test_a_split_is_its_last_writing_and_whole(pair):
     second.unlink()
     with pytest.raises(DataError, match="expected every number below one count"):
         load_records("train", path=directory)
+
+
+@pytest.mark.parametrize("copy", ["train-0 (1)", "train-00", "train-1", "train-old"])
+@pytest.mark.parametrize("kind", ["tar", "arrayrecord"])
+def test_a_shard_that_is_there_twice_is_refused(pair, kind, copy):
+    directory, examples = pair
+    if kind == "tar":
+        write_tar(examples, directory / "train-0.tar")
+    else:
+        write_records(examples, directory, "train", shard_size=4)
+        next(directory.glob("*.arrayrecord")).rename(directory / "train-0.arrayrecord")
+    (directory / f"{copy}.{kind}").write_bytes((directory / f"train-0.{kind}").read_bytes())
+    with pytest.raises(DataError, match=r"is a copy of train-0.*\.(tar|arrayrecord), so that its examples"):
+        load_records("train", path=directory)
+
+
+@pytest.mark.parametrize("kind", ["tar", "arrayrecord"])
+def test_shards_without_examples_are_no_copies(pair, kind):
+    """Programs that write in parallel leave them."""
+    directory, examples = pair
+    if kind == "tar":
+        write_tar(examples, directory / "train-1.tar")
+    else:
+        write_records(examples, directory, "train", shard_size=4)
+        next(directory.glob("*.arrayrecord")).rename(directory / "train-1.arrayrecord")
+    for shard in (0, 2, 3):
+        if kind == "tar":
+            write_tar([], directory / f"train-{shard}.tar")
+        else:
+            ArrayRecordWriter(str(directory / f"train-{shard}.arrayrecord"), "group_size:1").close()
+    source = load_records("train", path=directory, image_size=SIZE)
+    assert [source[i]["text"] for i in range(4)] == [example["text"] for example in examples]
+
+
+def test_few_shards_are_read_to_find_copies(pair, monkeypatch, caplog):
+    """Those that have the size of another, up to a number, which is logged; of several processes by the first."""
+    directory, examples = pair
+    for shard in range(4):
+        write_tar([{**one, "text": f"{shard}"} for one in examples], directory / f"train-{shard}.tar")
+    write_tar([{**one, "text": "long " * 5000} for one in examples], directory / "train-4.tar")
+    looked = []
+    look = shard_files._look
+    monkeypatch.setattr(shard_files, "_look", lambda path: looked.append(path.name) or look(path))
+    load_records("train", path=directory)
+    assert looked == [f"train-{shard}.tar" for shard in range(4)]
+    looked.clear()
+    monkeypatch.setattr(shard_files, "COMPARED", 2)
+    with caplog.at_level(logging.INFO, "absl"):
+        load_records("train", path=directory)
+    assert looked == ["train-0.tar", "train-1.tar"]
+    assert f"4 shards in {directory} have the size of another; only the first 2" in caplog.text
+    looked.clear()
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    load_records("train", path=directory)
+    assert not looked
+
+
+def test_shards_of_one_size_are_different(pair):
+    directory, examples = pair
+    for shard in range(3):  # tar files of few examples are padded to one size
+        write_tar(
+            [{**example, "text": f"{example['text']} of {shard}"} for example in examples],
+            directory / f"train-{shard}.tar",
+        )
+    assert len({path.stat().st_size for path in directory.glob("*.tar")}) == 1
+    assert len(load_records("train", path=directory)) == 12
+
+
+@pytest.mark.parametrize("kind", ["tar", "arrayrecord"])
+def test_an_empty_text_is_a_missing_one(pair, kind):
+    """As in prepared sets and exports."""
+    directory, examples = pair
+    for i, text in enumerate(("", " \n")):
+        examples[i]["text"] = text
+    if kind == "tar":
+        write_tar(examples, directory / "train-0.tar")
+    else:
+        write_records(examples, directory, "train", shard_size=4)
+    source = load_records("train", path=directory, image_size=SIZE)
+    assert [source[i]["text"] for i in range(4)] == [None, None, "number 2", "number 3"]
+    (batch,) = eval_batches(source, ByteTokenizer(), batch_size=4, text_length=8)
+    assert batch["present"].tolist() == [[True, False], [True, False], [True, True], [True, True]]
+    write_records(source, directory / "again", "train", shard_size=4)
+    (directory / "again" / "dataset.json").write_text((directory / "dataset.json").read_text())
+    assert load_records("train", path=directory / "again", image_size=SIZE)[0]["text"] is None

@@ -143,7 +143,7 @@ class Brats2021(Brats2020):
 def split_of(case: str) -> str:
     """The split of a case, which depends only on its name.
 
-    Example:
+    Examples:
       >>> [split_of(f"BraTS20_Training_{i:03d}") for i in (1, 2, 3)]
       ['train', 'train', 'train']
     """
@@ -204,7 +204,7 @@ def normalised(volume: Float32[np.ndarray, "*shape"], name: str) -> Float32[np.n
     Raises:
       DamagedItem: there are fewer than two different nonzero values.
 
-    Example:
+    Examples:
       >>> normalised(np.array([0.0, 1.0, 3.0], np.float32), "t1").tolist()
       [0.0, -1.0, 1.0]
     """

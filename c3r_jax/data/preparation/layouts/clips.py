@@ -23,6 +23,7 @@ from c3r_jax.files.natural import in_natural_order
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 Repairs = collections.Counter[str]
 _UNKNOWN = 0x7FFF0000  # a size of a wav file from here on stands for "not known yet"
+_AUDIBLE = (8 / 32768) ** 2  # mean square of a sound; below it there is next to none, so that none can be lost
 MAX_SECONDS = 600  # of one clip; more is a mistake or an attack
 
 
@@ -186,7 +187,8 @@ def one_channel(
     """Converts sound (n,) or (n, channels) at ``source_rate`` Hz to int16 samples of one channel at ``rate`` Hz.
 
     Raises:
-      DamagedItem: the sound is empty, not finite, in an unknown range, or longer than :data:`MAX_SECONDS`.
+      DamagedItem: the sound is empty, not finite, in an unknown range, or longer than :data:`MAX_SECONDS`, or its
+        channels cancel one another.
     """
     if not samples.size or not 100 <= source_rate <= 1_000_000 or len(samples) > MAX_SECONDS * source_rate:
         raise DamagedItem(
@@ -201,7 +203,13 @@ def one_channel(
     if repairs is not None and scaled:
         repairs["floats of a sound in the range of int16, divided by 32768"] += 1
     if sound.ndim == 2:
-        sound = sound.mean(1)
+        mean = sound.mean(1)
+        power = np.square(sound).mean()  # of near silence rounding and dither may cancel
+        if power > _AUDIBLE and 1e-4 * power > np.square(mean).mean():
+            raise DamagedItem(
+                f"its sound has {sound.shape[1]} channels that cancel one another, as of a reversed cable: write one"
+            )
+        sound = mean
     common = math.gcd(rate, source_rate)
     sound = resample_poly(sound, rate // common, source_rate // common)
     return np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)

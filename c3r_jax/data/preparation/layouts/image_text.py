@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, ClassVar, TypeGuard
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
 from c3r_jax.data.preparation.missing_values import Counts, as_counts, count, described
 from c3r_jax.data.preparation.source_files import read_file, resolve_inside
+from c3r_jax.files.json_objects import each_key_once
 from c3r_jax.files.pointers import lfs_hint
 from c3r_jax.tasks.spellings import is_number, plain_spelling, spelled_in_several_ways
 
@@ -30,7 +31,7 @@ def read_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | None,
             try:
                 if len(line) > MAX_LINE:
                     raise ValueError(f"it has more than {MAX_LINE:,} bytes")
-                found = json.loads(line.decode("utf-8-sig"))
+                found = json.loads(line.decode("utf-8-sig"), object_pairs_hook=each_key_once)
                 if not isinstance(found, dict):
                     raise ValueError("it is no object {...}")
                 yield number, found, ""

@@ -23,6 +23,7 @@ from c3r_jax.data.preparation.layouts.table_files import (
     read_rows,
     read_spec,
 )
+from c3r_jax.data.preparation.layouts.table_groups import groups_in_several_ways, shared_groups
 from c3r_jax.data.preparation.missing_values import MissingValues, as_counts
 from c3r_jax.data.preparation.source_files import read_file
 from c3r_jax.errors import DataError
@@ -86,9 +87,9 @@ class Table(Layout):
         return as_counts({} if self._tables is None else self._tables.missing)
 
     def notes(self, source: pathlib.Path, items: Mapping[str, list[Item]]) -> list[str]:
-        """See :class:`Layout`: how the files were read, rows without a partner, words for missing values."""
-        self.rows(source)
-        return [] if self._tables is None else list(self._tables.notes)
+        """See :class:`Layout`: how files were read, rows without a partner, words for missing values, split groups."""
+        rows = self.rows(source)
+        return [*([] if self._tables is None else self._tables.notes), *groups_in_several_ways(self.spec, rows)]
 
     @property
     def spec(self) -> Spec:
@@ -114,7 +115,7 @@ class Table(Layout):
         try:
             rows = self.rows(source)
             found += [f"There are no {split} rows: {why}" for split, why in _empty(self.spec, rows).items()]
-            found += _leaks(self.spec, rows)
+            found += shared_groups(self.spec, rows)
             found += _lost(self.spec, rows)
         except DataError as error:
             found.append(str(error))
@@ -270,18 +271,3 @@ def _lost(spec: Spec, rows: Mapping[str, list[Row]]) -> list[str]:
             if lost := lost_in_float32(np.array([float(cell) for cell in cells if is_number(cell)])):
                 found.append(f"Column {column!r} of modality {name!r} {lost}.")
     return found
-
-
-def _leaks(spec: Spec, rows: Mapping[str, list[Row]]) -> list[str]:
-    """A sentence if given splits share a group."""
-    if not spec.group:
-        return []
-    splits: dict[str, set[str]] = {}
-    for split, of_split in rows.items():
-        for row in of_split:
-            splits.setdefault(row.cells.get(spec.group, ""), set()).add(split)
-    shared = sorted(group for group, names in splits.items() if group and len(names) > 1)
-    if not shared:
-        return []
-    first = f"{shared[0]!r} ({' and '.join(sorted(splits[shared[0]]))})"
-    return [f"{len(shared)} groups of {spec.group!r} are in more than one split, e.g. {first}: correct the splits."]

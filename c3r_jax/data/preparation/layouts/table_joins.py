@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from c3r_jax.data.preparation.layouts.csv_tables import Row
 from c3r_jax.errors import DataError
-from c3r_jax.tasks.spellings import plain_spelling
+from c3r_jax.tasks.spellings import plain_ids
 
 Rows = Mapping[str, list[Row]]  # {split: rows}
 
@@ -38,11 +38,12 @@ def _checked(every: list[Row], file: str, found: dict[str, Row], key: str, max_u
     """Sentences about rows without a partner, of both tables."""
     keys = {row.cells.get(key, "") for row in every}
     alone = [row for row in every if row.cells.get(key, "") not in found]
-    unused = {plain_spelling(name): name for name in found if name not in keys}
-    pairs = [(row, unused[plain]) for row in alone if (plain := plain_spelling(row.cells.get(key, ""))) in unused]
-    if pairs:  # a table in which both are keeps them apart: 1.1 and 1.10 as versions
-        apart = _several(keys) | _several(found)
-        pairs = [(row, other) for row, other in pairs if plain_spelling(other) not in apart]
+    plain = plain_ids(keys | set(found))
+    unused = {plain[name]: name for name in found if name not in keys}
+    pairs = [(row, unused[name]) for row in alone if (name := plain[row.cells.get(key, "")]) in unused]
+    if pairs:  # a table in which both are keeps them apart: 7 and 007
+        apart = _several(plain[name] for name in keys) | _several(plain[name] for name in found)
+        pairs = [(row, other) for row, other in pairs if plain[other] not in apart]
     if 2 * len(pairs) >= max(1, len(alone)) and not (isinstance(max_unmatched, int) and len(alone) <= max_unmatched):
         row, other = pairs[0]
         raise DataError(
@@ -81,9 +82,9 @@ def _checked(every: list[Row], file: str, found: dict[str, Row], key: str, max_u
     return notes
 
 
-def _several(names: Iterable[str]) -> set[str]:
+def _several(spellings: Iterable[str]) -> set[str]:
     """Plain spellings that several names of one table have."""
-    return {plain for plain, number in collections.Counter(map(plain_spelling, names)).items() if number > 1}
+    return {plain for plain, number in collections.Counter(spellings).items() if number > 1}
 
 
 def _by_key(rows: list[Row], key: str) -> dict[str, Row]:

@@ -42,7 +42,7 @@ def upright(image: Any, name: str) -> tuple[Any, Float64[np.ndarray, "4 4"] | No
     Raises:
       DamagedItem: its affine is no grid, or its header gives two orientations.
 
-    Example:
+    Examples:
       >>> left = nibabel.Nifti1Image(np.arange(2.0).reshape(2, 1, 1), np.diag([-1, 1, 1, 1]))
       >>> upright(left, "t1.nii")[0].get_fdata().ravel().tolist()
       [1.0, 0.0]
@@ -108,7 +108,7 @@ def background_of(volume: Float32[np.ndarray, "*shape"], name: str) -> float:
     Raises:
       DamagedItem: two of them are common, so that either could be meant.
 
-    Example:
+    Examples:
       >>> background_of(np.array([-1024, -1024, 3, 4], np.float32), "t1.nii")
       -1024.0
     """

@@ -136,9 +136,27 @@ def test_other_sample_formats_come_to_int16(dtype, scale):
     np.testing.assert_allclose(int16_samples(content, 8000), sound * 32768, atol=260 if dtype == np.uint8 else 1)
 
 
+def test_one_silent_channel_is_no_inverted_one():
+    sound = tone(500)
+    found = int16_samples(wav(np.stack([sound, np.zeros_like(sound)], 1), 8000), 8000)
+    np.testing.assert_allclose(found, sound / 2, atol=1)
+    assert not int16_samples(wav(np.zeros((500, 2), np.int16), 8000), 8000).any()
+
+
+def test_near_silence_has_no_channels_that_cancel():
+    """Dither of the last bits may; what can be heard may not."""
+    quiet, audible = (np.tile(np.array([[level, -level], [-level, level]], np.int16), (250, 1)) for level in (8, 9))
+    assert not int16_samples(wav(quiet, 8000), 8000).any()
+    with pytest.raises(DamagedItem, match="2 channels that cancel one another"):
+        int16_samples(wav(audible, 8000), 8000)
+
+
 @pytest.mark.parametrize(
     "content, reason",
     [
+        (wav(np.stack([tone(500), -tone(500)], 1), 8000), "2 channels that cancel one another"),
+        (wav(np.tile([0.5, -0.5], (500, 1)).astype(np.float32), 8000), "2 channels that cancel one another"),
+        (wav(np.stack([tone(500), -tone(500), tone(500), -tone(500)], 1), 8000), "4 channels that cancel one another"),
         (wav(tone(500))[:-300], "cut short"),
         (wav(tone(500))[:-301], "no whole wav file"),
         (wav(tone(500))[:30], "no whole wav file"),

@@ -181,6 +181,7 @@ def test_items_of_two_lists_are_told(tmp_path):
 HOSTILE = {
     '{"id": 1, "label": "sushi", "text": "cut short': "no JSON object",
     "[1, 2]": "no object",
+    '{"id": 1, "label": "sushi", "label": "ramen", "text": "x", "img": "images/1.jpg"}': "has the key 'label' twice",
     "[" * 100_000: "no JSON object",
     '{"label": "sushi", "text": "x", "img": "images/1.jpg"}': "it has no key 'id'",
     '{"id": true, "label": "sushi", "text": "x", "img": "images/1.jpg"}': "its 'id' is True",
@@ -212,19 +213,19 @@ def test_hostile_lines_are_reported_with_their_reason(tmp_path):
     lines = [good, *(line.replace('"id": 1,', f'"id": "bad {i}",') for i, line in enumerate(HOSTILE))]
     (source / "test.jsonl").write_text("\n".join(lines))
     with pytest.raises(
-        DataError, match=r"(?s)18 items of food101 cannot be used, at most 17 are allowed.*--max_damaged 18"
+        DataError, match=r"(?s)19 items of food101 cannot be used, at most 18 are allowed.*--max_damaged 19"
     ) as error:
-        prepare(Food101(), source, tmp_path, max_damaged=17)
-    assert "and 13 more" in str(error.value)
+        prepare(Food101(), source, tmp_path, max_damaged=18)
+    assert "and 14 more" in str(error.value)
     report = json.loads((tmp_path / "food101/damaged.json").read_text())
     assert len(report) == len(HOSTILE) and {one["split"] for one in report} == {"test"}
-    made = prepare(Food101(), source, tmp_path, max_damaged=18)
+    made = prepare(Food101(), source, tmp_path, max_damaged=19)
     report = json.loads((made / "damaged.json").read_text())
     for one, reason in zip(report, HOSTILE.values(), strict=True):
         with pytest.raises(DamagedItem, match=reason):
             raise DamagedItem(one["reason"])
     counts = json.loads((made / "manifest.json").read_text())["splits"]["test"]
-    assert (counts["found"], counts["damaged"], counts["written"], counts["published"]) == (19, 18, 1, 22715)
+    assert (counts["found"], counts["damaged"], counts["written"], counts["published"]) == (20, 19, 1, 22715)
     assert load_prepared("test", name="food101", path=tmp_path)[0]["key"] == "twice"
 
 

@@ -1,0 +1,62 @@
+"""The demo's methods on a data set, from its own inputs: every condition, every seed, and shifted splits if it has any.
+
+Run ``python benchmarks/sets.py --json OUT.json`` (emoji, and the same names as Twitter draws them; five to ten minutes
+on two cores) or, for a prepared set, ``python benchmarks/sets.py --config watch --data DIR --seeds 5 --json OUT.json``.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+from absl import logging
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from c3r_jax.commands.demo import run_all
+from c3r_jax.commands.demo_leads import scores_under_shift, shifted_splits
+from c3r_jax.experiments.settings import read_settings
+
+
+def columns_of(results: dict[str, Any]) -> dict[str, float]:
+    """A run's score in every condition, through z, and their mean and worst."""
+    metric = results["metric"]
+    found = {row["name"]: row["routes"]["representation"][metric] for row in results["conditions"]}
+    summary = results["summary"]["representation"]
+    return {**found, "mean": summary[f"mean_{metric}"], "worst": summary[f"worst_{metric}"]}
+
+
+def main() -> None:
+    """Trains what is missing in the workdir, prints a table, and writes all figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--config", default="emoji_styles", help="a name in configs/ (default emoji_styles)")
+    parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workdir", type=pathlib.Path, help="folder that keeps the runs between calls")
+    arguments = parser.parse_args()
+    logging.set_verbosity(logging.WARNING)
+    config = importlib.import_module(f"configs.{arguments.config}").get_config()
+    if arguments.data is not None:
+        config.data.path = str(arguments.data)
+    table: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        others = shifted_splits(read_settings(config).data)
+        for results, run in run_all(config, arguments.workdir or pathlib.Path(folder), arguments.seeds):
+            row = table.setdefault(results["method"], {})
+            for name, value in {**columns_of(results), **scores_under_shift(run, others)}.items():
+                row.setdefault(name, []).append(value)
+    columns = list(next(iter(table.values())))
+    print(f"| method | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    for method, row in table.items():
+        print(f"| {method} | " + " | ".join(f"{100 * sum(v) / len(v):.1f}" for v in row.values()) + " |")
+    if arguments.json:
+        found = {"config": json.loads(config.to_json()), "cases": {arguments.config: table}}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
