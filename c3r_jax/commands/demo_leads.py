@@ -55,12 +55,9 @@ def known_truth(workdir: pathlib.Path, seeds: int) -> Lead:
 def _measured(file: pathlib.Path, seeds: int) -> Shares:
     """{method: {figure: share by seed}}, from the file if it has these seeds."""
     made = {"version": __version__, "rows": ROWS, "steps": STEPS, "seeds": seeds, "methods": repr(ESTIMATORS)}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["made"] == made:
-            return found["shares"]
-    except (OSError, ValueError, TypeError, KeyError):  # nothing that could be read: it is measured again
-        pass
+    kept = _kept(file)
+    if kept.get("made") == made:
+        return kept["shares"]
     shares: Shares = {name: {column: [] for column in TRUTH} for name in ESTIMATORS}
     for seed in range(seeds):
         world = StructuralModel("anticausal", seed=seed)
@@ -73,6 +70,15 @@ def _measured(file: pathlib.Path, seeds: int) -> Shares:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"made": made, "shares": shares}, indent=1))
     return shares
+
+
+def _kept(file: pathlib.Path) -> dict[str, Any]:
+    """What the file holds; nothing where it cannot be read, and then it is measured again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "shares" in found else {}
 
 
 def natural_shift(

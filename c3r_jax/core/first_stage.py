@@ -194,10 +194,10 @@ def f_statistic(r2: Float[Array, " d"], p: int, count: Float[Array, ""]) -> Floa
     return jnp.where(spare > 0, odds / p * spare, jnp.nan)
 
 
-def varying_covariance(moments: Moments) -> tuple[Float[Array, "p p"], Bool[Array, " p"]]:
-    """The covariance with 0 for constant columns, and which columns vary."""
+def varying_covariance(moments: Moments) -> Float[Array, "p p"]:
+    """The covariance with 0 for constant columns."""
     varying = varies_from(diagonal(moments.cov), moments.mean)
-    return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0), varying
+    return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0)
 
 
 def varies_from(variance: Float[Array, " p"], mean: Float[Array, " p"]) -> Bool[Array, " p"]:

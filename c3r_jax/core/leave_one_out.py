@@ -92,7 +92,7 @@ def leave_one_out(
     p, d = v.shape[1], h.shape[1]
     moments = batch_moments(jnp.concatenate([v, h], axis=1), where=rows, axis_name=axis_name)
     count, mean_v, mean_h = moments.count, moments.mean[:p], moments.mean[p:]
-    cov, _ = varying_covariance(moments)
+    cov = varying_covariance(moments)
     a, condition = penalised(cov[:p, :p], ridge)
     spread = keep(rows, v - mean_v[None, :])
     # One solve for the coefficients and for the leverages.

@@ -77,9 +77,8 @@ SOURCES: dict[str, tuple[Callable[..., AnySource], tuple[str, ...]]] = {  # name
 
 SPLITS_AT = {"emoji_styles": style_splits}  # of SOURCES that have more splits where config.data.path has a prepared set
 WITH_ENVIRONMENTS = ("records",)  # of SOURCES
-WARNINGS = {
-    "records": warn_of_leaks
-}  # what a run says of SOURCES that nobody prepared: of config.data.path and the open splits
+# What a run says of SOURCES that nobody prepared: of config.data.path and the open splits.
+WARNINGS = {"records": warn_of_leaks}
 WITH_CUES = "emoji_shift"
 
 

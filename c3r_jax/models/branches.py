@@ -42,9 +42,8 @@ class Branches(NamedTuple):
 
 def measured_risk(branches: Branches, labels: np.ndarray, task: Task = CLASSIFICATION) -> C3Risk:
     """The 0/1 C3 risk of evaluated examples: z_c for sufficiency, z_bar for necessity."""
-    task.check(
-        jnp.asarray(branches.counterfactual_logits), labels
-    )  # the range of labels is not known within the program
+    # Here, since the range of labels is not known within the program.
+    task.check(jnp.asarray(branches.counterfactual_logits), labels)
     num_rows = len(labels)
     arrays = (branches.logits["instrument"], branches.counterfactual_logits, labels)
     padded = (pad_rows(x, shared_size(num_rows)) for x in arrays)

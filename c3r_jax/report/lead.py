@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from c3r_jax.metrics.intervals import describe, t_interval
 from c3r_jax.report.html import FigureFile, figure_html, html_table
-from c3r_jax.report.plots import STYLE, colour, legend_below, save
+from c3r_jax.report.plots import STYLE, grouped_bars, legend_below, save
 from c3r_jax.report.tables import Table, escape_markdown
 
 LABEL = 14  # characters of a line below a group of bars
@@ -91,24 +91,15 @@ def _difference(name: str, shares: Shares, method: str, baseline: str) -> str:
 
 def share_bars(shares: Shares, panels: Mapping[str, Sequence[str]], path: str | Path) -> Path:
     """Grouped bars in percent, one colour for each method; error bars are the sd over seeds."""
-    width = 0.8 / len(shares)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=[len(names) for names in panels.values()])[0]
         for ax, (title, names) in zip(axes, panels.items(), strict=True):
-            for i, (method, values) in enumerate(shares.items()):
-                for j, name in enumerate(names):
-                    stat = describe([100 * value for value in values[name]])
-                    x, error = j + (i - (len(shares) - 1) / 2) * width, 0.0 if math.isnan(stat.sd) else stat.sd
-                    ax.bar(x, stat.mean, width * 0.94, color=colour(i), label=method if j == 0 else None)
-                    if error:
-                        ax.errorbar(x, stat.mean, yerr=error, color="#222222", capsize=3, linewidth=1.2)
-                    ax.annotate(f"{stat.mean:.0f}", (x, stat.mean + error), xytext=(0, 2), textcoords="offset points",
-                                ha="center", fontsize=9)  # fmt: skip
+            cells = {method: [describe(values[name]) for name in names] for method, values in shares.items()}
+            grouped_bars(ax, cells, scale=100, digits=0)
             ax.set_xticks(range(len(names)), [textwrap.fill(name, LABEL) for name in names])
             ax.set_title(title)
             ax.set_ylim(0, 108)
-            ax.grid(visible=False, axis="x")
         axes[0].set_ylabel("%")
         legend_below(figure)
         return save(figure, path)

@@ -76,34 +76,39 @@ def modality_bars(aggregated: Aggregate, path: str | Path, *, route: str = "repr
     methods = [m for m in aggregated.methods if aggregated.stat(m, "mean", route=route)]
     if not any(c.group == "modality_subset" for c in columns) or not methods:
         return None
-    width = 0.8 / len(methods)
     scale = scale_of(aggregated.metric)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.0, 1.0 + len(columns) * (0.8 + 0.42 * len(methods))), 4.4), layout="constrained")
         ax = figure.subplots()
-        for i, method in enumerate(methods):
-            for j, column in enumerate(columns):
-                stat = aggregated.stat(method, column.name, route=route)
-                if stat is None:
-                    continue
-                x, error = j + (i - (len(methods) - 1) / 2) * width, 0.0 if math.isnan(stat.sd) else stat.sd
-                ax.bar(x, scale * stat.mean, width * 0.94, color=colour(i), label=method if j == 0 else None)
-                if error:
-                    ax.errorbar(x, scale * stat.mean, yerr=scale * error, color="#222222", capsize=3, linewidth=1.2)
-                ax.annotate(
-                    f"{scale * stat.mean:.1f}" if scale > 1 else f"{stat.mean:.2f}",
-                    (x, scale * (stat.mean + error)),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=9,
-                )
+        cells = {m: [aggregated.stat(m, column.name, route=route) for column in columns] for m in methods}
+        grouped_bars(ax, cells, scale=scale, digits=1 if scale > 1 else 2)
         ax.set_xticks(range(len(columns)), [f"{c.label}\n(all)" if c.group == "clean" else c.label for c in columns])
-        ax.grid(visible=False, axis="x")
         ax.set_ylim(bottom=0)
         ax.set_ylabel(metric_name(aggregated.metric))
         legend_below(figure)
         return save(figure, path)
+
+
+def grouped_bars(ax: Axes, cells: Mapping[str, Sequence[Stat | None]], *, scale: float, digits: int) -> None:
+    """A group of bars for each column, one colour for each method, with numbers; error bars are the sd over seeds."""
+    width = 0.8 / len(cells)
+    for i, (method, stats) in enumerate(cells.items()):
+        for j, stat in enumerate(stats):
+            if stat is None:
+                continue
+            x, error = j + (i - (len(cells) - 1) / 2) * width, 0.0 if math.isnan(stat.sd) else stat.sd
+            ax.bar(x, scale * stat.mean, width * 0.94, color=colour(i), label=method if j == 0 else None)
+            if error:
+                ax.errorbar(x, scale * stat.mean, yerr=scale * error, color="#222222", capsize=3, linewidth=1.2)
+            ax.annotate(
+                f"{scale * stat.mean:.{digits}f}",
+                (x, scale * (stat.mean + error)),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    ax.grid(visible=False, axis="x")
 
 
 def training_curves(

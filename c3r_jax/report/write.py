@@ -66,11 +66,8 @@ def write_report(
     written["markdown"].write_text(results_markdown(report, leads), encoding="utf-8")
     content = report_json(report, captions=captions, histories=histories or {})
     written["json"].write_text(content, encoding="utf-8")
-    return {**written, **{lead.figure.path.stem: lead.figure.path for lead in leads}, **_paths(figures)}
-
-
-def _paths(figures: Mapping[str, FigureFile]) -> dict[str, Path]:
-    return {name: figure.path for name, figure in figures.items()}
+    drawn = {lead.figure.path.stem: lead.figure for lead in leads} | figures
+    return {**written, **{name: figure.path for name, figure in drawn.items()}}
 
 
 def write_figures(
