@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -34,6 +35,8 @@ CASES = {  # name: configuration and its changes
     "pretrain_vitb_bertb": ("pretrain_vitb_bertb", ()),
     "pretrain_vitb_bertb_depth_1": ("pretrain_vitb_bertb", ("model.image.depth=1", "model.text.depth=1")),
 }
+LOSS = "contrastive_loss"  # alone, with its gradient, of given representations of two modalities over all chips
+WIDTH = 512  # of these
 RUNS = {"estimator": 1, "sweep": 16}  # runs on arrays in memory, whole training in one program on one chip, by seeds
 TOPOLOGIES = ("v5e:2x2", "v5e:16x16", "v5p:4x4x4", "v5p:8x16x16", "v6e:16x16", "h100:1x1x8")
 QUICK = {"cases": "emoji,emoji_mesh", "topologies": "v5e:2x2", "batches": "0"}
@@ -48,7 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="file to write")
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK['cases']} on {QUICK['topologies']}")
-    parser.add_argument("--cases", default=",".join([*CASES, *RUNS]), help=f"of {', '.join([*CASES, *RUNS])} (default)")
+    known = [*CASES, *RUNS, LOSS]
+    parser.add_argument("--cases", default=",".join(known), help=f"of {', '.join(known)} (default)")
     parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help=f"default {','.join(TOPOLOGIES)}")
     parser.add_argument("--batches", default="0,4096,32768", help="global batches; 0 is the configuration's own")
     parser.add_argument("--minutes", type=float, default=60, help="longest time of one compilation (default 60)")
@@ -57,10 +61,16 @@ def main() -> None:
     options = parser.parse_args()
     chosen = QUICK if options.quick else {name: getattr(options, name) for name in QUICK}
     names = chosen["cases"].split(",")
-    if unknown := sorted(set(names) - {*CASES, *RUNS}):
-        parser.error(f"--cases has {', '.join(unknown)}: expected some of {', '.join([*CASES, *RUNS])}.")
+    if unknown := sorted(set(names) - {*known}):
+        parser.error(f"--cases has {', '.join(unknown)}: expected some of {', '.join(known)}.")
     if options.program:
-        return whole_runs(names[0], options.program, chosen["topologies"], pathlib.Path(options.json))
+        figures = (
+            loss_alone(options.program, chosen["topologies"], int(chosen["batches"]))
+            if names[0] == LOSS
+            else whole_runs(names[0], options.program, chosen["topologies"])
+        )
+        pathlib.Path(options.json).write_text(json.dumps(figures))
+        return
     out = pathlib.Path(options.json)
     figures: dict = json.loads(out.read_text()) if options.resume and out.exists() else {}
     for name in names:
@@ -82,8 +92,9 @@ def compiled(name: str, method: str, topology: str, batch: int, minutes: float) 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
-        if name in RUNS:
+        if name in RUNS or name == LOSS:
             command = [sys.executable, __file__, f"--cases={name}", f"--topologies={topology}", f"--program={method}"]
+            command.append(f"--batches={batch or 4096}")
         else:
             config, changes = CASES[name]
             changes = (*changes, *METHODS[method])
@@ -103,14 +114,63 @@ def compiled(name: str, method: str, topology: str, batch: int, minutes: float) 
     return {**{key: found[key] for key in KEPT if key in found}, "wall_seconds": round(time.monotonic() - begin, 1)}
 
 
-def whole_runs(name: str, method: str, topology: str, out: pathlib.Path) -> None:
+def loss_alone(method: str, topology: str, batch: int) -> dict:
+    """Compiles the contrastive loss, with its gradient, for representations that are split over all chips."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import PartitionSpec
+
+    from c3r_jax.core.config import C3RConfig
+    from c3r_jax.core.contrastive import contrastive_c3r_loss
+    from c3r_jax.parallel.topology import find_topology
+
+    place = find_topology(topology)
+    mesh = jax.sharding.Mesh(np.array(place.devices), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, copied = PartitionSpec("rows"), PartitionSpec()
+
+    def loss(scale: jax.Array, h: dict) -> jax.Array:
+        settings = {"config": C3RConfig(), "regularised": method == "c3r", "axis_name": "rows"}
+        return contrastive_c3r_loss(lambda queries, keys: scale * queries @ keys.T, h, **settings)[0]
+
+    def run(scale: jax.Array, h: dict) -> tuple:
+        split = jax.shard_map(loss, mesh=mesh, in_specs=(copied, rows), out_specs=copied, check_vma=False)
+        return jax.value_and_grad(split, argnums=(0, 1))(scale, h)
+
+    def shape(sizes: tuple[int, ...], spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, jnp.float32, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+    h = dict.fromkeys(("image", "text"), shape((batch, WIDTH), rows))
+    return program_figures(jax.jit(run).lower(shape((), copied), h).compile(), place, len(place.devices), batch=batch)
+
+
+def program_figures(compiled: Any, place: Any, devices: int, **given: Any) -> dict:
+    """The figures of a compiled program, those in :data:`KEPT` that it has."""
+    from c3r_jax.parallel.estimate import times
+    from c3r_jax.parallel.program import inspect
+
+    program = inspect(compiled)
+    return {
+        "devices": devices,
+        **given,
+        "flops": program.flops,
+        "cycles": program.cycles,
+        "peak_bytes": program.peak_bytes,
+        "temporary_bytes": program.temporary_bytes,
+        "fusions": program.fusions,
+        "unknown_loops": program.unknown_loops,
+        "collectives": {kind: total._asdict() for kind, total in program.collectives.items()},
+        "collective_bytes": program.sent.bytes,
+        "seconds": times(program, place.chip, [0] * devices)._asdict(),
+    }
+
+
+def whole_runs(name: str, method: str, topology: str) -> dict:
     """Compiles whole runs of the structural benchmark, as the estimator and ablation studies train them."""
     import jax
     import numpy as np
     from ml_collections import ConfigDict
 
-    from c3r_jax.parallel.estimate import times
-    from c3r_jax.parallel.program import inspect
     from c3r_jax.parallel.topology import find_topology
     from c3r_jax.step.in_memory import train_run
     from c3r_jax.sweep.engine import make_data
@@ -131,23 +191,9 @@ def whole_runs(name: str, method: str, topology: str, out: pathlib.Path) -> None
     values = (data.train, data.plan, np.zeros(RUNS[name], np.uint32), run_weights(cell, run), *rates)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=one_chip), values)
     runs = jax.vmap(functools.partial(train_run, structure), in_axes=(None, None, 0, None, None, None))
-    program = inspect(jax.jit(runs).lower(*shapes).compile())
-    figures = {
-        "devices": 1,
-        "runs": RUNS[name],
-        "steps": len(data.plan),
-        "batch": data.plan.shape[1],
-        "flops": program.flops,
-        "cycles": program.cycles,
-        "peak_bytes": program.peak_bytes,
-        "temporary_bytes": program.temporary_bytes,
-        "fusions": program.fusions,
-        "unknown_loops": program.unknown_loops,
-        "collectives": {},
-        "collective_bytes": program.sent.bytes,
-        "seconds": times(program, place.chip, [0])._asdict(),
-    }
-    out.write_text(json.dumps(figures))
+    steps, batch = data.plan.shape
+    compiled_runs = jax.jit(runs).lower(*shapes).compile()
+    return program_figures(compiled_runs, place, 1, runs=RUNS[name], steps=steps, batch=batch)
 
 
 def ratios(figures: dict) -> dict:

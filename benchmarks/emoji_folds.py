@@ -4,7 +4,7 @@ Run ``python benchmarks/emoji_folds.py --json OUT.json`` (about fifteen minutes 
 standard error of 2.3 points; 1,906 test examples have 1.0, and the paired difference less. Each fold is the test split
 once, the next one the validation split, on which both sides make all their choices. Settings: configs/emoji.py; with
 ``--config=emoji_pretrained`` those of that file, which needs published weights: both sides then use frozen vectors. Of
-five folds three train; ``--folds=10`` trains on eight tenths.
+five folds three train; ``--folds=10`` trains on eight tenths. ``--seeds=2`` runs the first two of them alone.
 """
 
 import argparse
@@ -23,13 +23,17 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.sets import trained_size, with_weights_of
 from c3r_jax.commands.demo import METHODS, configured
 from c3r_jax.data.sets.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.open import open_run, restore_best
+from c3r_jax.metrics.intervals import t_interval
+from c3r_jax.results.record import Meter
 from c3r_jax.training.loop import fit
 
+CLEAN, MEAN, JOINT = "clean", "mean over conditions", "logistic, joint"
 VECTOR_PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
@@ -110,45 +114,45 @@ def main() -> None:
     parser.add_argument("--config", default="emoji", help="name of a file in configs/ (default emoji)")
     parser.add_argument("--methods", nargs="+", default=["dropout", "c3r_dropout"], choices=list(METHODS))
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default 5)")
+    parser.add_argument("--seeds", type=int, help="how many of the folds are run, one seed each (default: all)")
+    parser.add_argument("--weights", type=pathlib.Path, help="folder of published weights (default: as configured)")
     parser.add_argument("--image-size", type=int, help="pixels of a picture's side (default: as configured)")
     arguments = parser.parse_args()
     if not 3 <= arguments.folds <= 20:
         parser.error(f"--folds is {arguments.folds}: expected 3 to 20, one to test, one to validate, the rest to train")
-    base = importlib.import_module(f"configs.{arguments.config}").get_config()
+    if arguments.seeds is not None and not 1 <= arguments.seeds <= arguments.folds:
+        parser.error(f"--seeds is {arguments.seeds}: expected 1 to {arguments.folds}, the number of folds")
+    meter = Meter()
+    base = with_weights_of(importlib.import_module(f"configs.{arguments.config}").get_config(), arguments.weights)
     if arguments.image_size is not None:
         base.data.image_size = arguments.image_size
     fold_of = folds(arguments.folds)
-    right: dict[str, list[np.ndarray]] = {}
-    accuracies: dict[str, list[tuple[float, float, int]]] = {name: [] for name in arguments.methods}
-    for fold in range(arguments.folds):
+    table: dict[str, dict[str, list[float]]] = {}
+    for fold in range(arguments.seeds or arguments.folds):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "emoji.zip"
             write_fold(path, fold_of, fold, arguments.folds)
-            size = int((fold_of == fold).sum())
             for name in arguments.methods:
                 results = network(base, path, pathlib.Path(folder) / name, name, seed=fold)
-                clean = results["conditions"][0]["routes"]["representation"]["accuracy"]
-                mean = results["summary"]["representation"]["mean_accuracy"]
-                accuracies[name].append((clean, mean, size))
+                row = table.setdefault(name, {CLEAN: [], MEAN: []})
+                row[CLEAN].append(results["conditions"][0]["routes"]["representation"]["accuracy"])
+                row[MEAN].append(results["summary"]["representation"]["mean_accuracy"])
             frozen = pathlib.Path(folder) / arguments.methods[0]
             for name, hits in (logistic_on_vectors(frozen) if base.train.cache_frozen else logistic(path)).items():
-                right.setdefault(name, []).append(hits)
-        print(f"fold {fold}: " + ", ".join(f"{name} {hits[-1].mean():.3f}" for name, hits in right.items()), end="")
-        print("".join(f", {name} {rows[-1][0]:.3f}" for name, rows in accuracies.items()), flush=True)
-    results = {name: {"clean": float(np.concatenate(hits).mean())} for name, hits in right.items()}
-    for name, rows in accuracies.items():
-        clean, mean, size = (np.array(column) for column in zip(*rows, strict=True))
-        # Folds are of nearly equal size; their joint baseline is the pair of each.
-        gain = clean - np.array([hits.mean() for hits in right["logistic, joint"]])
-        results[name] = {
-            "clean": float((clean * size).sum() / size.sum()),
-            "mean_over_conditions": float((mean * size).sum() / size.sum()),
-            "gain_over_joint": float(gain.mean()),
-            "gain_over_joint_se": float(gain.std(ddof=1) / np.sqrt(arguments.folds)),
-        }
-    print(json.dumps(results, indent=2))
+                table.setdefault(name, {CLEAN: []})[CLEAN].append(float(hits.mean()))
+        print(f"fold {fold}: " + ", ".join(f"{name} {row[CLEAN][-1]:.3f}" for name, row in table.items()), flush=True)
+    for name in arguments.methods:
+        pairs = zip(table[name][CLEAN], table[JOINT][CLEAN], strict=True)
+        gain = t_interval([100 * (a - b) for a, b in pairs])
+        print(f"{name} over {JOINT}: {gain.mean:+.1f} ({gain.lower:+.1f} to {gain.upper:+.1f})")
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        found = {
+            "config": json.loads(base.to_json()),
+            "cases": {arguments.config: table},
+            "parameters": {arguments.config: trained_size(base)},
+            **meter.read(),
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.sets import trained_size, with_weights_of
 from c3r_jax.commands.demo import METHODS, configured
 from c3r_jax.data.sets.emoji_shift import SHIFT_SPLITS
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.metrics.intervals import bootstrap_interval
 from c3r_jax.metrics.routes import ROUTES
+from c3r_jax.results.record import Meter
 from c3r_jax.training.loop import fit
 from configs import emoji_shift, emoji_shift_pretrained
 from configs.base import use_first_objective
@@ -53,14 +55,21 @@ def gain(results: dict[str, Any], name: str) -> str:
     return f"{differences.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
+def shown(values: np.ndarray) -> str:
+    """Mean ± sd over seeds, the sd where there are several."""
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
+
+
 def main() -> None:
     """Prints a table, mean ± sd over seeds, and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--config", default="emoji_shift", choices=CONFIGS, help="of configs/ (default emoji_shift)")
+    parser.add_argument("--weights", type=pathlib.Path, help="folder of published weights (default: as configured)")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    base = CONFIGS[arguments.config].get_config()
+    meter = Meter()
+    base = with_weights_of(CONFIGS[arguments.config].get_config(), arguments.weights)
     results: dict[str, Any] = {}
     for name in (*METHODS, FIRST):
         runs = []
@@ -73,11 +82,23 @@ def main() -> None:
     print("| method | " + " | ".join(f"{split}, {route}" for route in ROUTES for split in SHIFT_SPLITS[1:]) + " |")
     for name, by_route in results.items():
         cells = [100 * np.array(by_route[route][split]) for route in ROUTES for split in SHIFT_SPLITS[1:]]
-        print(f"| {name} | " + " | ".join(f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" for x in cells) + " |")
+        print(f"| {name} | " + " | ".join(f"{shown(x)}" for x in cells) + " |")
     for name in list(results)[1:]:
         print(f"{name} over plain under shift: {gain(results, name)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        table = {
+            name: {
+                f"{split}, {route}": values for route, splits in by_route.items() for split, values in splits.items()
+            }
+            for name, by_route in results.items()
+        }
+        found = {
+            "config": json.loads(base.to_json()),
+            "cases": {arguments.config: table},
+            "parameters": {arguments.config: trained_size(base)},
+            **meter.read(),
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.emoji_shift import shown
+from benchmarks.sets import trained_size
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.results.record import Meter
 from c3r_jax.training.loop import fit
 from configs.base import use_first_objective
 from configs.pretrain_emoji import get_config
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", default="softmax", choices=("softmax", "sigmoid"))
     arguments = parser.parse_args()
+    meter = Meter()
     results: dict[str, Any] = {}
     for method in METHODS:
         runs = []
@@ -58,9 +62,17 @@ def main() -> None:
     print("| accuracy, % | " + " | ".join(METHODS) + " |")
     for name in results[METHODS[0]]:
         cells = [100 * np.array(results[method][name]) for method in METHODS]
-        print(f"| {name} | " + " | ".join(f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" for x in cells) + " |")
+        print(f"| {name} | " + " | ".join(f"{shown(x)}" for x in cells) + " |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        config = get_config()
+        config.task = arguments.task
+        found = {
+            "config": json.loads(config.to_json()),
+            "cases": {"pretrain_emoji": results},
+            "parameters": {"pretrain_emoji": trained_size(config)},
+            **meter.read(),
+        }
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

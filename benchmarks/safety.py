@@ -15,20 +15,25 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax import C3RClassifier
+from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.methods.registry import make_rival
 from c3r_jax.metrics.intervals import describe, t_interval
+from c3r_jax.models.build import build_feature_model
+from c3r_jax.results.record import Meter
 from c3r_jax.step.in_memory import Rows, Structure, weights_of
+from c3r_jax.step.state import init_state
 
 Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
 World = Callable[[int], dict[str, Sample]]  # seed -> "train", "same" and perhaps "shift"
@@ -45,7 +50,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "c3r, hinge": {"config": C3RConfig.hinge()},
 }
 
-# A rival with a loss of its own takes the task term's place (docs/rivals.md).
 # Other fusions and ways of training, but for those that need to know environments. Strengths are the middle ones of
 # configs/sweeps/rivals.py, the same for every world.
 RIVALS: dict[str, dict[str, Any]] = {
@@ -73,6 +77,11 @@ PARTS: dict[str, dict[str, Any]] = {
     "hinge for kl": {"config": C3RConfig(expert=0.5, necessity="hinge")},
     "without expert, instrument shuffled": {"config": C3RConfig(shuffled=True)},
     "subsets alone": {"config": C3RConfig(lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
+}
+# The strength chosen on training rows alone; the default and a rival to compare it with.
+RULES: dict[str, dict[str, Any]] = {
+    **{name: METHODS[name] for name in ("plain", "dropout", "c3r")},
+    "c3r, strength by expert_accuracy": {"rule": "expert_accuracy"},
 }
 
 
@@ -204,9 +213,11 @@ class ReadsFeatures(C3RClassifier):
 
 
 def estimator(
-    *, rival: Mapping[str, Any] | None = None, reads_features: bool = False, **settings: Any
-) -> C3RClassifier:
-    """The estimator of a method's settings."""
+    *, rule: str = "", rival: Mapping[str, Any] | None = None, reads_features: bool = False, **settings: Any
+) -> C3RClassifier | C3RClassifierCV:
+    """The estimator of a method's settings; with a rule, three folds choose its strength."""
+    if rule:
+        return C3RClassifierCV(C3RClassifier(**settings), rule=rule, cv=3)
     if rival is None:
         return ReadsFeatures(**settings) if reads_features else C3RClassifier(**settings)
     model = WithRival(**settings)
@@ -214,8 +225,22 @@ def estimator(
     return model
 
 
+def network_size(rows: Sample) -> int:
+    """Trained numbers of the estimator's network, with its default fusion, for such rows; nothing is trained."""
+    (inputs, labels), made = rows, C3RClassifier()
+    model = build_feature_model(tuple(inputs), len(np.unique(labels)), DEFAULT, dim=made.dim, hidden=made.hidden)
+    state = jax.eval_shape(lambda: init_state(model, optax.identity(), {"inputs": inputs}, 0))
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
 def run(
-    world: World, steps: int, seeds: int, methods: Mapping[str, dict[str, Any]], *, subsets: bool = False
+    world: World,
+    steps: int,
+    seeds: int,
+    methods: Mapping[str, dict[str, Any]],
+    *,
+    subsets: bool = False,
+    make: Callable[..., C3RClassifier] = estimator,
 ) -> dict[str, list[dict[str, float]]]:
     """Returns the figures of every method by seed.
 
@@ -225,13 +250,14 @@ def run(
       seeds: number of seeds, from 0.
       methods: {name: settings of the estimator}.
       subsets: whether each modality alone is scored too, and the worst of all under every regime.
+      make: settings -> estimator.
     """
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     for seed in range(seeds):
         parts = world(seed)
         tests = {name: rows for name, rows in parts.items() if name != "train"}
         for name, settings in methods.items():
-            model = estimator(steps=steps, seed=seed, **settings).fit(*parts["train"])
+            model = make(steps=steps, seed=seed, **settings).fit(*parts["train"])
             row = {}
             for regime, (inputs, labels) in tests.items():
                 predicted = model.predict(inputs)
@@ -275,6 +301,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     for option, methods, words in (
         ("--parts", PARTS, "the default without one of its parts at a time instead"),
         ("--rivals", PAIRS, "other fusions and ways of training, each alone and with C3R, instead"),
+        ("--rules", RULES, "the default with a strength that a rule chooses on the training rows, instead"),
     ):
         parser.add_argument(option, dest="methods", action="store_const", const=methods, help=words)
 
@@ -299,9 +326,12 @@ def main() -> None:
     add_choices(parser)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # weak first stages and inverted labels are expected here, and part of the figures
+    meter = Meter()
     results: dict[str, Any] = {"config": dataclasses.asdict(DEFAULT), "seeds": arguments.seeds, "cases": {}}
     for title, (world, steps) in chosen_worlds(parser, arguments.worlds, WORLDS).items():
         results["cases"][title] = summary(run(world, steps, arguments.seeds, arguments.methods))
+        results.setdefault("parameters", {})[title] = network_size(world(0)["train"])
+        results |= meter.read()
         print_table(title, results["cases"][title])
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

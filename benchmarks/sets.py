@@ -1,7 +1,8 @@
 """The demo's methods on a data set, from its own inputs: every condition, every seed, and shifted splits if it has any.
 
 Run ``python benchmarks/sets.py --json OUT.json`` (emoji, and the same names as Twitter draws them; five to ten minutes
-on two cores) or, for a prepared set, ``python benchmarks/sets.py --config watch --data DIR --seeds 5 --json OUT.json``.
+on two cores) or, for a prepared set, ``python benchmarks/sets.py --config watch --data DIR --seeds 5 --json OUT.json``;
+``--weights`` names the folder with the weights of a configuration with published encoders.
 """
 
 import argparse
@@ -12,13 +13,18 @@ import sys
 import tempfile
 from typing import Any
 
+import jax
 from absl import logging
+from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.commands.demo import run_all
 from c3r_jax.commands.demo_leads import scores_under_shift, shifted_splits
+from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.settings import read_settings
+from c3r_jax.results.record import Meter
+from c3r_jax.step.frozen import split_frozen
 
 
 def columns_of(results: dict[str, Any]) -> dict[str, float]:
@@ -29,19 +35,40 @@ def columns_of(results: dict[str, Any]) -> dict[str, float]:
     return {**found, "mean": summary[f"mean_{metric}"], "worst": summary[f"worst_{metric}"]}
 
 
+def with_weights_of(config: ConfigDict, folder: pathlib.Path | None) -> ConfigDict:
+    """The configuration with its published weights from another folder, if it names any."""
+    if folder is None:
+        return config
+    for kind in ("image", "text"):
+        if config.model[kind].weights:
+            config.model[kind].weights = str(folder / pathlib.Path(config.model[kind].weights).name)
+    if config.model.text.weights:
+        config.data.tokenizer = config.model.text.weights
+    return config
+
+
+def trained_size(config: ConfigDict) -> int:
+    """Trained numbers of a configuration's network, without frozen encoders; nothing is trained."""
+    experiment = build_experiment(config)
+    params = jax.eval_shape(experiment.state_maker()).params
+    return sum(leaf.size for leaf in jax.tree.leaves(split_frozen(params, experiment.model)[0]))
+
+
 def main() -> None:
     """Trains what is missing in the workdir, prints a table, and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--config", default="emoji_styles", help="a name in configs/ (default emoji_styles)")
     parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets")
+    parser.add_argument("--weights", type=pathlib.Path, help="folder of published weights (default: as configured)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workdir", type=pathlib.Path, help="folder that keeps the runs between calls")
     arguments = parser.parse_args()
     logging.set_verbosity(logging.WARNING)
-    config = importlib.import_module(f"configs.{arguments.config}").get_config()
+    config = with_weights_of(importlib.import_module(f"configs.{arguments.config}").get_config(), arguments.weights)
     if arguments.data is not None:
         config.data.path = str(arguments.data)
+    meter = Meter()
     table: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         others = shifted_splits(read_settings(config).data)
@@ -54,7 +81,12 @@ def main() -> None:
     for method, row in table.items():
         print(f"| {method} | " + " | ".join(f"{100 * sum(v) / len(v):.1f}" for v in row.values()) + " |")
     if arguments.json:
-        found = {"config": json.loads(config.to_json()), "cases": {arguments.config: table}}
+        found = {
+            "config": json.loads(config.to_json()),
+            "cases": {arguments.config: table},
+            "parameters": {arguments.config: trained_size(config)},
+            **meter.read(),
+        }
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

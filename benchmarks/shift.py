@@ -26,12 +26,14 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.safety import Sample, World, add_choices, chosen_worlds, print_table, run, summary
+from benchmarks.safety import Sample, World, add_choices, chosen_worlds, network_size, print_table, run, summary
+from benchmarks.sets import with_weights_of
 from c3r_jax.data.source import environments_of
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.weights import read_weights, with_weights
+from c3r_jax.results.record import Meter
 from configs import emoji_shift_pretrained, emoji_styles_pretrained, openclipart, uci_views, watch
 
 STEPS = 500
@@ -47,9 +49,7 @@ CUES: dict[str, dict[str, Any]] = {  # settings of config.data.cues that differ
 
 def with_paths(config: ConfigDict, weights: pathlib.Path, data: pathlib.Path | None) -> ConfigDict:
     """The configuration with weights and data from other folders."""
-    for kind in ("image", "text"):
-        config.model[kind].weights = str(weights / pathlib.Path(config.model[kind].weights).name)
-    config.data.tokenizer = config.model.text.weights
+    config = with_weights_of(config, weights)
     if data is not None:
         config.data.path = str(data)
     return config
@@ -184,10 +184,14 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # weak first stages are expected here, and part of the figures
     found = worlds(arguments.weights, arguments.data, arguments.vectors)
+    meter = Meter()
     results: dict[str, Any] = {"config": dataclasses.asdict(DEFAULT), "seeds": arguments.seeds, "cases": {}}
     for title, make in chosen_worlds(parser, arguments.worlds, found).items():
         runs = FOLDS.get(title, 1) * arguments.seeds
-        results["cases"][title] = summary(run(make(), STEPS, runs, arguments.methods, subsets=True))
+        world = make()
+        results["cases"][title] = summary(run(world, STEPS, runs, arguments.methods, subsets=True))
+        results.setdefault("parameters", {})[title] = network_size(world(0)["train"])
+        results |= meter.read()
         print_table(title, results["cases"][title])
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

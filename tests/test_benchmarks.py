@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks import criterion
+from benchmarks import criterion, study
+from benchmarks.safety import gaussian_world, network_size
 from tests.processes import REPOSITORY
 
 BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
@@ -49,6 +50,27 @@ def test_criteria_are_ranked_as_spearman_does():
     best = case["chosen"]["shift"]
     assert best["C3 risk"] == best["oracle (not a valid rule)"] == pytest.approx(accuracy.max(0).mean())
     assert best["accuracy"] <= best["C3 risk"]
+
+
+def test_a_study_becomes_a_table_of_seeds():
+    """The selected strength alone; one modality is a mean over modalities, the worst case that of each run."""
+
+    def record(label, seed, validation, shift, finite=True):
+        tests = {"validation": validation, "same": 0.9, "shift": shift, "only a, shift": 0.2, "only b, shift": 0.6}
+        run = {"world": "w", "cell": "late", "label": label, "seed": seed, "finite": finite, "risk": {"total": 1.0}}
+        return run | {"accuracy": {"representation": tests, "instrument": tests}}
+
+    records = [record("late 1", 1, 0.8, 0.1), record("late 1", 0, 0.8, 0.3), record("late 2", 0, 0.7, 0.99)]
+    found = study.tables_of_study(records, "validation_accuracy")
+    assert found["w"]["late"]["shift"] == [0.3, 0.1] and found["w"]["late"]["worst, shift"] == [0.2, 0.1]
+    assert found["w"]["late"][study.ALONE] == pytest.approx([0.4, 0.4])
+    broken = study.tables_of_study([record("late", 0, 0.8, 0.3, finite=False)], "validation_accuracy")
+    assert broken["w"]["late"]["shift"] == [None]
+
+
+def test_the_size_of_a_network_is_that_of_its_layers():
+    encoder = 12 * 64 + 64 + 64 * 16 + 16  # two layers with offsets
+    assert network_size(gaussian_world(2, 3, rows=60)(0)["train"]) == 2 * encoder + 16 * 3 + 3
 
 
 def test_criteria_take_the_worlds_of_another_benchmark():

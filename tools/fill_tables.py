@@ -5,24 +5,32 @@ python tools/fill_tables.py --check  fails where a page differs from its records
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from c3r_jax.results.markdown import fill
-from c3r_jax.results.record import read_record
+from c3r_jax.results.record import Record, read_record
+from c3r_jax.results.summary import fill_summary
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def recorded(name: str, root: pathlib.Path = ROOT) -> Record:
+    """A record of the repository."""
+    return read_record(root / "results" / f"{name}.json")
+
+
 def pages(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
     """{page: its text with every table written from its record}; pages without such tables are left out."""
+    read = functools.cache(lambda name: recorded(name, root))
     found = {}
     for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         text = page.read_text(encoding="utf-8")
-        if "<!-- table:" in text:
-            found[page] = fill(text, lambda name: read_record(root / "results" / f"{name}.json"))
+        if "<!-- table:" in text or "<!-- summary:" in text:
+            found[page] = fill_summary(fill(text, read), read)
     return found
 
 

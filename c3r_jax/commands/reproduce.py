@@ -99,8 +99,9 @@ def reproduce(options: argparse.Namespace, program: str) -> list[Cell] | None:
         versions=records.versions(),
         machine=records.machine(),
         data=checksums(source, options),
-        seconds=seconds,
-        peak_bytes=peak,
+        seconds=found.get("seconds", seconds),
+        peak_bytes=found.get("peak_bytes", peak),
+        parameters=found.get("parameters", {}),
         date=records.today(),
     )
     write_record(record, path)
@@ -121,7 +122,7 @@ def run(command: Sequence[str]) -> tuple[dict[str, Any], float, int]:
         if done.returncode or not out.exists():
             raise DataError(f"python {' '.join(command)} ended with {done.returncode}: see its message above.")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        return _read_json(out), seconds, peak * (1 if sys.platform == "darwin" else 1024)
+        return _read_json(out), seconds, peak * records.BYTES_OF_MAXRSS
 
 
 def check_files(source: Source, options: argparse.Namespace) -> None:
@@ -175,13 +176,15 @@ def say_other_files(recorded: Mapping[str, str], found: Mapping[str, str], progr
 
 
 def listing() -> str:
-    """What each table needs, one line each."""
-    lines = []
+    """What each table needs, and what its record took: three lines each."""
+    lines, width = [], max(map(len, SOURCES)) + 2
     for name, source in SOURCES.items():
         needs = [*source.packages, *(f"c3r prepare {data}" for data in source.sets)]
-        state = "recorded" if (ROOT / "results" / f"{name}.json").exists() else "not recorded"
-        lines.append(f"{name:<16}{source.minutes:>4} min  {state:<13} {', '.join(needs) or 'no files'}")
-        lines.append(f"{'':<16}python {' '.join(source.command)}")
+        path = ROOT / "results" / f"{name}.json"
+        took = f"recorded: {records.cost_line(read_record(path))}" if path.exists() else "not recorded"
+        lines.append(f"{name:<{width}}{source.minutes:>4} min  {', '.join(needs) or 'no files'}")
+        lines.append(f"{'':<{width}}python {' '.join(source.command)}")
+        lines.append(f"{'':<{width}}{took}")
     return "\n".join(lines)
 
 

@@ -17,7 +17,8 @@ from c3r_jax.core.instruments import Features
 from c3r_jax.core.mapped_axes import checked_axis, has_explicit_axes
 from c3r_jax.core.matching import OWN, PAIRS, Match, Matching, match_rows
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.objective import C3RTerms, c3r_loss
+from c3r_jax.core.objective import c3r_loss
+from c3r_jax.core.terms import C3RTerms
 from c3r_jax.core.worlds import Fitted, real_world
 from c3r_jax.tasks.contrastive import SOFTMAX
 from c3r_jax.tasks.registry import CONTRASTIVE

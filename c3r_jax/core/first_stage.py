@@ -8,7 +8,7 @@ modality-specific parts must be independent of each other.
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from c3r_jax.core.batch import (
 from c3r_jax.core.linear_solve import solve_spd
 from c3r_jax.core.moments import Moments, batch_moments
 from c3r_jax.core.others import of_others, of_own
+from c3r_jax.core.shared_inverses import are_shared, shared_inverses
 from c3r_jax.core.short_help import short_help
 
 
@@ -160,6 +161,7 @@ def _fit(
     *,
     ridge: float | Array,
     stop_gradient: bool,
+    inverse: Float[Array, "p p"] | None = None,
 ) -> FirstStage:
     """:func:`fit` from the parts of the moments that it needs, which are cut out and joined before anything else.
 
@@ -167,10 +169,10 @@ def _fit(
     """
     p = mean_v.shape[0]
     of_v, varies = varies_from(diagonal(cov_vv), mean_v), varies_from(var_h, mean_h)
-    cov_vv = jnp.where(of_v[:, None] & of_v[None, :], cov_vv, 0)
+    cov_vv = _between(of_v, cov_vv)
     cov_vh = jnp.where(of_v[:, None] & varies[None, :], cov_vh, 0)
     a, condition = penalised(cov_vv, ridge)
-    coef = solve_spd(a, cov_vh, condition=condition)
+    coef = solve_spd(a, cov_vh, condition=condition, inverse=inverse)
     if stop_gradient:
         coef = jax.lax.stop_gradient(coef)
     explained = jnp.matmul(cov_vv, coef, precision=HIGHEST)
@@ -196,8 +198,11 @@ def f_statistic(r2: Float[Array, " d"], p: int, count: Float[Array, ""]) -> Floa
 
 def varying_covariance(moments: Moments) -> Float[Array, "p p"]:
     """The covariance with 0 for constant columns."""
-    varying = varies_from(diagonal(moments.cov), moments.mean)
-    return jnp.where(varying[:, None] & varying[None, :], moments.cov, 0)
+    return _between(varies_from(diagonal(moments.cov), moments.mean), moments.cov)
+
+
+def _between(varying: Bool[Array, " p"], cov: Float[Array, "p p"]) -> Float[Array, "p p"]:
+    return jnp.where(varying[:, None] & varying[None, :], cov, 0)
 
 
 def varies_from(variance: Float[Array, " p"], mean: Float[Array, " p"]) -> Bool[Array, " p"]:
@@ -239,7 +244,12 @@ def columns(features: Mapping[str, Array]) -> dict[str, slice]:
 
 
 def fit_modalities(
-    moments: Moments, blocks: Mapping[str, slice], *, ridge: float, stop_gradient: bool = False
+    moments: Moments,
+    blocks: Mapping[str, slice],
+    *,
+    ridge: float,
+    stop_gradient: bool = False,
+    axis_name: Any = None,
 ) -> dict[str, FirstStage]:
     """Fits, from one set of joint moments, the first stage of every modality on all the others.
 
@@ -252,6 +262,7 @@ def fit_modalities(
       blocks: {name: columns} from :func:`columns`.
       ridge: penalty relative to the mean variance of each instrument.
       stop_gradient: treat the coefficients as constants.
+      axis_name: mapped axis whose devices all have these moments, and may share the work.
 
     Returns:
       {name: :class:`FirstStage`} with ``fitted`` empty (0, d_name).
@@ -264,7 +275,10 @@ def fit_modalities(
         each = rows if own else Moments(*(jnp.broadcast_to(x, (len(blocks), *x.shape)) for x in rows))
         between = of_others(each.cov, 1)
         means, variance = (of_others(each.mean, 1), of_own(each.mean, 1)), of_own(jax.vmap(diagonal)(each.cov), 1)
-        together = jax.vmap(solve)(each.count, *means, of_others(between, 2), of_own(between, 2), variance)
+        cov_vv = of_others(between, 2)
+        inverses = _inverses(cov_vv, means[0], ridge, axis_name)
+        parts = (each.count, *means, cov_vv, of_own(between, 2), variance)
+        together = jax.vmap(lambda parts, inverse: solve(*parts, inverse=inverse))(parts, inverses)
         return {name: FirstStage(*(value[m] for value in together)) for m, name in enumerate(blocks)}
     stages = {}
     for m, (name, block) in enumerate(blocks.items()):
@@ -278,6 +292,18 @@ def fit_modalities(
         mean_v = jnp.concatenate([mean[one] for one in others])
         stages[name] = solve(count, mean_v, mean[block], between, across, diagonal(cov)[block])
     return stages
+
+
+def _inverses(
+    cov_vv: Float[Array, "modalities p p"], mean_v: Float[Array, "modalities p"], ridge: float, axis_name: Any
+) -> Float[Array, "modalities p p"] | None:
+    """The inverses that the solves need, each made by one device; None where every device makes its own."""
+    if not are_shared(len(cov_vv), cov_vv.shape[1], axis_name):
+        return None
+    cov_vv, mean_v = jax.lax.stop_gradient((cov_vv, mean_v))
+    condition = penalised(cov_vv[0], ridge)[1]
+    a = jax.vmap(lambda cov, mean: penalised(_between(varies_from(diagonal(cov), mean), cov), ridge)[0])(cov_vv, mean_v)
+    return shared_inverses(a, condition=condition, axis_name=axis_name)
 
 
 def apply_modalities(

@@ -56,6 +56,11 @@ def is_zero(weight: Any) -> bool:
     return not isinstance(weight, Tracer | jax.Array) and weight == 0
 
 
+def at_most_one(strength: Any) -> Any:
+    """min(1, strength); a number where that is known before the program runs."""
+    return jnp.minimum(1, strength) if isinstance(strength, Tracer | jax.Array) else min(1.0, strength)
+
+
 def explained_share(
     at_z: Float[Array, ""], at_z_c: Float[Array, ""], at_constant: Float[Array, ""]
 ) -> Float[Array, ""]:

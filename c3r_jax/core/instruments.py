@@ -6,7 +6,7 @@ evaluation the exact ones of the training set, so that a prediction never depend
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +127,7 @@ def causal_representation(
     moments: Moments,
     *,
     config: C3RConfig,
+    axis_name: str | None = None,
 ) -> RealWorld:
     """z_c of each row independently, given the moments.
 
@@ -136,12 +137,14 @@ def causal_representation(
       present: (B, M) bool.
       moments: :func:`instrument_moments` of these or other rows.
       config: the configuration, for instrument and ridge.
+      axis_name: mapped axis whose devices all have these moments, and may share the solves.
 
     Returns:
       :class:`RealWorld`.
     """
     if config.instrument == "two_stage":
-        stages = fit_modalities(moments, columns(features), ridge=config.ridge, stop_gradient=config.stop_gradient)
+        how: dict[str, Any] = {"ridge": config.ridge, "stop_gradient": config.stop_gradient, "axis_name": axis_name}
+        stages = fit_modalities(moments, columns(features), **how)
         h_hat, present_hat = apply_modalities(stages, features, present)
         return RealWorld(fuse(h_hat, present_hat), stages, h_hat)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)

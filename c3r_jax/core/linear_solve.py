@@ -67,7 +67,13 @@ def inverse_spd(a: Float[Array, "p p"], *, condition: float | None = None) -> Fl
     return jnp.where(bound > 0, x / jnp.where(bound > 0, bound, 1), 0)
 
 
-def solve_spd(a: Float[Array, "p p"], b: Float[Array, "p d"], *, condition: float | None = None) -> Float[Array, "p d"]:
+def solve_spd(
+    a: Float[Array, "p p"],
+    b: Float[Array, "p d"],
+    *,
+    condition: float | None = None,
+    inverse: Float[Array, "p p"] | None = None,
+) -> Float[Array, "p d"]:
     """Solves A X = B for a symmetric positive definite A, with gradients by implicit differentiation.
 
     dX = A^-1 (dB - dA X): no iteration is ever differentiated, so early convergence cannot turn into a NaN gradient.
@@ -76,6 +82,7 @@ def solve_spd(a: Float[Array, "p p"], b: Float[Array, "p d"], *, condition: floa
       a: (p, p) symmetric positive definite; a zero matrix gives zeros.
       b: (p, d) right-hand sides.
       condition: upper bound of |A|_inf / smallest eigenvalue, when one is known (fewer iterations).
+      inverse: A^-1, where it is known already.
 
     Returns:
       (p, d) solution in the dtype of the inputs.
@@ -90,10 +97,10 @@ def solve_spd(a: Float[Array, "p p"], b: Float[Array, "p d"], *, condition: floa
     """
     if a.ndim != 2 or a.shape[0] != a.shape[1] or b.ndim != 2 or b.shape[0] != a.shape[0]:
         raise ValueError(f"a has shape {a.shape} and b {b.shape}, but (p, p) and (p, d) were expected.")
-    inverse = inverse_spd(jax.lax.stop_gradient(a), condition=condition)
+    known = inverse_spd(jax.lax.stop_gradient(a), condition=condition) if inverse is None else inverse
 
     def solve(matvec: Callable[[Array], Array], rhs: Array) -> Array:
-        x = _matmul(inverse, rhs)
-        return x + _matmul(inverse, rhs - matvec(x))  # one refinement step: residuals at working precision
+        x = _matmul(known, rhs)
+        return x + _matmul(known, rhs - matvec(x))  # one refinement step: residuals at working precision
 
     return jax.lax.custom_linear_solve(partial(_matmul, a), b, solve, symmetric=True)

@@ -1,72 +1,28 @@
 """The C3R objective: one function from features to a loss, for any model in any JAX library."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, check_float, checked_weights, global_count, keep, mask_of, weighted_means
+from c3r_jax.core.batch import Where, checked_weights, keep
 from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_present, without_outer_state
-from c3r_jax.core.cap import Cap, capped_loss
+from c3r_jax.core.cap import capped_loss
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.counterfactual import Predict, closeness
-from c3r_jax.core.expert import Expert
-from c3r_jax.core.first_stage import FirstStage
-from c3r_jax.core.gate import explained_share, is_zero, weights_of
+from c3r_jax.core.counterfactual import Predict
+from c3r_jax.core.gate import is_zero
 from c3r_jax.core.instruments import Features, Fuse
 from c3r_jax.core.mapped_axes import AxisName, checked_axis, has_explicit_axes, with_auto_axes
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.risk import C3Risk, c3_risk
 from c3r_jax.core.short_help import short_help
-from c3r_jax.core.task_term import Evidence, outputs_alone, task_term
+from c3r_jax.core.task_term import Evidence
 from c3r_jax.core.tasks.base import Task, valid_labels
 from c3r_jax.core.tasks.classification import CLASSIFICATION
-from c3r_jax.core.worlds import Fitted, hypothetical_representation, real_world
-
-
-class C3RTerms(NamedTuple):
-    """The terms of :func:`c3r_loss` before weighting (scalars of the global batch).
-
-    Attributes:
-      task, sufficiency, necessity, relevance, closeness: the loss terms, in nats where they are entropies.
-      risk: 0/1 :class:`C3Risk` of predict(z_c) and predict(z_bar).
-      label_probability: mean p_y(z_bar); near 0 with a small necessity loss, it means that labels are inverted.
-      logits: (B, K) predict(z).
-      z, z_c, z_bar: (B, d).
-      first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
-      moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
-      experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
-      explained: share of what z predicts that z_c predicts too, :func:`explained_share`; None where no gate, subsets or
-        experts need it.
-      rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
-      cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
-        differentiated: these terms are then constants.
-      invalid_labels: number of rows whose label is outside [0, K), each of which makes the loss NaN; None where the
-        task has no such labels. Outside of ``jit`` they are refused.
-    """
-
-    task: Float[Array, ""]
-    sufficiency: Float[Array, ""]
-    necessity: Float[Array, ""]
-    relevance: Float[Array, ""]
-    closeness: Float[Array, ""]
-    risk: C3Risk
-    label_probability: Float[Array, ""]
-    logits: Float[Array, "batch classes"]
-    z: Float[Array, "batch features"]
-    z_c: Float[Array, "batch features"]
-    z_bar: Float[Array, "batch features"]
-    first_stage: dict[str, FirstStage] | None
-    moments: Moments | None
-    experts: dict[str, Expert] | None = None
-    explained: Float[Array, ""] | None = None
-    rows: dict[str, Float[Array, ""]] | None = None
-    cap: Cap | None = None
-    invalid_labels: Float[Array, ""] | None = None
+from c3r_jax.core.terms import C3RTerms, weighted_terms
+from c3r_jax.core.worlds import Fitted
 
 
 @short_help
@@ -161,7 +117,7 @@ def c3r_loss(
     measured = dataclasses.replace(config, w_task=1.0) if capped and own_task else config
 
     def terms(predict: Predict, fuse: Fuse, features: dict[str, Array]) -> tuple[Array, list[Array], C3RTerms]:
-        return _terms(
+        return weighted_terms(
             predict,
             fuse,
             features,
@@ -231,130 +187,3 @@ def _with_auto_axes(predict: Predict, fuse: Fuse, arrays: tuple[Any, ...], **set
     z = jax.eval_shape(fuse, features, arrays[2])
     calls = {"fuse": (fuse, (features, arrays[2])), "predict": (predict, (z,))}
     return with_auto_axes(run, arrays, calls, num_rows)
-
-
-def _terms(
-    predict: Predict,
-    fuse: Fuse,
-    features: dict[str, Array],
-    labels: Num[Array, "batch ..."],
-    present: Bool[Array, "batch modalities"],
-    rows: Where,
-    *,
-    config: C3RConfig,
-    where: Bool[Array, " batch"] | None,
-    axis_name: str | None,
-    key: Array | None,
-    earlier: Moments | None,
-    fitted: Fitted | None,
-    evidence: Evidence | None,
-    task: Task,
-) -> tuple[Float[Array, ""], list[Array], C3RTerms]:
-    """The weighted task term, the other weighted terms, and all of them alone before their weights."""
-    z = check_float("fuse(features, present)", fuse(features, present), 2)
-    real, relevance, batch = fitted or real_world(fuse, features, z, config, present, rows, where, axis_name, earlier)
-    shared: dict[str, Any] = {"config": config, "where": rows, "axis_name": axis_name, "task": task}
-    z_bar = hypothetical_representation(predict, fuse, features, z, labels, real, present, key=key, **shared)
-    fixed = weights_of(config, None)  # those that are 0 without a gate are 0 with it
-    # z apart from the others, here and below: where the two parts are differentiated one by one, the slope of the task
-    # would else go through all of the first stage, as zeros that no compiler sees.
-    logits = predict(z)
-    causal_logits = _counted(fixed.sufficiency, predict(real.z_c))
-    hypothetical_logits = _counted(fixed.necessity, predict(z_bar))
-    weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
-    prior = None if config.prior is None else jnp.asarray(config.prior)
-    relative = bool(config.gate or config.subsets or not is_zero(config.expert))  # to what a constant prediction says
-    if prior is None and (relative or config.necessity == "kl"):
-        prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
-    causal_losses, explained = loss(causal_logits, labels), None
-    outputs = [logits]
-    if relative:
-        assert prior is not None  # for type checkers
-        constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
-        if config.subsets and not is_zero(config.strength):
-            masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-            outputs += [*outputs_alone(predict, fuse, features, logits, present, constant, **masks)]
-        outputs.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
-    of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
-    subsets = len(outputs) - relative
-    if relative:
-        compared = jax.lax.stop_gradient((of_outputs[0], causal_losses, of_outputs[subsets]))
-        explained = explained_share(*weighted_means(compared, rows, weights, axis_name))
-    by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets]}
-    term = task_term(
-        **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
-    )
-    losses = (
-        _counted(by.sufficiency, causal_losses),
-        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
-        _counted(0, task.probability(hypothetical_logits, labels)),
-    )
-    (task_loss,) = weighted_means([_counted(config.w_task, term.losses)], rows, weights, axis_name)
-    sufficiency, necessity, label_probability = weighted_means(losses, rows, weights, axis_name)
-    close = closeness(z, z_bar, rows, axis_name)
-    wrong = task.out_of_range(labels, logits.shape[1])
-    stages = None
-    if real.stages is not None and real.h_hat is not None:
-        stages = {name: stage._replace(fitted=real.h_hat[name]) for name, stage in real.stages.items()}
-    others = (
-        (by.sufficiency, sufficiency),
-        (by.necessity, necessity),
-        (by.relevance, relevance),
-        (by.closeness, close),
-    )
-    nothing = jnp.zeros((), task_loss.dtype)
-    # A term that is switched off is reported, but not even a NaN in it reaches the loss or (see _counted) a gradient.
-    of_task = nothing if is_zero(config.w_task) else config.w_task * task_loss
-    weighted = [weight * value for weight, value in others if not is_zero(weight)]
-    return (
-        of_task,
-        weighted,
-        C3RTerms(
-            task=task_loss,
-            sufficiency=sufficiency,
-            necessity=necessity,
-            relevance=relevance,
-            closeness=close,
-            risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
-            label_probability=label_probability,
-            logits=logits,
-            z=z,
-            z_c=real.z_c,
-            z_bar=z_bar,
-            first_stage=stages,
-            moments=batch,
-            experts=term.experts,
-            explained=explained,
-            rows=None if batch is None else _by_name(features, batch.count),
-            invalid_labels=None if wrong is None else global_count(mask_of(rows) & wrong, axis_name, task_loss.dtype),
-        ),
-    )
-
-
-def _losses_of(
-    loss: Callable[[Array, Array], Array], outputs: list[Array], labels: Array, at_once: bool
-) -> Float[Array, "outputs batch"]:
-    """The losses of several outputs (B, K), as one program where the task allows: a part of the kernels to compile."""
-    if at_once:
-        return jax.vmap(loss, (0, None))(jnp.stack(outputs), labels)
-    return jnp.stack([loss(x, labels) for x in outputs])
-
-
-def _necessity(
-    outputs: Array, labels: Array, prior: Array | None, config: C3RConfig, task: Task
-) -> Float[Array, " batch"]:
-    """The penalty of each row; with the gate, rows of rare classes count less."""
-    losses = task.necessity(outputs, labels, kind=config.necessity, prior=prior)
-    rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
-    return losses if rarity is None else rarity.astype(losses.dtype) * losses
-
-
-def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:
-    """{name: its number of rows}, from one number for all modalities or one for each."""
-    return dict(zip(features, jnp.broadcast_to(counts, (len(features),)), strict=True))
-
-
-def _counted(weight: Any, values: Array) -> Array:
-    """Per-example values, as constants where their weight is 0."""
-    return jax.lax.stop_gradient(values) if is_zero(weight) else values

@@ -45,6 +45,9 @@ def of_own(x: Array, axis: int) -> Array:
        [4 5]]
     """
     stages = x.shape[0]
+    if stages == 2:  # of two slices, as above: on a TPU, the gradient of the sum below is moved several times
+        of_first = (jnp.arange(2) == 0).reshape(2, *[1] * (x.ndim - 1))
+        return jnp.where(of_first, *jnp.split(x, 2, axis))
     blocks = x.reshape(*x.shape[:axis], stages, -1, *x.shape[axis + 1 :])
     shape = [1] * blocks.ndim
     shape[0] = shape[axis] = stages

@@ -46,7 +46,7 @@ def real_world(
         _check_stages(widths, config, present, mask_of(rows), where, axis_name)
     batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
     pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
-    real = causal_representation(fuse, features, present, pooled, config=config)
+    real = causal_representation(fuse, features, present, pooled, config=config, axis_name=axis_name)
     loss = relevance_loss(real, features, z, present, pooled.count, config=config, where=rows, axis_name=axis_name)
     return real, loss, jax.lax.stop_gradient(batch)
 

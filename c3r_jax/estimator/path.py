@@ -35,9 +35,10 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
     part, and then scored on the rows that the fold leaves out.
 
     Rules (:func:`c3r_jax.metrics.strength_rules.choose_strength`): "accuracy", "one_standard_error" (the strongest
-    whose accuracy is within one standard error of the best), "balanced_accuracy", "c3_risk", and with groups
-    "held_out_groups" and "worst_group". Rows that come from where the training rows do cannot show what a shift would
-    cost: "accuracy" asks which strength costs nothing, "one_standard_error" how much can be had for nearly nothing.
+    whose accuracy is within one standard error of the best), "balanced_accuracy", "c3_risk", "expert_accuracy", and
+    with groups "held_out_groups" and "worst_group". Rows that come from where the training rows do cannot show what a
+    shift would cost: "accuracy" asks which strength costs nothing, "one_standard_error" how much can be had for nearly
+    nothing, and "expert_accuracy" where the model reads least of what each modality alone says, where cues often are.
     Only groups that differ as future data will differ measure what is wanted.
 
     Args:

@@ -10,9 +10,9 @@ from c3r_jax.core.available import stage_rows
 from c3r_jax.evaluation.collapse import worse_than_constant
 
 WINDOW, MIN_STEPS = 50, 20  # the most and the fewest steps over which rows and capped steps are averaged
-# C3R's terms would overrule the task where they are cut to less than half in more than half of the window's steps.
-# Gentler cuts are usual in runs that learn well.
-CUT, OVERRULED = 0.5, 0.5
+# C3R's terms would overrule the task where they are cut to less than a fifth in more than half of the window's steps.
+# Gentler cuts are usual: runs of the default that learn well have .3 to .9, and less as the task's loss falls.
+CUT, OVERRULED = 0.2, 0.5
 ROWS_PER_COLUMN = 4  # below it, the R^2 of a first stage is mostly noise
 BELOW_IN_ROW = 2  # validations below a constant prediction until it is said: a run may begin there
 SURE = 1.1  # loss, relative to that of guessing, above which a model is sure of wrong classes
@@ -146,7 +146,7 @@ def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int, kind: str =
 
 
 def cap_note(capped: Sequence[bool]) -> Note | None:
-    """A note of terms that pull more than twice as hard as the task in most steps; None if they do not.
+    """A note of terms that pull more than five times as hard as the task in most steps; None if they do not.
 
     Args:
       capped: of the last steps, whether the other terms' gradient was cut to less than :data:`CUT` of its length.
@@ -162,8 +162,8 @@ def cap_note(capped: Sequence[bool]) -> Note | None:
         return None
     text = (
         f"C3R's terms would overrule the task: in {share:.0%} of the last {len(capped)} steps config.c3r.cap cut them "
-        "to less than half; unless the task's loss is near 0 by now, lower config.c3r.strength, or config.c3r.lambda_v "
-        "and lambda_n, or use larger batches"
+        "to less than a fifth; unless the task's loss is near 0 by now, lower config.c3r.strength, or "
+        "config.c3r.lambda_v and lambda_n, or use larger batches"
     )
     return Note("capped", text, {"share": share, "steps": float(len(capped))})
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from c3r_jax.caches import make_room
+from c3r_jax.caches import make_room, quick_compilation
 from c3r_jax.methods.method import Method
 from c3r_jax.models.branches import BranchRunner
 from c3r_jax.models.build import build_model
@@ -36,6 +36,7 @@ class Compiled:
       optimizer: the training step's optimiser.
       devices: how batches are split over devices.
       initial: compiled (inputs, seed) -> the state before the first step.
+      initial_alone: the same, compiled in half the time; never a part of another program, which JAX refuses.
       step: compiled (state, batch) -> (state, metrics).
       broken: compiled (state) -> which of its parts are not finite, see :func:`broken_parts`.
       rows: compiled (params, batch) -> per-modality representations, with the batch's other columns.
@@ -47,6 +48,7 @@ class Compiled:
     optimizer: optax.GradientTransformation
     devices: Strategy
     initial: Callable[..., TrainState]
+    initial_alone: Callable[..., TrainState]
     step: Callable[..., Any]
     broken: Callable[..., Any]
     rows: Callable[..., Any]
@@ -109,7 +111,6 @@ def compiled_for(
         key_chunks=train.key_chunks or None,
     )
 
-    @jax.jit
     def initial(inputs: dict[str, Any], seed: Any) -> TrainState:
         return init_state(model, optimizer, {"inputs": inputs}, seed, ema=train.ema_decay > 0, rival=method.rival)
 
@@ -122,7 +123,8 @@ def compiled_for(
 
     broken = strategy.compile_summary(functools.partial(broken_parts, trained=trained))
     compiled = (
-        initial,
+        jax.jit(initial),
+        jax.jit(initial, compiler_options=quick_compilation(1)),
         strategy.compile_step(step),
         broken,
         strategy.compile_rows(rows),

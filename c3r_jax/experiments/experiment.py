@@ -131,8 +131,17 @@ class Experiment(Compiled):
         """A batch of training examples, for its shapes and dtypes."""
         return next(self.eval_iterator("train"))
 
-    def state_maker(self) -> Callable[[], TrainState]:
-        """A pure function that returns the state before the first step, for :meth:`Strategy.init` and ``template``."""
+    def first_state(self) -> TrainState:
+        """The state before the first step, on the devices."""
+        # Under a mesh the maker is a part of the program that spreads the state.
+        return self.devices.init(self.state_maker(alone=self.devices.axis_name is not None))
+
+    def state_maker(self, *, alone: bool = False) -> Callable[[], TrainState]:
+        """A pure function that returns the state before the first step, for :meth:`Strategy.init` and ``template``.
+
+        Args:
+          alone: for a call that is no part of another program; it is then compiled sooner.
+        """
         # Zeros and an array: the program is the same for every seed, and for processes that read different rows.
         shapes = self.example_batch()["inputs"].items()
         inputs = {name: np.zeros((1, *value.shape[1:]), value.dtype) for name, value in shapes}
@@ -140,7 +149,7 @@ class Experiment(Compiled):
 
         def make() -> TrainState:
             try:
-                return self.initial(inputs, seed)
+                return (self.initial_alone if alone else self.initial)(inputs, seed)
             except (ValueError, TypeError, ArithmeticError) as error:
                 raise ConfigError(f"config.model cannot be built for these data: {error}") from error
 

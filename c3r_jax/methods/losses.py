@@ -13,8 +13,9 @@ from c3r_jax.core.contrastive import ContrastiveTerms, contrastive_c3r_loss
 from c3r_jax.core.first_stage import FirstStage
 from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.objective import C3RTerms, c3r_loss
+from c3r_jax.core.objective import c3r_loss
 from c3r_jax.core.tasks.base import Task
+from c3r_jax.core.terms import C3RTerms
 from c3r_jax.methods.encoded_batch import EncodedBatch
 from c3r_jax.methods.method import Method
 from c3r_jax.methods.official import official_compat_loss
@@ -125,9 +126,12 @@ def _official(batch: EncodedBatch) -> tuple[Float[Array, ""], Measured]:
 def with_rival(
     loss: Float[Array, ""], metrics: dict[str, Array], terms: RivalTerms, method: Method
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Adds a rival's terms to a method's loss (without task loss where the rival has its own) and to its metrics."""
+    """Adds a rival's terms to a method's loss and to its metrics.
+
+    Where the rival has a task loss of its own, the loss is that of :meth:`Method.beside_own_loss`.
+    """
     if terms.task is not None:
-        loss = loss + method.c3r.w_task * terms.task if method.regularised else terms.task
+        loss = loss + method.c3r.w_task * method.own_share * terms.task if method.regularised else terms.task
         metrics = {**metrics, "rival_task": terms.task}
     return loss + terms.penalty, {**metrics, "rival": terms.penalty, **terms.metrics}
 

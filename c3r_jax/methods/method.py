@@ -1,9 +1,10 @@
 """A training method as a configuration value: which terms count, and whether modalities are dropped."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.gate import at_most_one, is_zero
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.methods.rival import NO_RIVAL, Rival
@@ -37,9 +38,21 @@ class Method(NamedTuple):
     official: bool = False
     rival: Rival = NO_RIVAL
 
-    def without_task(self) -> "Method":
-        """This method without the task's loss, for a rival that replaces it."""
-        return self._replace(c3r=dataclasses.replace(self.c3r, w_task=0.0))
+    @property
+    def own_share(self) -> Any:
+        """The share of the task term that a rival's own task loss takes.
+
+        Without C3R's terms it is all there is. With them it takes the plain half of the task term; the other half
+        trains modalities alone and beyond the experts, without which ``mixup`` with C3R loses accuracy on emoji. A task
+        term that has neither of these is plain training, and is replaced whole, as it is at strength 0.
+        """
+        more_than_plain = self.c3r.subsets or not is_zero(self.c3r.expert)
+        return 1 - 0.5 * at_most_one(self.c3r.strength) if self.regularised and more_than_plain else 1.0
+
+    def beside_own_loss(self) -> "Method":
+        """This method with what is left of its task term, for a rival that has a task loss of its own."""
+        left = 1 - self.own_share
+        return self._replace(c3r=dataclasses.replace(self.c3r, w_task=0.0 if is_zero(left) else left * self.c3r.w_task))
 
     @property
     def spec(self) -> TaskSpec:

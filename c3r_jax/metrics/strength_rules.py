@@ -31,6 +31,7 @@ RULES = {
     "worst_group": Rule("worst_group", groups=True),
     "balanced_accuracy": Rule("balanced_accuracy"),
     "c3_risk": Rule("c3_risk", lowest=True),
+    "expert_accuracy": Rule("expert_accuracy", lowest=True),
 }
 
 
@@ -44,6 +45,7 @@ def choose_strength(rule: str, strengths: Sequence[float], figures: Mapping[str,
     worst_group          the highest accuracy in the worst of these groups
     balanced_accuracy    the highest mean recall over classes
     c3_risk              the lowest C3 risk
+    expert_accuracy      the lowest accuracy of experts on what was learned, beyond the instrument
     ==================== ===========================================================================
 
     Args:

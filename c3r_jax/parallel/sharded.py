@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from c3r_jax.caches import quick_compilation
 from c3r_jax.parallel.layout import lay_out
 from c3r_jax.parallel.rows import ROWS, rows_over
 
@@ -112,7 +113,8 @@ class Sharded:
 
     def init(self, function: Callable[[], Any]) -> Any:
         """The state that a pure function returns, never whole on any device."""
-        return jax.jit(function, out_shardings=self.shardings(jax.eval_shape(function)))()
+        shardings = self.shardings(jax.eval_shape(function))
+        return jax.jit(function, out_shardings=shardings, compiler_options=quick_compilation(1))()
 
     def put(self, tree: Any) -> Any:
         """Distributes a state from the host over the devices; a restored state is distributed already."""

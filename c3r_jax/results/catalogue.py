@@ -32,18 +32,48 @@ class Source:
 
 NATURAL = ("benchmarks/shift.py", "--weights", "{weights}", "--data", "{data}", "--vectors", "{vectors}")
 RIVALS = ("emoji_styles", "planted cues", "watch")
+RULED, RULED_SETS = ("emoji_styles", "planted", "watch", "uci_views"), ("emoji_styles", "watch", "uci_views")
 SETS = ("emoji_styles", "openclipart", "uci_views", "watch")
 RUNS = ("cases", "table", "row", "column")  # of benchmarks/sets.py
 ON_DATA = ("--data", "{data}")
+WEIGHTS = ("--weights", "{weights}")
+STUDY = ("benchmarks/study.py", "--study")
 SOURCES: dict[str, Source] = {
     "emoji": Source(("benchmarks/sets.py",), RUNS, 8, 3, tolerance=HITS),
-    "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 5, (), ("watch",), HITS),
+    "emoji_pretrained": Source(
+        ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
+    ),
+    "emoji_folds": Source(
+        ("benchmarks/emoji_folds.py", "--methods", "dropout", "c3r", "c3r_dropout"), RUNS, 20, 3, tolerance=HITS
+    ),
+    "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 15, 3, tolerance=HITS),
+    "emoji_shift_pretrained": Source(
+        ("benchmarks/emoji_shift.py", "--config", "emoji_shift_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
+    ),
+    "pretrain": Source(("benchmarks/pretrain.py",), RUNS, 15, 3, tolerance=HITS),
+    "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 3, (), ("watch",), HITS),
     "uci_views": Source(
-        ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 15, 5, (), ("uci_views",), HITS
+        ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 15, 3, (), ("uci_views",), HITS
+    ),
+    "stamps": Source(("benchmarks/sets.py", "--config", "stamps", *ON_DATA), RUNS, 20, 3, (), ("stamps",), HITS),
+    "structural": Source(("benchmarks/structural.py",), CELLS, 20, 5, tolerance=HITS),
+    "ablation": Source((*STUDY, "ablation"), RUNS, 10, 5, tolerance=HITS),
+    "rivals": Source((*STUDY, "rivals"), RUNS, 20, 3, tolerance=HITS),
+    "torch_parity": Source(
+        ("benchmarks/torch_parity.py", *WEIGHTS, *ON_DATA, "--vectors", "{vectors}"),
+        CELLS,
+        5,
+        3,
+        ENCODERS,
+        ("emoji_styles",),
+        HITS,
     ),
     "safety": Source(("benchmarks/safety.py",), CELLS, 60, 5, tolerance=HITS),
     "safety_parts": Source(("benchmarks/safety.py", "--parts"), CELLS, 60, 2, tolerance=HITS),
     "shift": Source(NATURAL, CELLS, 40, 5, ENCODERS, SETS, HITS),
-    "shift_rivals": Source((*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 60, 3, ENCODERS, SETS, HITS),
-    "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 3, ENCODERS, SETS, HITS),
+    "shift_rivals": Source(
+        (*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 60, 3, ENCODERS, ("emoji_styles", "watch"), HITS
+    ),
+    "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 2, ENCODERS, SETS, HITS),
+    "shift_rules": Source((*NATURAL, "--rules", "--worlds", *RULED), CELLS, 40, 3, ENCODERS, RULED_SETS, HITS),
 }

@@ -8,13 +8,17 @@ import math
 import os
 import pathlib
 import platform
+import resource
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from c3r_jax.errors import DataError
 
 Tables = dict[str, dict[str, dict[str, list[float | None]]]]  # {table: {row: {column: value of each seed}}}
+BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
 
 
@@ -32,9 +36,10 @@ class Record:
       versions: of Python and the libraries.
       machine: processor, cores, accelerator and operating system.
       data: {file or set: SHA-256} of what was read.
-      seconds: of the whole command; None where it ran elsewhere.
+      seconds: of the whole command; None where it was not measured.
       peak_bytes: the most memory that it held, likewise.
       date: day on which it was measured.
+      parameters: {table or method: trained numbers of its network}; of methods that share a network the plain one's.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Record:
     seconds: float | None
     peak_bytes: int | None
     date: str
+    parameters: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, values in cells(self.tables):
@@ -108,6 +114,42 @@ def write_record(record: Record, path: str | os.PathLike[str]) -> None:
     part = path.with_suffix(".part")
     part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+class Meter:
+    """Wall time and memory of a command: begins when it is made.
+
+    Examples:
+      >>> sorted(Meter().read())
+      ['peak_bytes', 'seconds']
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def read(self) -> dict[str, float]:
+        """{"seconds" since the beginning, "peak_bytes": the most memory that this process has held}."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"seconds": time.monotonic() - self._began, "peak_bytes": peak * BYTES_OF_MAXRSS}
+
+
+def cost_line(record: Record) -> str:
+    """What a record's command took, in one line; what was not measured is left out.
+
+    Examples:
+      >>> more = {"parameters": {"a": 3000, "b": 12_500}}
+      >>> cost_line(Record("t", (), 5, {}, {}, "", {}, {}, {}, 75.0, 3 * 2**29, "2026-01-01", **more))
+      '5 seeds, 3,000 to 12,500 parameters, 1.2 minutes, 1.5 GiB'
+    """
+    found = [f"{record.seeds} seed" + "s" * (record.seeds != 1)]
+    if record.parameters:
+        sizes = sorted(set(record.parameters.values()))
+        found.append(" to ".join(f"{size:,}" for size in (sizes[0], sizes[-1])[: len(sizes)]) + " parameters")
+    if record.seconds is not None:
+        found.append(f"{record.seconds / 60:.1f} minutes")
+    if record.peak_bytes is not None:
+        found.append(f"{record.peak_bytes / 2**30:.1f} GiB")
+    return ", ".join(found)
 
 
 def commit_of(root: pathlib.Path) -> str:

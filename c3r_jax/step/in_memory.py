@@ -126,6 +126,7 @@ def _all(chosen: Array) -> Bool[Array, " batch"]:
     return jnp.ones(chosen.shape, bool)
 
 
+NARROW = 128  # columns; at 256, runs that are compiled quickly take a third longer
 WEIGHTS = ("w_task", "lambda_s", "lambda_n", "lambda_v", "lambda_fe", "strength")
 STRENGTH = len(WEIGHTS)  # index of the rival's strength, after the weights
 BLOCK = 1024  # training sets are padded to a multiple of it, so that folds of nearly equal size share a program
@@ -227,7 +228,12 @@ def train_run(
 def run_of(structure: Structure) -> Callable[..., Any]:
     """:func:`train_run` of a structure, compiled once per shape of its arrays."""
     make_room()
-    return jax.jit(functools.partial(train_run, structure), compiler_options=quick_compilation(1))
+    return jax.jit(functools.partial(train_run, structure), compiler_options=options_of_runs(structure))
+
+
+def options_of_runs(structure: Structure) -> dict[str, bool | int] | None:
+    """Options of the compiler for whole runs: narrow networks train for less time than full optimisation takes."""
+    return quick_compilation(1) if max((*structure.hidden, structure.dim)) <= NARROW else None
 
 
 def padded(rows: Rows) -> Rows:

@@ -93,7 +93,7 @@ def train_step(
         encoded = encoded_batch(model, variables, h, present, batch, **shared)
         encoded = encoded._replace(rows=rows, key_chunks=key_chunks)
         terms = method.rival.terms(encoded, step=state.step, state=state.instrument, key=rival_key)
-        main = method.without_task() if terms is not None and terms.task is not None else method
+        main = method.beside_own_loss() if terms is not None and terms.task is not None else method
         loss, (metrics, moments) = method_loss(encoded, main, pair_key)
         if terms is not None:
             loss, metrics = with_rival(loss, metrics, terms, method)

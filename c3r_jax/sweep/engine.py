@@ -20,7 +20,7 @@ from c3r_jax.evaluation.expert_accuracy import joint_expert_accuracy
 from c3r_jax.files.atomic import write_text
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.twin import apply
-from c3r_jax.step.in_memory import Rows, Structure, model_of, train_run
+from c3r_jax.step.in_memory import Rows, Structure, model_of, options_of_runs, train_run
 from c3r_jax.sweep.grid import Cell, SweepRun, run_structure, run_weights
 from c3r_jax.sweep.settings import SweepSettings
 from c3r_jax.sweep.study_data import Data, make_data, test_names
@@ -89,7 +89,8 @@ def compiled_chunk(made: Structure) -> Callable[..., Any]:
         params, losses = train_run(made, run_data.train, run_data.plan, seed, weights, learning_rate, weight_decay)
         return {**evaluate_run(made, params, run_data), "first_loss": losses[0], "last_loss": losses[-1]}
 
-    return jax.jit(jax.vmap(train_and_evaluate, in_axes=(None, 0, 0, 0, None, None)))
+    together = jax.vmap(train_and_evaluate, in_axes=(None, 0, 0, 0, None, None))
+    return jax.jit(together, compiler_options=options_of_runs(made))
 
 
 def chunk_size(made: Structure, data: Data, memory_mib: int) -> int:

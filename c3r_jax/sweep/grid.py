@@ -105,9 +105,9 @@ def _of_config(weights: Mapping[str, Any]) -> dict[str, Any]:
 def read_cells(settings: SweepSettings) -> list[Cell]:
     """Reads ``config.cells``: {name: fields of C3RConfig or CELL_KEYS; a weight may be a tuple of values}.
 
-    Fields that a cell does not set are those of its ``preset``, by default of :meth:`C3RConfig.hinge`: the older
-    studies measure parts of the first version of the objective. ``strength`` is the rival's, ``c3r_strength`` C3R's.
-    With ``row_experts`` experts are computed on all training rows, as the estimator does, and not on each batch.
+    Fields that a cell does not set are those of its ``preset``, by default "default", which is C3RConfig() and has no
+    experts: a cell adds them by ``expert``. ``strength`` is the rival's, ``c3r_strength`` C3R's. With ``row_experts``
+    experts are computed on all training rows, as the estimator does, and not on each batch.
 
     Args:
       settings: of the study.
@@ -130,7 +130,7 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
         regularised, dropout = own.pop("regularised", True), float(own.pop("dropout", 0.0))
         official = own.pop("official", False)
         fusion, rival = own.pop("fusion", "mean"), own.pop("rival", "none")
-        preset, row_experts = own.pop("preset", "hinge"), own.pop("row_experts", False)
+        preset, row_experts = own.pop("preset", "default"), own.pop("row_experts", False)
         if preset not in PRESETS or not isinstance(row_experts, bool):
             raise ConfigError(
                 f"config.cells[{name!r}] has preset {preset!r} and row_experts {row_experts!r}: expected one of "
@@ -152,7 +152,6 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
             own.setdefault("prior", (1 - share, share))
         strengths = grid.get("strength", (own.pop("strength", 1.0),))
         try:
-            # Not C3RConfig() by default: tables of finished studies stay what the same cells give today.
             fixed = PRESETS[preset](**_of_config({k: v for k, v in own.items() if k not in grid}))
             for values in itertools.product(*grid.values()):
                 dataclasses.replace(fixed, **_of_config(dict(zip(grid, values, strict=True))))

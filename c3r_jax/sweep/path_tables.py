@@ -21,6 +21,12 @@ COLUMNS = {  # of the path's table: {title: the name of its unit in tables}
     "same": "accuracy",
     "shift": "accuracy",
 }
+FIGURES = {  # that rules read: the column that each is in
+    "accuracy": "validation",
+    "balanced_accuracy": "balanced, validation",
+    "expert_accuracy": "accuracy without the instrument",
+    "c3_risk": "C3 risk",
+}
 
 
 def has_path(records: Sequence[Record]) -> bool:
@@ -96,13 +102,14 @@ def choices(records: Sequence[Record], world: str, *, rows: int) -> dict[str, li
     chosen[ORACLE] = []
     for _, runs in sorted(by_seed.items()):
         scores = [_scores(run) for run in runs]
-        accuracy, balanced, risk = (
-            np.array([score[column] if run["finite"] else np.nan for score, run in zip(scores, runs, strict=True)])
-            for column in ("validation", "balanced, validation", "C3 risk")
-        )
-        figures = {"accuracy": accuracy, "balanced_accuracy": balanced, "c3_risk": risk}
+        figures = {
+            name: np.array(
+                [score[column] if run["finite"] else np.nan for score, run in zip(scores, runs, strict=True)]
+            )
+            for name, column in FIGURES.items()
+        }
         strengths = [run["weights"][C3R_STRENGTH] for run in runs]
-        error = np.sqrt(accuracy * (1 - accuracy) / rows)
+        error = np.sqrt(figures["accuracy"] * (1 - figures["accuracy"]) / rows)
         for rule in chosen:
             if rule == ORACLE:
                 best = max(range(len(runs)), key=lambda i: scores[i]["shift"])
@@ -127,10 +134,7 @@ def path_figure(records: Sequence[Record], worlds: Sequence[str], path: str | Pa
         scores = [_scores(run) for run in runs]
         tables[world] = {
             "strength": [run["weights"][C3R_STRENGTH] for run in runs],
-            "accuracy": [score["validation"] for score in scores],
-            "balanced_accuracy": [score["balanced, validation"] for score in scores],
-            "expert_accuracy": [score["accuracy without the instrument"] for score in scores],
-            "c3_risk": [score["C3 risk"] for score in scores],
+            **{name: [score[column] for score in scores] for name, column in FIGURES.items()},
             "shift": [score["shift"] for score in scores],
         }
         marked[world] = {}

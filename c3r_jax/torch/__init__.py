@@ -5,11 +5,13 @@ try:
 except ImportError as error:
     raise ImportError("c3r_jax.torch needs PyTorch, which is not installed: pip install 'c3r-jax[torch]'.") from error
 
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.counterfactual import counterfactual
 from c3r_jax.torch.first_stage import FirstStage, first_stage
 from c3r_jax.torch.moments import Moments, merge_moments
+from c3r_jax.torch.multilabel import MultiLabel
 from c3r_jax.torch.objective import C3RTerms, c3r_loss
+from c3r_jax.torch.regression import Regression
 from c3r_jax.torch.risk import C3Risk, c3_risk, necessity_loss, sufficiency_loss
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "C3Risk",
     "FirstStage",
     "Moments",
+    "MultiLabel",
+    "Regression",
     "c3_risk",
     "c3r_loss",
     "counterfactual",

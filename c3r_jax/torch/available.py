@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from c3r_jax.torch.batch import keep, promote
+from c3r_jax.torch.batch import Where, keep, like, mask_of, promote
 from c3r_jax.torch.moments import Moments, batch_moments
 from c3r_jax.torch.processes import Group
 
@@ -36,7 +36,7 @@ def available_rows(
 def available_moments(
     blocks: Mapping[str, Float[Tensor, "batch _"]],
     present: Bool[Tensor, "batch modalities"],
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None = None,
 ) -> Moments:
     """Moments of every modality's rows, (M,), (M, p + M) and (M, p + M, p + M); the last M columns are indicators.
@@ -49,7 +49,8 @@ def available_moments(
     """
     values = [keep(present[:, m], promote(h)) for m, h in enumerate(blocks.values())]
     x = torch.cat([*values, present.to(values[0].dtype)], dim=1)
-    found = [batch_moments(x, where=rows, group=group) for rows in available_rows(present, where)]
+    usable = available_rows(present, mask_of(where))
+    found = [batch_moments(x, where=like(where, rows), group=group) for rows in usable]
     return Moments(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
 

@@ -1,13 +1,49 @@
 """Shared by all of this folder: argument checks, masked global means, float promotion."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from c3r_jax.torch.processes import Group, global_sum
+
+
+class Weighted(NamedTuple):
+    """Rows that count, and how often each does; it takes the place of a mask (B,) wherever rows are counted.
+
+    Attributes:
+      rows: (B,) bool.
+      weights: (B,) numbers above 0 in those rows.
+    """
+
+    rows: Bool[Tensor, " batch"]
+    weights: Float[Tensor, " batch"]
+
+    def __and__(self, mask: Bool[Tensor, " batch"]) -> "Weighted":
+        """Those of them that ``mask`` has too."""
+        return Weighted(self.rows & mask, self.weights)
+
+
+Where = Bool[Tensor, " batch"] | Weighted
+
+
+def mask_of(where: Where) -> Bool[Tensor, " batch"]:
+    """Which rows count at all, (B,) bool."""
+    return where.rows if isinstance(where, Weighted) else where
+
+
+def like(where: Where, mask: Bool[Tensor, " batch"]) -> Where:
+    """The rows of ``mask``, which are some of those of ``where``, with their weights if it has any."""
+    return Weighted(mask, where.weights) if isinstance(where, Weighted) else mask
+
+
+def counted(where: Where, dtype: torch.dtype) -> Float[Tensor, " batch"]:
+    """How often each row counts: 0 or 1, or its weight."""
+    if isinstance(where, Weighted):
+        return torch.where(where.rows, where.weights, 0).to(dtype)
+    return where.to(dtype)
 
 
 def promote(x: Tensor) -> Tensor:
@@ -57,9 +93,28 @@ def check_where(where: Any, num_examples: int, device: torch.device) -> Bool[Ten
     return where
 
 
-def valid_labels(labels: Any, where: Bool[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Returns checked labels with 0 in the excluded rows, whose labels are arbitrary."""
-    return torch.where(where, check_labels(labels, where.shape[0]), 0)
+def check_counts(where: Any, num_examples: int, device: torch.device) -> Where:
+    """As :func:`check_where`, and :class:`Weighted` rows as they are."""
+    return where if isinstance(where, Weighted) else check_where(where, num_examples, device)
+
+
+def checked_weights(weights: Any, rows: Bool[Tensor, " batch"]) -> Weighted:
+    """Rows with their weights; a weight of 0 excludes its row.
+
+    Raises:
+      ValueError: wrong shape or dtype, or a weight that is negative or not finite.
+    """
+    weights = torch.as_tensor(weights, device=rows.device).detach()
+    if weights.shape != rows.shape or weights.dtype == torch.bool or weights.dtype.is_complex:
+        raise ValueError(
+            f"weights have shape {tuple(weights.shape)} and dtype {weights.dtype}, but {tuple(rows.shape)} and numbers "
+            "were expected: how often each row counts (class weights: table[labels])."
+        )
+    weights = torch.where(rows, promote(weights), 0)  # what is excluded may hold anything
+    bad = torch.nonzero(~(weights.isfinite() & (weights >= 0)))[:1]
+    if len(bad):
+        raise ValueError(f"weights[{int(bad)}] is {weights[int(bad)]}, but a finite number >= 0 was expected.")
+    return Weighted(rows & (weights != 0), weights)
 
 
 def expand(where: Bool[Tensor, " batch"], like: Tensor) -> Tensor:
@@ -67,9 +122,15 @@ def expand(where: Bool[Tensor, " batch"], like: Tensor) -> Tensor:
     return where.reshape(where.shape + (1,) * (like.ndim - 1))
 
 
-def keep(where: Bool[Tensor, " batch"], x: Tensor) -> Tensor:
+def keep(where: Where, x: Tensor) -> Tensor:
     """Returns ``x`` with the excluded rows set to zero, so that not even a NaN in them reaches a sum or a gradient."""
-    return torch.where(expand(where, x), x, torch.zeros_like(x))
+    return torch.where(expand(mask_of(where), x), x, torch.zeros_like(x))
+
+
+def weigh(where: Where, x: Tensor) -> Tensor:
+    """As :func:`keep`, and each row times its weight: to be summed."""
+    kept = keep(where, x)
+    return kept * expand(counted(where, x.dtype), x) if isinstance(where, Weighted) else kept
 
 
 def zero_absent(h: Mapping[str, Tensor], present: Bool[Tensor, "batch modalities"]) -> dict[str, Tensor]:
@@ -86,14 +147,17 @@ def zero_absent(h: Mapping[str, Tensor], present: Bool[Tensor, "batch modalities
     return {name: keep(present[:, m], value) for m, (name, value) in enumerate(h.items())}
 
 
-def global_count(
-    where: Bool[Tensor, " batch"], group: Group | None, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, ""]:
-    """Counts the valid rows of all processes."""
-    return global_sum(where.to(dtype).sum(), group)
+def global_count(where: Where, group: Group | None, dtype: torch.dtype = torch.float32) -> Float[Tensor, ""]:
+    """Counts the valid rows of all processes, each as often as its weight says."""
+    return global_sum(counted(where, dtype).sum(), group)
 
 
-def global_mean(x: Tensor, where: Bool[Tensor, " batch"], group: Group | None) -> Tensor:
+def not_zero(count: Float[Tensor, "*dims"]) -> Float[Tensor, "*dims"]:
+    """A number of rows to divide by: 1 where it is 0; with weights it may be below 1."""
+    return torch.where(count == 0, 1, count)
+
+
+def global_mean(x: Tensor, where: Where, group: Group | None) -> Tensor:
     """Mean of ``x`` (B, ...) over the valid rows of all processes; zero, with zero gradient, when no row is valid."""
     count = global_count(where, group, x.dtype)
-    return global_sum(keep(where, x).sum(0), group) / count.clamp(min=1)
+    return global_sum(weigh(where, x).sum(0), group) / not_zero(count)

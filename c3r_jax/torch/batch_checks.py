@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c3r_jax.torch.batch import check_float, check_where, keep, valid_labels
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.batch import Where, check_float, check_where, checked_weights, keep, mask_of
+from c3r_jax.torch.task import Task, valid_labels
 
 
 def check_batch(
-    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any
-) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, weights: Any, task: Task
+) -> tuple[dict[str, Tensor], Tensor, Tensor, Where]:
     """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(
@@ -38,9 +39,11 @@ def check_batch(
             f"and bool were expected: one column for each of {list(features)}."
         )
     rows = check_where(where, num_examples, device)
-    labels = valid_labels(labels, rows)
+    counts = rows if weights is None else checked_weights(weights, rows)
+    rows = mask_of(counts)
+    labels = valid_labels(labels, rows, task)
     features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
-    return features, labels, present, rows
+    return features, labels, present, counts
 
 
 def checked_evidence(evidence: Mapping[str, Tensor], features: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

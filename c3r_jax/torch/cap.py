@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from c3r_jax.torch.batch import promote
+from c3r_jax.torch.batch import Weighted, Where, expand, promote
 from c3r_jax.torch.processes import Group, global_sum, size
 
 Losses = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor, Any]]  # rows -> task, penalty, anything
@@ -34,6 +34,7 @@ def capped_loss(
     cap: float = 1.0,
     counted: bool = True,
     group: Group | None = None,
+    where: Where | None = None,
 ) -> tuple[Float[Tensor, ""], Cap, Any]:
     r"""Task loss plus penalty, whose gradient is :math:`g_T + \min(1, \text{cap}\,|g_T| / |g_P|)\, g_P`.
 
@@ -50,6 +51,7 @@ def capped_loss(
       counted: whether the task's loss is part of the result; False: it only says how long the penalties' gradient may
         be, since a task loss of the caller's is added elsewhere.
       group: process group over which the batch is split.
+      where: rows that count; where each counts with a weight, a row's gradient has the length of so many equal rows'.
 
     Returns:
       The loss, :class:`Cap` and the last output of ``losses``.
@@ -67,7 +69,7 @@ def capped_loss(
     shared = _leaves((task, penalty), own)
     of_task = _gradient(task, [*own, *shared], retain=True)
     of_penalty = _gradient(penalty, [*own, *shared], retain=False)
-    task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group)
+    task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group, where)
     reached = penalty_norm > cap * task_norm
     scale = torch.where(reached, cap * task_norm / torch.where(reached, penalty_norm, 1), 1)
     if not counted:
@@ -104,14 +106,20 @@ def _gradient(value: Tensor, inputs: list[Tensor], *, retain: bool) -> list[Tens
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def _norms(gradients: tuple[list[Tensor], list[Tensor]], num_rows: int, group: Group | None) -> tuple[Tensor, Tensor]:
+def _norms(
+    gradients: tuple[list[Tensor], list[Tensor]], num_rows: int, group: Group | None, where: Where | None
+) -> tuple[Tensor, Tensor]:
     """Lengths of two gradients of the global loss, whose rows are spread over processes.
 
     A sum over processes inside the loss is differentiated in every process: each has its own rows' gradient times the
     number of processes, and a part of the shared ones' that becomes the gradient when it is averaged.
     """
     processes = size(group)
-    of_rows = torch.stack([_square(gradient[:num_rows]) for gradient in gradients])
+    own = [gradient[:num_rows] for gradient in gradients]
+    if isinstance(where, Weighted):
+        times = torch.where(where.rows, where.weights, 1).sqrt()
+        own = [[promote(x) / expand(times, x) for x in gradient] for gradient in own]
+    of_rows = torch.stack([_square(gradient) for gradient in own])
     of_rows = global_sum(of_rows, group) / processes**2
     of_shared = []
     for gradient in gradients:

@@ -1,7 +1,4 @@
-"""Losses, chances and evidence of one class per row: what the objective asks of a task.
-
-Values are checked once, by :func:`check`, and not in every function: to look at a value waits for the accelerator.
-"""
+"""One of K classes per row."""
 
 from typing import Any
 
@@ -10,18 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from c3r_jax.torch.batch import check_float, check_labels, global_mean, promote
+from c3r_jax.torch.batch import Where, check_labels, global_mean, promote
 from c3r_jax.torch.processes import Group
-
-
-def check(logits: Any, labels: Any) -> tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]:
-    """Logits (B, K) in float32 or wider, K >= 2, and class ids (B,) in [0, K)."""
-    logits = promote(check_float("logits", logits, 2))
-    if logits.shape[1] < 2:
-        raise ValueError(
-            f"logits have shape {tuple(logits.shape)}, but at least 2 classes were expected in the last axis."
-        )
-    return logits, check_labels(labels, logits.shape[0], logits.shape[1])
+from c3r_jax.torch.task import Task, check_outputs
 
 
 def label_mask(num_classes: int, labels: Int[Tensor, " batch"]) -> Bool[Tensor, "batch classes"]:
@@ -41,85 +29,106 @@ def odds_against(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " b
     return others.logsumexp(-1) - label_logit(logits, labels)
 
 
-def loss(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], label_smoothing: float = 0.0
-) -> Float[Tensor, " batch"]:
-    """Cross-entropy in nats, see :func:`c3r_jax.torch.sufficiency_loss`."""
-    logits = promote(logits)
-    losses = logits.logsumexp(-1) - label_logit(logits, labels)
-    if not label_smoothing:
-        return losses  # so that a class masked by a logit of -inf adds nothing
-    return losses + label_smoothing * (label_logit(logits, labels) - logits.mean(-1))
+class Classification(Task):
+    """One of K classes per row: cross-entropy; correct if it is the arg max."""
+
+    def check_labels(self, labels: Any, num_rows: int) -> Int[Tensor, " batch"]:
+        """Class ids (B,)."""
+        return check_labels(labels, num_rows)
+
+    def check(self, outputs: Any, labels: Any) -> tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]:
+        """Logits (B, K), K >= 2, and class ids (B,) in [0, K)."""
+        outputs = check_outputs(outputs, 2)
+        return outputs, check_labels(labels, outputs.shape[0], outputs.shape[1])
+
+    def check_prior(self, prior: Tensor, num_outputs: int) -> Float[Tensor, " classes"]:
+        """Label shares, (K,)."""
+        if tuple(prior.shape) != (num_outputs,):
+            raise ValueError(
+                f"prior has shape {tuple(prior.shape)}, but ({num_outputs},) was expected: one share per class."
+            )
+        if prior.min() < 0 or abs(float(prior.sum()) - 1) > 1e-3:
+            raise ValueError(f"prior {prior.tolist()} was expected to hold shares >= 0 that sum to 1.")
+        return prior
+
+    def loss(self, outputs: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Float[Tensor, " batch"]:
+        """Cross-entropy in nats, see :func:`c3r_jax.torch.sufficiency_loss`."""
+        logits = promote(outputs)
+        losses = logits.logsumexp(-1) - label_logit(logits, labels)
+        if not label_smoothing:
+            return losses  # so that a class masked by a logit of -inf adds nothing
+        return losses + label_smoothing * (label_logit(logits, labels) - logits.mean(-1))
+
+    def necessity(
+        self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """hinge, log or kl in nats, see :func:`c3r_jax.torch.necessity_loss`; ``prior``: (K,) shares, for "kl"."""
+        logits = promote(outputs)
+        if kind == "hinge":
+            chance = -torch.log(torch.tensor(float(logits.shape[1]), dtype=logits.dtype, device=logits.device))
+            return F.relu(label_logit(logits, labels) - logits.logsumexp(-1) - chance)
+        if kind == "log":
+            return F.softplus(-odds_against(logits, labels))
+        assert prior is not None
+        shares = prior.to(logits.dtype)
+        return torch.xlogy(shares, shares).sum() - (shares[None, :] * logits.log_softmax(-1)).sum(-1)
+
+    def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
+        """Log-odds against the label, relative to those at chance (1/K)."""
+        logits = promote(outputs)
+        chance = torch.tensor(float(logits.shape[1] - 1), dtype=logits.dtype, device=logits.device).log()
+        return odds_against(logits, labels) - chance
+
+    def correct(self, outputs: Tensor, labels: Tensor) -> Bool[Tensor, " batch"]:
+        """Whether argmax l = y; not where a logit is not finite."""
+        return (outputs.argmax(-1) == labels) & outputs.isfinite().all(-1)
+
+    def probability(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
+        """p_y."""
+        return label_logit(promote(outputs).softmax(-1), labels)
+
+    def batch_prior(
+        self, labels: Tensor, num_outputs: int, *, where: Where, group: Group | None, dtype: torch.dtype
+    ) -> Float[Tensor, " classes"]:
+        """Label shares of the global batch; even ones where no row counts."""
+        shares = global_mean(self.expert_targets(labels, num_outputs, dtype), where, group)
+        return torch.where(shares.sum() > 0, shares, 1 / num_outputs)
+
+    def constant(self, prior: Tensor, num_rows: Float[Tensor, ""]) -> Float[Tensor, " classes"]:
+        """Log shares, with half a row more in every class, so that a class without rows has a logarithm."""
+        return torch.log((num_rows * prior + 0.5) / (num_rows + 0.5 * prior.shape[0]))
+
+    def rarity(self, labels: Tensor, prior: Tensor) -> Float[Tensor, " batch"]:
+        """p_y / sum_k p_k^2: evidence must outweigh a small share before a rare class is predicted."""
+        return prior[labels] / prior.square().sum()
+
+    def at_share(self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"]) -> Tensor:
+        """Log p + share (l - log p)."""
+        constant = constant.to(outputs.dtype)[None, :]
+        return constant + share.to(outputs.dtype) * (outputs - constant)
+
+    def contrasts(self, outputs: Tensor) -> Tensor:
+        """Logits minus their mean, which a softmax ignores."""
+        return outputs - outputs.mean(1, keepdim=True)
+
+    def expert_targets(self, labels: Tensor, num_outputs: int, dtype: torch.dtype) -> Float[Tensor, "batch classes"]:
+        """One-hot labels."""
+        return label_mask(num_outputs, labels).to(dtype)
+
+    def expert_outputs(self, scores: Tensor, shares: Tensor, beta: float) -> Float[Tensor, "batch classes"]:
+        """Log q, where q = softmax(beta scores + log shares); the smallest number for a class without rows."""
+        seen, least = (shares > 0)[None, :], torch.finfo(scores.dtype).min
+        log_shares = torch.where(shares > 0, shares, 1).log()
+        logits = torch.where(seen, beta * scores + log_shares[None, :], least)
+        return torch.where(seen, logits.log_softmax(1), least)
+
+    def expert_losses(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " batch"]:
+        """-log q(y); ``targets`` may be shares."""
+        return -(targets * outputs).sum(1)
+
+    def expert_correct(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " batch"]:
+        """Whether q's most probable class is the target's."""
+        return (outputs.argmax(1) == targets.argmax(1)).to(outputs.dtype)
 
 
-def necessity(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], kind: str, prior: Tensor | None = None
-) -> Float[Tensor, " batch"]:
-    """hinge, log or kl in nats, see :func:`c3r_jax.torch.necessity_loss`; ``prior``: (K,) shares, for "kl"."""
-    logits = promote(logits)
-    if kind == "hinge":
-        chance = -torch.log(torch.tensor(float(logits.shape[1]), dtype=logits.dtype, device=logits.device))
-        return F.relu(label_logit(logits, labels) - logits.logsumexp(-1) - chance)
-    if kind == "log":
-        return F.softplus(-odds_against(logits, labels))
-    assert prior is not None
-    shares = prior.to(logits.dtype)
-    return torch.xlogy(shares, shares).sum() - (shares[None, :] * logits.log_softmax(-1)).sum(-1)
-
-
-def excess(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """Log-odds against the label, relative to those at chance (1/K)."""
-    logits = promote(logits)
-    chance = torch.tensor(float(logits.shape[1] - 1), dtype=logits.dtype, device=logits.device).log()
-    return odds_against(logits, labels) - chance
-
-
-def correct(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-    """Whether argmax l = y; not where a logit is not finite."""
-    return (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
-
-
-def batch_prior(
-    labels: Int[Tensor, " batch"],
-    num_classes: int,
-    *,
-    where: Bool[Tensor, " batch"],
-    group: Group | None,
-    dtype: torch.dtype,
-) -> Float[Tensor, " classes"]:
-    """Label shares of the global batch; even ones where no row counts."""
-    shares = global_mean(label_mask(num_classes, labels).to(dtype), where, group)
-    return torch.where(shares.sum() > 0, shares, 1 / num_classes)
-
-
-def constant(prior: Float[Tensor, " classes"], num_rows: Float[Tensor, ""]) -> Float[Tensor, " classes"]:
-    """Log shares, with half a row more in every class, so that a class without rows has a logarithm."""
-    return torch.log((num_rows * prior + 0.5) / (num_rows + 0.5 * prior.shape[0]))
-
-
-def rarity(labels: Int[Tensor, " batch"], prior: Float[Tensor, " classes"]) -> Float[Tensor, " batch"]:
-    """p_y / sum_k p_k^2: evidence must outweigh a small share before a rare class is predicted."""
-    return prior[labels] / prior.square().sum()
-
-
-def at_share(
-    logits: Float[Tensor, "batch classes"], constant: Float[Tensor, " classes"], share: Float[Tensor, "batch 1"]
-) -> Float[Tensor, "batch classes"]:
-    """Log p + share (l - log p)."""
-    constant = constant.to(logits.dtype)[None, :]
-    return constant + share.to(logits.dtype) * (logits - constant)
-
-
-def contrasts(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
-    """Logits minus their mean, which a softmax ignores."""
-    return logits - logits.mean(1, keepdim=True)
-
-
-def expert_logits(
-    scores: Float[Tensor, "batch classes"], shares: Float[Tensor, " classes"], beta: float
-) -> Float[Tensor, "batch classes"]:
-    """Log q, where q = softmax(beta scores + log shares); the smallest number for a class without rows."""
-    seen, least = (shares > 0)[None, :], torch.finfo(scores.dtype).min
-    log_shares = torch.where(shares > 0, shares, 1).log()
-    logits = torch.where(seen, beta * scores + log_shares[None, :], least)
-    return torch.where(seen, logits.log_softmax(1), least)
+CLASSIFICATION = Classification()

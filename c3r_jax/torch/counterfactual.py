@@ -4,15 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
-from c3r_jax.torch import classification
 from c3r_jax.torch.autocast import as_outside, without_autocast
-from c3r_jax.torch.batch import check_float, check_where, expand, global_count, keep, promote, valid_labels
+from c3r_jax.torch.batch import (
+    Where,
+    check_counts,
+    check_float,
+    expand,
+    global_count,
+    keep,
+    mask_of,
+    not_zero,
+    promote,
+    weigh,
+)
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual_modes import MODES, Problem, rms
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.task import Task, valid_labels
 
 Predict = Callable[[Float[Tensor, "batch features"]], Float[Tensor, "batch classes"]]
 
@@ -21,16 +33,17 @@ Predict = Callable[[Float[Tensor, "batch features"]], Float[Tensor, "batch class
 def counterfactual(
     predict: Predict,
     z: Float[Tensor, "batch features"],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     *,
     mode: str = "removal",
     step_size: float = 0.5,
     num_steps: int = 1,
     z_c: Float[Tensor, "batch features"] | None = None,
-    where: Bool[Tensor, " batch"] | None = None,
+    where: Where | None = None,
     group: Group | None = None,
     generator: torch.Generator | None = None,
     ball: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Tensor, "batch features"]:
     r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
 
@@ -59,6 +72,7 @@ def counterfactual(
       group: process group over which the batch is split.
       generator: with the same seed in every process; needed by "permute".
       ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
+      task: what outputs and labels mean.
 
     Returns:
       (B, d) z_bar in the dtype of z.
@@ -77,17 +91,17 @@ def counterfactual(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
-    z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, generator)
+    z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, generator, task)
     outside, dtype = as_outside(predict, z.device), z.dtype
     with without_autocast(z.device):
         wide = keep(where, promote(z))
         start = wide if causal is None else keep(where, promote(causal))
 
         def direction(at: Tensor) -> tuple[Tensor, Tensor]:
-            return _excess_and_gradient(outside, at, labels, dtype)
+            return _excess_and_gradient(outside, at, labels, dtype, task)
 
-        problem = Problem(wide, start, labels, where, direction, num_steps, step_size, ball, group, generator)
-        return torch.where(expand(where, z), MODES[mode](problem).to(dtype), z)
+        problem = Problem(wide, start, labels, where, direction, num_steps, step_size, ball, group, generator, task)
+        return torch.where(expand(mask_of(where), z), MODES[mode](problem).to(dtype), z)
 
 
 def _check(
@@ -99,12 +113,13 @@ def _check(
     z_c: Any,
     where: Any,
     generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    task: Task,
+) -> tuple[Tensor, Tensor, Tensor | None, Where]:
     if mode not in MODES:
         raise ValueError(f"counterfactual mode {mode!r} is unknown: expected one of {', '.join(MODES)}.")
     z = check_float("z", z, 2)
-    where = check_where(where, z.shape[0], z.device)
-    labels = valid_labels(labels, where)
+    where = check_counts(where, z.shape[0], z.device)
+    labels = valid_labels(labels, mask_of(where), task)
     if z_c is not None:
         z_c = check_float("z_c", z_c, 2)
         if z_c.shape != z.shape:
@@ -120,13 +135,15 @@ def _check(
     return z, labels, z_c, where
 
 
-def _excess_and_gradient(predict: Predict, at: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _excess_and_gradient(
+    predict: Predict, at: Tensor, labels: Tensor, dtype: torch.dtype, task: Task
+) -> tuple[Tensor, Tensor]:
     """How far each row's label is from being predicted (B,), relative to chance, and its gradient (B, d), at ``at``."""
     again = torch.is_grad_enabled()  # whether someone may differentiate the gradient
     with torch.enable_grad():
         if not (again and at.requires_grad):
             at = at.detach().requires_grad_()
-        excess = classification.excess(*classification.check(predict(at.to(dtype)), labels))
+        excess = task.excess(*task.check(predict(at.to(dtype)), labels))
         (gradient,) = torch.autograd.grad(excess.sum(), at, create_graph=again)
     return (excess, gradient) if again else (excess.detach(), gradient)
 
@@ -134,12 +151,12 @@ def _excess_and_gradient(predict: Predict, at: Tensor, labels: Tensor, dtype: to
 def closeness(
     z: Float[Tensor, "batch features"],
     z_bar: Float[Tensor, "batch features"],
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None,
 ) -> Float[Tensor, ""]:
     """L_fe = mean |z_bar - z|^2 / rms(z)^2 over the valid rows: how far the hypothetical world is (scale-free)."""
     z, z_bar = keep(where, promote(z)), keep(where, promote(z_bar))
     scale = rms(z, where, group).square()
-    distance = global_sum((z_bar - z).square().sum(), group)
-    count = global_count(where, group, z.dtype).clamp(min=1)
+    distance = global_sum(weigh(where, (z_bar - z).square().sum(1)).sum(), group)
+    count = not_zero(global_count(where, group, z.dtype))
     return torch.where(scale > 0, distance / torch.where(scale > 0, scale, 1) / count, 0)

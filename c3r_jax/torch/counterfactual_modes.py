@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from c3r_jax.torch.batch import global_mean
+from c3r_jax.torch.batch import Where, global_mean, mask_of
 from c3r_jax.torch.processes import Group, all_rows, first_row
+from c3r_jax.torch.task import Task
 
 Direction = Callable[[Tensor], tuple[Tensor, Tensor]]  # at a point: each label's excess and its gradient
 
@@ -30,21 +31,23 @@ class Problem(NamedTuple):
       ball: largest move in units of rms(z); None: no bound.
       group: process group over which the batch is split.
       generator: random numbers, the same in every process.
+      task: what outputs and labels mean.
     """
 
     z: Tensor
     start: Tensor
     labels: Tensor
-    where: Tensor
+    where: Where
     direction: Direction
     num_steps: int
     step_size: float
     ball: float | None
     group: Group | None
     generator: torch.Generator | None
+    task: Task
 
 
-def rms(z: Float[Tensor, "batch features"], where: Bool[Tensor, " batch"], group: Group | None) -> Float[Tensor, ""]:
+def rms(z: Float[Tensor, "batch features"], where: Where, group: Group | None) -> Float[Tensor, ""]:
     """Root mean square length of the valid rows, uncentred, as a constant (no gradient)."""
     return global_mean(z.detach().square().sum(-1), where, group).sqrt()
 
@@ -61,10 +64,11 @@ def _removal(problem: Problem) -> Tensor:
     """Removes the component along -u (towards the label) that exceeds the mean's."""
     part, centre = problem.start, global_mean(problem.start, problem.where, problem.group)
     for _ in range(problem.num_steps):
-        _, gradient = problem.direction(part)
+        excess, gradient = problem.direction(part)
         u = unit_rows(gradient)
         along = ((part - centre[None, :]) * u).sum(-1, keepdim=True)
-        part = part - torch.where(along < 0, along, 0) * u
+        slope = (gradient * u).sum(-1, keepdim=True)
+        part = part - problem.task.removable(along, excess[:, None], slope) * u
     return problem.z - problem.start + part
 
 
@@ -112,16 +116,19 @@ def _permute(problem: Problem) -> Tensor:
     O(B log B), and the same draw however the batch is split over processes.
     """
     assert problem.generator is not None
-    z, labels, group = problem.z, problem.labels, problem.group
+    z, group, task = problem.z, problem.group, problem.task
     mean = global_mean(z, problem.where, group)
     first, total = first_row(len(z), group, z.device)
     all_z = all_rows(z, first, total, group)
-    all_labels, all_where = (all_rows(x.long(), first, total, group) for x in (labels, problem.where))
+    all_labels = task.keys(all_rows(problem.labels, first, total, group))
+    all_where = all_rows(mask_of(problem.where).long(), first, total, group)
+    labels = all_labels[first : first + len(z)]
     count = all_where.sum()
-    last = torch.iinfo(torch.long).max  # excluded rows come last
+    last = torch.inf if all_labels.dtype.is_floating_point else torch.iinfo(all_labels.dtype).max  # excluded rows
     ranked, order = torch.sort(torch.where(all_where > 0, all_labels, last), stable=True)
-    begin = torch.searchsorted(ranked, labels, right=False)
-    end = torch.searchsorted(ranked, labels, right=True)
+    same = torch.tensor(task.tolerance, device=z.device).to(all_labels.dtype)
+    begin = torch.searchsorted(ranked, labels - same, right=False)
+    end = torch.searchsorted(ranked, labels + same, right=True)
     others = count - (end - begin)
     draws = uniform(total, problem.generator).to(z.device)[first : first + len(z)]
     draw = torch.minimum((draws * others).floor().long(), others - 1)

@@ -12,11 +12,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from c3r_jax.torch import classification
 from c3r_jax.torch.available import available_rows
-from c3r_jax.torch.batch import check_float, check_where, global_mean, keep, promote
+from c3r_jax.torch.batch import (
+    Where,
+    check_counts,
+    check_float,
+    global_count,
+    global_mean,
+    keep,
+    like,
+    mask_of,
+    not_zero,
+    promote,
+    weigh,
+)
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.leave_one_out import LeaveOneOut, leave_one_out
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.task import Task
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # sharpness of an expert; 0: it says no more than the shares
 
@@ -46,9 +59,10 @@ def residual_experts(
     targets: Float[Tensor, "batch classes"],
     *,
     present: Bool[Tensor, "batch modalities"] | None = None,
-    where: Bool[Tensor, " batch"] | None = None,
+    where: Where | None = None,
     group: Group | None = None,
     ridge: float = 1e-2,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Expert]:
     r"""An expert for every modality, from one global batch, in closed form.
 
@@ -69,6 +83,7 @@ def residual_experts(
       where: (B,) bool, rows that count; None: all.
       group: process group over which the batch is split.
       ridge: penalty of both regressions, relative to the mean variance of their instrument.
+      task: what targets mean.
 
     Returns:
       {name: :class:`Expert`}.
@@ -93,41 +108,41 @@ def residual_experts(
         raise ValueError(f"features has {len(features)} modality, but at least 2 were expected: one has no instrument.")
     names = sorted(features)
     targets = promote(check_float("targets", targets, 2))
-    rows = check_where(where, targets.shape[0], targets.device)
+    rows = check_counts(where, targets.shape[0], targets.device)
     if present is None:
         present = torch.ones(targets.shape[0], len(names), dtype=torch.bool, device=targets.device)
-    known = present & rows[:, None]
+    known = present & mask_of(rows)[:, None]
     h = {name: keep(known[:, m], promote(features[name])) for m, name in enumerate(names)}
     shares = global_mean(targets, rows, group)
     experts = {}
-    for m, (name, usable) in enumerate(zip(names, available_rows(present, rows), strict=True)):
+    for m, (name, mask) in enumerate(zip(names, available_rows(present, mask_of(rows)), strict=True)):
+        usable = like(rows, mask)
         others = [(k, other) for k, other in enumerate(names) if other != name]
         instrument = [_at_mean(h[other], known[:, k], usable, group) for k, other in others]
         shared: dict[str, Any] = {"ridge": ridge, "where": usable, "group": group}
         stage = leave_one_out(torch.cat(instrument, dim=1), keep(known[:, m], h[name]), **shared)
         scores = leave_one_out(stage.residual, targets, **shared).predicted
-        experts[name] = _expert_of(stage, scores, targets, shares, usable, group)
+        experts[name] = _expert_of(stage, scores, targets, shares, usable, group, task)
     return experts
 
 
-def _at_mean(h: Tensor, known: Tensor, rows: Tensor, group: Group | None) -> Tensor:
+def _at_mean(h: Tensor, known: Tensor, rows: Where, group: Group | None) -> Tensor:
     """Values with those that are absent at the mean of the known ones among ``rows``."""
-    return torch.where(known[:, None], h, global_mean(h, known & rows, group)[None, :])
+    return torch.where(known[:, None], h, global_mean(h, rows & known, group)[None, :])
 
 
 def _expert_of(
-    stage: LeaveOneOut, scores: Tensor, targets: Tensor, shares: Tensor, rows: Tensor, group: Group | None
+    stage: LeaveOneOut, scores: Tensor, targets: Tensor, shares: Tensor, rows: Where, group: Group | None, task: Task
 ) -> Expert:
     """The expert of leave-one-out predictions: its sharpness is the one with the smallest loss."""
     centred = keep(rows, scores - shares[None, :])
-    outputs = [classification.expert_logits(centred, shares, beta) for beta in BETAS]
-    losses = torch.stack([keep(rows, -(targets * log_q).sum(1)).sum() for log_q in outputs])
-    count = global_sum(rows.to(centred.dtype).sum(), group).clamp(min=1)
+    outputs = [task.expert_outputs(centred, shares, beta) for beta in BETAS]
+    losses = torch.stack([weigh(rows, task.expert_losses(x, targets)).sum() for x in outputs])
+    count = not_zero(global_count(rows, group, centred.dtype))
     likelihoods = -global_sum(losses, group) / count
     best = int(likelihoods.argmax())
-    right = (outputs[best].argmax(1) == targets.argmax(1)).to(centred.dtype)
-    accuracy = global_sum(keep(rows, right).sum(), group) / count
-    evidence = keep(rows, outputs[best] - classification.expert_logits(torch.zeros_like(centred), shares, 0.0))
+    accuracy = global_sum(weigh(rows, task.expert_correct(outputs[best], targets)).sum(), group) / count
+    evidence = keep(rows, outputs[best] - task.expert_outputs(torch.zeros_like(centred), shares, 0.0))
     evidence = torch.where(evidence.isfinite(), evidence, 0)  # a regression that failed says nothing
     beta = centred.new_tensor(BETAS[best])
     return Expert(evidence, beta, likelihoods[best], accuracy, stage)

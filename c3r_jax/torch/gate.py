@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.objective_config import C3RConfig
 
 
 class Weights(NamedTuple):

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.attention import attend, calibration
 from c3r_jax.torch.available import available_moments
-from c3r_jax.torch.batch import global_mean, promote
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.torch.batch import Weighted, Where, global_mean, like, mask_of, promote
 from c3r_jax.torch.first_stage import FirstStage, apply_modalities, columns, fit_modalities, relevance
 from c3r_jax.torch.moments import Moments, batch_moments
 from c3r_jax.torch.processes import Group
@@ -50,7 +50,7 @@ def instrument_moments(
     present: Bool[Tensor, "batch modalities"],
     *,
     config: C3RConfig,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None = None,
 ) -> Moments:
     """Moments that the instrument is fitted on, over the usable rows.
@@ -69,26 +69,34 @@ def instrument_moments(
       :class:`Moments`, for each modality where each has rows of its own.
     """
     if config.instrument == "two_stage":
-        blocks, present = {name: promote(h) for name, h in features.items()}, present & where[:, None]
+        blocks, present = {name: promote(h) for name, h in features.items()}, present & mask_of(where)[:, None]
         own_rows = rows_by_modality(config, len(blocks))
         if not own_rows:
             present = present.all(1, keepdim=True).expand_as(present)
         if config.shuffled:
-            blocks, present = _unpaired(blocks, present)
+            blocks, present, where = _unpaired(blocks, present, where)
         if own_rows:
-            return available_moments(blocks, present, torch.ones_like(where), group)
-        return batch_moments(torch.cat([*blocks.values()], 1), where=present.all(1), group=group)
+            return available_moments(blocks, present, like(where, present.any(1)), group)
+        rows = like(where, present.all(1))
+        return batch_moments(torch.cat([*blocks.values()], 1), where=rows, group=group)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     if v.shape != z.shape:
         raise ValueError(f"instrument 'attention' has width {v.shape[1]}, but z has {z.shape[1]}: they must be equal.")
     return batch_moments(torch.cat([v, promote(z)], dim=1), where=where & exists, group=group)
 
 
-def _unpaired(blocks: Mapping[str, Tensor], present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Rolls each modality by a different number of rows, so that a row's modalities are from different examples."""
+def _unpaired(blocks: Mapping[str, Tensor], present: Tensor, where: Where) -> tuple[dict[str, Tensor], Tensor, Where]:
+    """Rolls each modality by a different number of rows, so that a row's modalities are from different examples.
+
+    Such a row has the mean weight of the rows that it is made of.
+    """
     stride = max(1, present.shape[0] // len(blocks))
     rolled = [present[:, m].roll(m * stride) for m in range(len(blocks))]
-    return {name: h.roll(m * stride, 0) for m, (name, h) in enumerate(blocks.items())}, torch.stack(rolled, 1)
+    if isinstance(where, Weighted):
+        of_parts = [where.weights.roll(m * stride) for m in range(len(blocks))]
+        where = Weighted(where.rows, torch.stack(of_parts).mean(0))
+    mixed = {name: h.roll(m * stride, 0) for m, (name, h) in enumerate(blocks.items())}
+    return mixed, torch.stack(rolled, 1), where
 
 
 def causal_representation(
@@ -129,7 +137,7 @@ def relevance_loss(
     num_rows: Float[Tensor, "*modalities"],
     *,
     config: C3RConfig,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None = None,
 ) -> Float[Tensor, ""]:
     """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""

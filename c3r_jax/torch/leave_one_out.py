@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from c3r_jax.torch.batch import check_float, check_where, keep, promote
+from c3r_jax.torch.batch import Weighted, Where, check_counts, check_float, counted, keep, not_zero, promote, weigh
 from c3r_jax.torch.first_stage import f_statistic, penalised, varying_covariance
 from c3r_jax.torch.linear_solve import solve_spd
 from c3r_jax.torch.moments import batch_moments
@@ -38,7 +38,7 @@ def leave_one_out(
     regressor: Float[Tensor, "batch d"],
     *,
     ridge: float = 1e-2,
-    where: Bool[Tensor, " batch"] | None = None,
+    where: Where | None = None,
     group: Group | None = None,
 ) -> LeaveOneOut:
     r"""Ridge regression with an intercept, each row predicted by the fit to the others; exact, at the cost of one fit.
@@ -54,7 +54,7 @@ def leave_one_out(
       instrument: (B, p) v.
       regressor: (B, d) h.
       ridge: penalty relative to the mean variance of v.
-      where: (B,) bool, rows that count; None: all.
+      where: (B,) bool, rows that count; None: all. Of a :class:`Weighted` row, what is left out counts at most 1.
       group: process group over which the batch is split.
 
     Returns:
@@ -75,7 +75,7 @@ def leave_one_out(
     v, h = promote(check_float("instrument", instrument, 2)), promote(check_float("regressor", regressor, 2))
     if v.shape[0] != h.shape[0]:
         raise ValueError(f"instrument has shape {tuple(v.shape)}, but regressor {tuple(h.shape)}: the rows must agree.")
-    rows = check_where(where, v.shape[0], v.device)
+    rows = check_counts(where, v.shape[0], v.device)
     v, h = keep(rows, v), keep(rows, h)
     p, d = v.shape[1], h.shape[1]
     moments = batch_moments(torch.cat([v, h], dim=1), where=rows, group=group)
@@ -85,11 +85,13 @@ def leave_one_out(
     # One solve for the coefficients and for the leverages.
     solved = solve_spd(penalised(cov[:p, :p], ridge), torch.cat([cov[:p, p:], spread.T], dim=1))
     coef, whitened = solved[:, :d], solved[:, d:].T
-    leverage = keep(rows, (1 + (spread * whitened).sum(1)) / count.clamp(min=1))
+    leverage = keep(rows, (1 + (spread * whitened).sum(1)) / not_zero(count))
+    if isinstance(rows, Weighted):
+        leverage = leverage * counted(rows, leverage.dtype).clamp(max=1)
     fitted = mean_h[None, :] + spread @ coef
     spare = 1 - leverage
     residual = keep(rows, (h - fitted) / torch.where(spare > 0, spare, torch.inf)[:, None])
-    press = global_sum(residual.square().sum(0), group)
+    press = global_sum(weigh(rows, residual.square()).sum(0), group)
     grown = count / (count - 1).clamp(min=1)  # a row's distance from the mean of the others
     total = grown.square() * count * cov.diagonal()[p:]
     r2 = torch.where(total > 0, 1 - press / torch.where(total > 0, total, 1), 0)

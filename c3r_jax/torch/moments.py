@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from c3r_jax.torch.batch import check_where, global_count, global_mean, keep, promote
+from c3r_jax.torch.batch import Where, check_counts, global_count, global_mean, keep, not_zero, promote, weigh
 from c3r_jax.torch.processes import Group, global_sum
 
 
@@ -31,9 +31,7 @@ class Moments(NamedTuple):
         return Moments(*(value.detach() for value in self))
 
 
-def batch_moments(
-    x: Float[Tensor, "batch p"], *, where: Bool[Tensor, " batch"] | None = None, group: Group | None = None
-) -> Moments:
+def batch_moments(x: Float[Tensor, "batch p"], *, where: Where | None = None, group: Group | None = None) -> Moments:
     """Moments of the valid rows of the global batch: two sums over processes, the second centred (no cancellation).
 
     Args:
@@ -44,12 +42,12 @@ def batch_moments(
     Returns:
       :class:`Moments` in float32 or wider; zeros when no row counts.
     """
-    where = check_where(where, x.shape[0], x.device)
+    where = check_counts(where, x.shape[0], x.device)
     x = keep(where, promote(x))
     count = global_count(where, group, x.dtype)
     mean = global_mean(x, where, group)
     centred = keep(where, x - mean[None, :])
-    return Moments(count, mean, global_sum(centred.T @ centred, group) / count.clamp(min=1))
+    return Moments(count, mean, global_sum(weigh(where, centred).T @ centred, group) / not_zero(count))
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from c3r_jax.torch import classification
+from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.autocast import as_outside, without_autocast
-from c3r_jax.torch.batch import check_float, global_count, global_mean, promote
+from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, promote
 from c3r_jax.torch.batch_checks import check_batch, checked_evidence
 from c3r_jax.torch.cap import Cap, capped_loss
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict, closeness
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
@@ -22,7 +22,8 @@ from c3r_jax.torch.gate import explained_share, is_zero, weights_of
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
-from c3r_jax.torch.risk import C3Risk, check_prior, risk_of
+from c3r_jax.torch.risk import C3Risk, risk_of
+from c3r_jax.torch.task import Task
 from c3r_jax.torch.task_term import Evidence, task_term
 from c3r_jax.torch.worlds import hypothetical_representation, real_world
 
@@ -70,15 +71,17 @@ def c3r_loss(
     predict: Predict,
     fuse: Fuse,
     features: Features,
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     *,
     config: C3RConfig = C3RConfig(),
     present: Bool[Tensor, "batch modalities"] | None = None,
     where: Bool[Tensor, " batch"] | None = None,
+    weights: Num[Tensor, " batch"] | None = None,
     group: Group | None = None,
     generator: torch.Generator | None = None,
     moments: Moments | None = None,
     evidence: Evidence | None = None,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Float[Tensor, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head; call ``backward`` on the loss.
 
@@ -97,16 +100,21 @@ def c3r_loss(
       predict: z (B, d) -> logits (B, K), row by row (no batch normalisation), such as a module.
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d); reads only present modalities.
       features: {name: (B, d_name)} per-modality representations, at least two for "two_stage" and "attention".
-      labels: (B,) class ids.
+      labels: (B,) class ids, or the task's own shape.
       config: weights and modes.
       present: (B, M) bool, columns in the sorted order of the names; values of absent features have no effect.
       where: (B,) bool, rows that count.
+      weights: (B,) numbers >= 0, how often each row counts in every mean, share, moment and expert: 2 is the row twice,
+        0 is ``where=False``. Class weights are ``table[labels]``. Keep their mean near 1, for they are numbers of rows.
+        Which rows "permute" draws does not depend on them.
       group: process group over which the batch is split, such as ``torch.distributed.group.WORLD``.
       generator: with the same seed in every process, for counterfactual "permute".
       moments: accumulated :class:`Moments` of earlier batches, pooled with this batch's for the first stage (small
         batches); the gradient goes through this batch only.
       evidence: {name: (B, K)} of experts of these rows that were computed on all training rows; None: experts are
         computed from the batch.
+      task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used:
+        :class:`MultiLabel`, :class:`Regression`.
 
     Returns:
       The loss and :class:`C3RTerms`.
@@ -129,9 +137,10 @@ def c3r_loss(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
-    features, labels, present, rows = check_batch(features, labels, config, present, where)
-    evidence = None if evidence is None else checked_evidence(evidence, features, rows)
-    device = rows.device
+    features, labels, present, rows = check_batch(features, labels, config, present, where, weights, task)
+    task.check_smoothing(config.label_smoothing)
+    evidence = None if evidence is None else checked_evidence(evidence, features, mask_of(rows))
+    device = labels.device
     predict, fuse = as_outside(predict, device), as_outside(fuse, device)
 
     # Nothing to cap, or nobody asks for a gradient.
@@ -153,13 +162,15 @@ def c3r_loss(
             generator=generator,
             earlier=moments,
             evidence=evidence,
+            task=task,
         )
 
     with without_autocast(device):
         if not capped:
             of_task, of_others, measured = losses(features)
             return of_task + of_others, measured
-        loss, cap, measured = capped_loss(losses, features, cap=config.cap, counted=not own_task, group=group)
+        shared: dict[str, Any] = {"cap": config.cap, "counted": not own_task, "group": group, "where": rows}
+        loss, cap, measured = capped_loss(losses, features, **shared)
         constants: C3RTerms = _constants(measured)
         if own_task:  # which is made of these as often as not
             z = fuse(features, present)
@@ -171,39 +182,41 @@ def _terms(
     predict: Predict,
     fuse: Fuse,
     features: dict[str, Tensor],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     present: Bool[Tensor, "batch modalities"],
-    rows: Bool[Tensor, " batch"],
+    rows: Where,
     *,
     config: C3RConfig,
     group: Group | None,
     generator: torch.Generator | None,
     earlier: Moments | None,
     evidence: Evidence | None,
+    task: Task,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], C3RTerms]:
     """The weighted task term, the sum of the other weighted terms, and all of them alone before their weights."""
     z = check_float("fuse(features, present)", fuse(features, present), 2)
     real, relevance, batch = real_world(fuse, features, z, config, present, rows, group, earlier)
-    shared: dict[str, Any] = {"config": config, "where": rows, "group": group}
+    masks: dict[str, Any] = {"where": rows, "group": group, "task": task}
+    shared: dict[str, Any] = {"config": config, **masks}
     z_bar = hypothetical_representation(
         predict, fuse, features, z, labels, real, present, generator=generator, **shared
     )
     logits, causal_logits, hypothetical_logits = predict(z), predict(real.z_c), predict(z_bar)
-    classification.check(logits, labels)
-    causal_losses = classification.loss(causal_logits, labels, config.label_smoothing)
+    task.check(logits, labels)
+    causal_losses = task.loss(causal_logits, labels, config.label_smoothing)
     dtype, num_classes = promote(logits).dtype, logits.shape[1]
     prior = None
     if config.prior is not None:
-        prior = check_prior(torch.tensor(config.prior, dtype=dtype), num_classes).to(z.device)
+        prior = task.check_prior(torch.tensor(config.prior, dtype=dtype), num_classes).to(z.device)
     relative = config.gate or config.subsets or config.expert > 0  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
-        prior = classification.batch_prior(labels, num_classes, where=rows, group=group, dtype=dtype)
+        prior = task.batch_prior(labels, num_classes, where=rows, group=group, dtype=dtype)
     constant = explained = None
     if relative:
         assert prior is not None  # for type checkers
-        constant = classification.constant(prior, global_count(rows, group, dtype))
+        constant = task.constant(prior, global_count(rows, group, dtype))
         outputs = (logits, causal_logits, constant[None, :].expand(len(labels), -1))
-        compared = [classification.loss(x.detach(), labels, config.label_smoothing) for x in outputs]
+        compared = [task.loss(x.detach(), labels, config.label_smoothing) for x in outputs]
         explained = explained_share(*global_mean(torch.stack(compared, dim=1), rows, group).unbind())
     by = weights_of(config, explained)
     term = task_term(
@@ -218,11 +231,10 @@ def _terms(
         evidence=evidence,
         **shared,
     )
-    probability = promote(hypothetical_logits).softmax(-1).gather(1, labels[:, None])[:, 0]
     losses = [
         _counted(by.sufficiency, causal_losses),
-        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config)),
-        probability.detach(),
+        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
+        task.probability(hypothetical_logits, labels).detach(),
     ]
     # Apart: from one tensor with the others, the task's gradient would go through the whole first stage, as zeros.
     task_loss = global_mean(_counted(config.w_task, term.losses), rows, group)
@@ -249,7 +261,7 @@ def _terms(
             necessity=necessity,
             relevance=relevance,
             closeness=close,
-            risk=risk_of(causal_logits.detach(), hypothetical_logits.detach(), labels, where=rows, group=group),
+            risk=risk_of(causal_logits.detach(), hypothetical_logits.detach(), labels, **masks),
             label_probability=label_probability,
             logits=logits,
             z=z,
@@ -264,12 +276,13 @@ def _terms(
     )
 
 
-def _necessity(logits: Tensor, labels: Tensor, prior: Tensor | None, config: C3RConfig) -> Float[Tensor, " batch"]:
+def _necessity(
+    logits: Tensor, labels: Tensor, prior: Tensor | None, config: C3RConfig, task: Task
+) -> Float[Tensor, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    losses = classification.necessity(logits, labels, config.necessity, prior)
-    if not config.gate or prior is None:
-        return losses
-    return classification.rarity(labels, prior).to(losses.dtype) * losses
+    losses = task.necessity(logits, labels, config.necessity, prior)
+    rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
+    return losses if rarity is None else rarity.to(losses.dtype) * losses
 
 
 def _by_name(features: Mapping[str, Tensor], counts: Tensor) -> dict[str, Tensor]:

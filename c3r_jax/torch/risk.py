@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from c3r_jax.torch import classification
-from c3r_jax.torch.batch import check_float, check_where, global_count, keep, promote, valid_labels
-from c3r_jax.torch.config import NECESSITY_KINDS
+from c3r_jax.objective_config import NECESSITY_KINDS
+from c3r_jax.torch.batch import Where, check_float, check_where, global_count, promote, weigh
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.task import Task, valid_labels
 
 
 class C3Risk(NamedTuple):
@@ -58,9 +59,8 @@ def sufficiency_loss(
     References:
       C. Szegedy et al., Rethinking the Inception architecture for computer vision, 2016 (label smoothing).
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}, but a share of at least 0 and below 1 was expected.")
-    return classification.loss(*classification.check(logits, labels), label_smoothing)
+    CLASSIFICATION.check_smoothing(label_smoothing)
+    return CLASSIFICATION.loss(*CLASSIFICATION.check(logits, labels), label_smoothing)
 
 
 def necessity_loss(
@@ -98,33 +98,23 @@ def necessity_loss(
     """
     if kind not in NECESSITY_KINDS:
         raise ValueError(f"necessity kind {kind!r} is unknown: expected one of {', '.join(NECESSITY_KINDS)}.")
-    logits, labels = classification.check(counterfactual_logits, labels)
+    logits, labels = CLASSIFICATION.check(counterfactual_logits, labels)
     if kind != "kl":
-        return classification.necessity(logits, labels, kind)
+        return CLASSIFICATION.necessity(logits, labels, kind)
     if prior is None:
         raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
-    prior = check_prior(torch.as_tensor(prior, device=logits.device), logits.shape[1])
-    return classification.necessity(logits, labels, kind, prior)
-
-
-def check_prior(prior: Tensor, num_classes: int) -> Float[Tensor, " classes"]:
-    """Returns label shares (K,), or raises if there are not K of them or they are no shares."""
-    if tuple(prior.shape) != (num_classes,):
-        raise ValueError(
-            f"prior has shape {tuple(prior.shape)}, but ({num_classes},) was expected: one share per class."
-        )
-    if prior.min() < 0 or abs(float(prior.sum()) - 1) > 1e-3:
-        raise ValueError(f"prior {prior.tolist()} was expected to hold shares >= 0 that sum to 1.")
-    return prior
+    prior = CLASSIFICATION.check_prior(torch.as_tensor(prior, device=logits.device), logits.shape[1])
+    return CLASSIFICATION.necessity(logits, labels, kind, prior)
 
 
 def c3_risk(
     logits: Float[Tensor, "batch classes"],
     counterfactual_logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     *,
     where: Bool[Tensor, " batch"] | None = None,
     group: Group | None = None,
+    task: Task = CLASSIFICATION,
 ) -> C3Risk:
     r"""Measures the C3 risk with 0/1 losses, and the interval that it implies for C3.
 
@@ -138,9 +128,10 @@ def c3_risk(
     Args:
       logits: (B, K) logits of the real-world branch, ``predict(z_c)``.
       counterfactual_logits: (B, K) logits of the hypothetical-world branch, ``predict(z_bar)``.
-      labels: (B,) class ids.
+      labels: (B,) class ids, or the task's own shape.
       where: (B,) bool, rows that count; None: all.
       group: process group over which the batch is split; risks are then global.
+      task: what outputs and labels mean.
 
     Returns:
       :class:`C3Risk` of scalars; NaN when no row counts. A row with a non-finite logit is wrong in that branch.
@@ -158,31 +149,33 @@ def c3_risk(
     """
     logits = check_float("logits", logits, 2)
     where = check_where(where, logits.shape[0], logits.device)
-    labels = valid_labels(labels, where)
-    logits, labels = classification.check(logits, labels)
-    counterfactual_logits, labels = classification.check(counterfactual_logits, labels)
+    labels = valid_labels(labels, where, task)
+    logits, labels = task.check(logits, labels)
+    counterfactual_logits, labels = task.check(counterfactual_logits, labels)
     if logits.shape != counterfactual_logits.shape:
         raise ValueError(
             f"logits have shape {tuple(logits.shape)}, but counterfactual_logits {tuple(counterfactual_logits.shape)}."
         )
-    return risk_of(logits, counterfactual_logits, labels, where=where, group=group)
+    return risk_of(logits, counterfactual_logits, labels, where=where, group=group, task=task)
 
 
 def risk_of(
     logits: Float[Tensor, "batch classes"],
     counterfactual_logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     *,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None,
+    task: Task,
 ) -> C3Risk:
     """:func:`c3_risk` of arguments that were checked."""
     logits = promote(logits)
-    real = classification.correct(logits, labels)
-    hypothetical = classification.correct(counterfactual_logits, labels)
+    real = task.correct(logits, labels)
+    hypothetical = task.correct(counterfactual_logits, labels)
     events = torch.stack([~real, hypothetical, real & ~hypothetical], dim=1).to(logits.dtype)
+    events = events.mean(-1) if events.ndim == 3 else events  # of a row with several labels, shares of them
     # 0/0 = NaN when no row counts: an empty batch has no risk.
-    shares = global_sum(keep(where, events).sum(0), group) / global_count(where, group, events.dtype)
+    shares = global_sum(weigh(where, events).sum(0), group) / global_count(where, group, events.dtype)
     sufficiency, necessity, joint = shares.unbind()
     total = sufficiency + necessity
     return C3Risk(

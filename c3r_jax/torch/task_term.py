@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from c3r_jax.torch import classification
-from c3r_jax.torch.batch import keep, promote, zero_absent
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.batch import Where, keep, promote, weigh, zero_absent
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict
 from c3r_jax.torch.expert import Expert, residual_experts
 from c3r_jax.torch.gate import is_zero
 from c3r_jax.torch.instruments import Fuse
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.task import Task
 
 Evidence = Mapping[str, Float[Tensor, "batch classes"]]  # {name: an expert's log_ratio}
 
@@ -36,15 +37,16 @@ def task_term(
     fuse: Fuse,
     features: dict[str, Tensor],
     logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     present: Bool[Tensor, "batch modalities"],
     *,
     config: C3RConfig,
     constant: Float[Tensor, " classes"] | None,
     expert: Any,
     evidence: Evidence | None,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None,
+    task: Task,
 ) -> TaskTerm:
     r"""The loss of each row, over subsets of its modalities and beyond the experts where the configuration asks so.
 
@@ -75,6 +77,7 @@ def task_term(
       evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
       group: process group over which the batch is split.
+      task: what outputs and labels mean.
 
     Returns:
       :class:`TaskTerm`.
@@ -84,8 +87,9 @@ def task_term(
         evidence = None
     else:
         if evidence is None:
-            targets = classification.label_mask(logits.shape[1], labels).to(logits.dtype)
-            experts = residual_experts(features, targets, present=present, where=where, group=group, ridge=config.ridge)
+            targets = task.expert_targets(labels, logits.shape[1], logits.dtype)
+            shared: dict[str, Any] = {"present": present, "where": where, "group": group, "task": task}
+            experts = residual_experts(features, targets, ridge=config.ridge, **shared)
             evidence = {name: found.log_ratio for name, found in experts.items()}
         for name, value in evidence.items():
             if value.shape != logits.shape:
@@ -94,11 +98,11 @@ def task_term(
                 )
 
     def of_subset(outputs: Tensor, columns: Bool[Tensor, "batch modalities"]) -> Tensor:
-        plain = classification.loss(outputs, labels, config.label_smoothing)
+        plain = task.loss(outputs, labels, config.label_smoothing)
         if evidence is None:
             return plain
         joined = outputs + _joint(evidence, columns).to(outputs.dtype)
-        return (1 - expert) * plain + expert * classification.loss(joined, labels, config.label_smoothing)
+        return (1 - expert) * plain + expert * task.loss(joined, labels, config.label_smoothing)
 
     losses = of_subset(logits, present)
     if not config.subsets or config.strength == 0:
@@ -110,11 +114,11 @@ def task_term(
         only = torch.where(present[:, [m]], columns[None, :] == m, present)
         alone.append((only, promote(predict(fuse(zero_absent(features, only), only)))))
     outputs = torch.stack([value for _, value in alone])
-    share = share_alone(logits, outputs, present, constant, where=where, group=group)[:, None]
+    share = share_alone(logits, outputs, present, constant, where=where, group=group, task=task)[:, None]
     total, count = losses, torch.ones_like(losses)
     for m, (only, value) in enumerate(alone):
         has = present[:, m]
-        total = total + keep(has, of_subset(classification.at_share(value, constant, share), only))
+        total = total + keep(has, of_subset(task.at_share(value, constant, share), only))
         count = count + has.to(count.dtype)
     mean = total / count
     return TaskTerm(mean if config.strength >= 1 else losses + config.strength * (mean - losses), experts)
@@ -127,8 +131,9 @@ def share_alone(
     present: Bool[Tensor, "batch modalities"],
     constant: Float[Tensor, " classes"],
     *,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Tensor, " batch"]:
     r"""The share that one modality's evidence has in the joint logits: 1/n under a mean of n, 1 under a sum.
 
@@ -147,6 +152,7 @@ def share_alone(
       constant: (K,) l_0.
       where: (B,) bool, rows that count.
       group: process group over which the batch is split.
+      task: what outputs mean.
 
     Returns:
       (B,) c, without gradient.
@@ -161,8 +167,8 @@ def share_alone(
     count = present.sum(1).clamp(min=1).to(joint.dtype)
     mean = torch.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
     several = where & (count > 1)
-    e, s = (keep(several, classification.contrasts(value - constant[None, :])) for value in (joint, mean))
-    products = global_sum(torch.stack([(e * s).sum(), (s * s).sum()]), group)
+    e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
+    products = global_sum(torch.stack([weigh(several, x * s).sum() for x in (e, s)]), group)
     kappa = products[0] / torch.where(products[1] > 0, products[1], 1)
     return torch.minimum(kappa.clamp(min=1), count) / count
 

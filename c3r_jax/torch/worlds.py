@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from c3r_jax.torch.batch import global_mean, promote
-from c3r_jax.torch.config import C3RConfig
+from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.batch import Where, global_mean, mask_of, promote
+from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict, counterfactual
 from c3r_jax.torch.first_stage import check_rows
 from c3r_jax.torch.instruments import (
@@ -21,6 +22,7 @@ from c3r_jax.torch.instruments import (
 )
 from c3r_jax.torch.moments import Moments, merge_moments
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.task import Task
 
 
 class Fitted(NamedTuple):
@@ -37,7 +39,7 @@ def real_world(
     z: Float[Tensor, "batch features"],
     config: C3RConfig,
     present: Bool[Tensor, "batch modalities"],
-    rows: Bool[Tensor, " batch"],
+    rows: Where,
     group: Group | None = None,
     earlier: Moments | None = None,
 ) -> Fitted:
@@ -46,7 +48,7 @@ def real_world(
         return Fitted(RealWorld(z), promote(z).new_zeros(()), None)
     batch = instrument_moments(features, z, present, config=config, where=rows, group=group)
     if earlier is None and config.instrument == "two_stage":
-        _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, rows, group)
+        _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, mask_of(rows), group)
     pooled = batch if earlier is None else merge_moments(earlier.detach(), batch)
     real = causal_representation(fuse, features, present, pooled, config=config)
     loss = relevance_loss(real, features, z, present, pooled.count, config=config, where=rows, group=group)
@@ -79,19 +81,20 @@ def hypothetical_representation(
     fuse: Fuse,
     features: Features,
     z: Float[Tensor, "batch features"],
-    labels: Int[Tensor, " batch"],
+    labels: Num[Tensor, "batch ..."],
     real: RealWorld,
     present: Bool[Tensor, "batch modalities"],
     *,
     config: C3RConfig,
-    where: Bool[Tensor, " batch"],
+    where: Where,
     group: Group | None = None,
     generator: torch.Generator | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Float[Tensor, "batch features"]:
     """z_bar (B, d) from the configured counterfactual, given z_c."""
     if config.through_fuse:
         assert real.h_hat is not None  # C3RConfig allows it only with a first stage
-        return torch.where(where[:, None], _neutral(fuse, features, real.h_hat, present, where, group), z)
+        return torch.where(mask_of(where)[:, None], _neutral(fuse, features, real.h_hat, present, where, group), z)
     return counterfactual(
         predict,
         z,
@@ -103,11 +106,12 @@ def hypothetical_representation(
         where=where,
         group=group,
         generator=generator,
+        task=task,
     )
 
 
 def _neutral(
-    fuse: Fuse, features: Features, h_hat: Features, present: Tensor, rows: Tensor, group: Group | None
+    fuse: Fuse, features: Features, h_hat: Features, present: Tensor, rows: Where, group: Group | None
 ) -> Tensor:
     """fuse(h - h_hat + mean(h_hat)): do(causal part := its mean) where fuse is not affine."""
     means = {name: global_mean(promote(value), rows, group) for name, value in h_hat.items()}

@@ -65,6 +65,8 @@ def measure(config: ConfigDict, topology: str = "", slices: int = 1) -> dict[str
         "strategy": settings.parallel.strategy,
         "fsdp": settings.parallel.fsdp,
         "tensor": settings.parallel.tensor,
+        "accumulation": settings.train.accumulation,
+        "remat": settings.model.remat,
         "devices": len(experiment.devices.devices),
         "data_stand_in": settings.data.name if is_missing(settings.data.name, settings.data.path) else "",
         "parameters": {name: _size(part) for name, part in params.items()},

@@ -4,6 +4,8 @@ from typing import Any
 
 from c3r_jax.parallel.estimate import UTILISATION
 
+SPARE = 0.1  # of a chip's memory: for what its runtime and the next batches take
+
 
 def describe(figures: dict[str, Any]) -> str:
     """The figures of ``measure`` as text.
@@ -48,7 +50,41 @@ def _memory(figures: dict[str, Any]) -> list[str]:
         return [f"memory, per device: {parts}"]
     peak, memory = figures["peak_bytes"], figures["memory_bytes"]
     fits = f"{peak / memory:.0%} of" if figures["fits"] else "more than"
-    return [f"memory, per device: {peak / 1e9:.2f} GB, {fits} the chip's {memory / 1e9:.1f} GB: {parts}"]
+    line = f"memory, per device: {peak / 1e9:.2f} GB, {fits} the chip's {memory / 1e9:.1f} GB: {parts}"
+    return [line, *unused_memory(figures)]
+
+
+def unused_memory(figures: dict[str, Any]) -> list[str]:
+    """What would be computed less often if more than half of a chip's memory did not lie idle.
+
+    Encoding a batch in 1 chunk instead of k takes at most k + 1 times the temporaries: k times a chunk's activations,
+    and beside them what the loss takes, which chunks and loss had one after the other. What keeping the blocks'
+    activations takes depends on the encoders, and is only known from compiling again; a chip may compute them a second
+    time faster than it writes and reads them.
+
+    Args:
+      figures: as :func:`c3r_jax.training.dry_run.measure` returns them, for a topology.
+
+    Examples:
+      >>> figures = {"peak_bytes": 3e9, "memory_bytes": 16e9, "temporary_bytes": 2e9, "accumulation": 8, "remat": False}
+      >>> print(*unused_memory(figures))
+        more than half is left: --config.train.accumulation=2 instead of 8 takes 11.0 GB at most
+      >>> unused_memory(figures | {"accumulation": 1})
+      []
+    """
+    peak, memory, chunks = figures["peak_bytes"], figures["memory_bytes"], figures["accumulation"]
+    if peak > memory / 2:
+        return []
+    needs = {k: peak + chunks / k * figures["temporary_bytes"] for k in range(1, chunks) if chunks % k == 0}
+    fits = [k for k, need in needs.items() if need <= (1 - SPARE) * memory]
+    ways = []
+    if fits:
+        ways.append(
+            f"--config.train.accumulation={fits[0]} instead of {chunks} takes {needs[fits[0]] / 1e9:.1f} GB at most"
+        )
+    if figures["remat"]:
+        ways.append("--config.model.remat=False may fit, and take less time or more: compile with it")
+    return [f"  more than half is left: {'; '.join(ways)}"] if ways else []
 
 
 def _collectives(figures: dict[str, Any]) -> list[str]:

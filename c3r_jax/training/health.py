@@ -44,7 +44,7 @@ class Health:
       skipped: number of steps whose update was skipped.
       in_row: number of skipped steps in a row until now.
       rows: rows of the first stage in the last steps.
-      capped: whether C3R's terms were cut to less than half, in the last steps.
+      capped: whether C3R's terms were cut to less than a fifth, in the last steps.
       below: number of validations in a row, until now, that were worse than a constant prediction.
       said: kinds of the notes that were made: each is made once.
     """
@@ -84,9 +84,11 @@ class StepWatch:
         lambda_n: float,
         baseline: Baseline = NO_BASELINE,
     ):
-        self._host, self._log, self._schedule, self._checkpoints = host, log, schedule, checkpoints
+        self._host, self._log, self._checkpoints = host, log, checkpoints
+        self._schedule = jax.jit(schedule)  # otherwise each of its operations is compiled by itself
         self._train, self._lambda_n, self._baseline = settings, lambda_n, baseline
         self.health = health
+        self.loss = float("nan")  # of the step that was checked last
         self._pending: tuple[int, Any, dict[str, Any]] | None = None
 
     def add(self, step: int, metrics: Any, batch: dict[str, Any]) -> None:
@@ -108,6 +110,7 @@ class StepWatch:
             return
         (step, metrics, batch), self._pending = self._pending, None
         values = {name: float(value) for name, value in self._host(metrics).items()}
+        self.loss = values["loss"]
         if broken_parts is not None:
             # A step that was skipped has kept the state from before it: what broke is known from the step alone.
             of_state = self._host({BROKEN: broken_parts()})[BROKEN]

@@ -179,10 +179,13 @@ def _fit(
         checkpoints.save(step, experiment.devices.saved(state), progress, selection)
 
     step = saved = start
+    first_shown = (start // train.log_every + 1) * train.log_every  # a sign of life long before the first validation
     stopped_early = False
     try:
         title = f"{method.name} seed {settings.seed}"
-        with TrainingProgress(train.steps, start, train.batch_size, title, shown=is_primary()) as progress:
+        with TrainingProgress(
+            train.steps, start, train.batch_size, title, shown=is_primary(), compiled=True
+        ) as progress:
             while True:
                 if step > loop_state.validated and (step % train.eval_every == 0 or step == train.steps):
                     watch.check(functools.partial(experiment.broken, state))
@@ -202,8 +205,10 @@ def _fit(
                 batch = prepare(next(iterator))
                 state, metrics = experiment.step(state, experiment.devices.split(step_columns(batch, method.rival)))
                 step += 1
-                watch.add(step, metrics, batch)
+                watch.add(step, metrics, batch)  # and checks the one before
                 progress.update(step)
+                if step - 1 == first_shown:
+                    progress.note(step - 1, f"loss {watch.loss:.3f}")
             if step > saved:
                 watch.check(functools.partial(experiment.broken, state))
                 save(step, float("-inf"))  # without validation it cannot be the best
@@ -255,7 +260,7 @@ def _resume(
     devices = experiment.devices
     if not checkpoints.exist():
         weights = read_weights(experiment.settings.model, experiment.model, jax.eval_shape(make_state).params)
-        state = devices.init(make_state)
+        state = experiment.first_state()
         return (with_weights(state, weights, devices.put) if weights else state), 0, LoopState()
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))
     try:

@@ -2,14 +2,15 @@
 
 python -m c3r_jax.sweep --config=configs/sweeps/rivals.py --workdir=runs/rivals
 
-Every method with a strength is trained with three values of it, with and without C3R, and validation selects; C3R's own
-weights are those of C3RConfig everywhere, never tuned here. docs/rivals.md describes the cells, docs/results.md the
-results.
+Every method with a strength is trained with three values of it, with and without C3R, and validation selects; C3R is
+the estimator's default everywhere, never tuned here, and in its first version in one row. docs/rivals.md describes the
+cells, docs/results.md the results.
 """
 
 from ml_collections import ConfigDict
 
 from configs.sweeps import base
+from configs.sweeps.ablation import DEFAULT
 
 RIVALS = {
     "mean": {},
@@ -42,7 +43,7 @@ def get_config() -> ConfigDict:
     cells = {}
     for name, settings in RIVALS.items():
         cells[name] = {**settings, "regularised": False}
-        # The weight that the objective's documentation asks for with modality dropout.
-        cells[f"{name} + C3R"] = settings | ({"lambda_n": 2.0} if "dropout" in settings else {})
+        cells[f"{name} + C3R"] = settings | DEFAULT
+    cells["C3R, first version"] = {"preset": "hinge"}
     config.cells = ConfigDict(cells)
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any
 
 import chex
@@ -13,7 +14,10 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.first_stage import columns, first_stage, fit_modalities
+from c3r_jax.core.linear_solve import _scales
 from c3r_jax.core.moments import batch_moments
+from c3r_jax.core.shared_inverses import are_shared
+from c3r_jax.parallel.program import inspect
 
 from . import oracles
 from .conftest import Precision
@@ -301,3 +305,45 @@ def test_stages_of_equal_widths_are_those_that_each_modality_has_alone():
         alone = first_stage(others, h[name], ridge=1e-2)
         for field in ("coef", "mean_v", "mean_h", "r2", "f_stat"):
             np.testing.assert_allclose(getattr(stage, field), getattr(alone, field), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4])  # round groups of two, summed over all, round groups of four
+def test_devices_share_the_inverses_of_wide_stages(modalities, monkeypatch):
+    """Each device inverts one matrix; coefficients and gradients are those of one device that inverts all."""
+    rng, columns_of_all = np.random.default_rng(0), 8 * modalities
+    blocks = {name: slice(8 * m, 8 * m + 8) for m, name in enumerate("abcd"[:modalities])}
+    x = rng.normal(size=(90, columns_of_all)) @ rng.normal(size=(columns_of_all, columns_of_all))
+    x = jnp.asarray(x, jnp.float32).at[:, 3].set(2.0)  # a column that is constant
+
+    def explained(x: Any, axis_name: str | None = None) -> Any:
+        stages = fit_modalities(batch_moments(x), blocks, ridge=1e-2, axis_name=axis_name)
+        return sum((stage.r2**2).sum() for stage in stages.values()), stages["b"].coef
+
+    expected = jax.device_get(jax.jit(jax.value_and_grad(explained, has_aux=True))(x))
+    everywhere, flops = jnp.broadcast_to(x, (8, *x.shape)), {}
+    for width in (8, 1000):
+        monkeypatch.setattr("c3r_jax.core.shared_inverses.WIDE", width)
+        step = jax.pmap(lambda x: jax.value_and_grad(explained, has_aux=True)(x, "devices"), axis_name="devices")
+        found = jax.device_get(step(everywhere))
+        for index in range(8):
+            of_device = jax.tree.map(operator.itemgetter(index), found)
+            chex.assert_trees_all_close(of_device, expected, rtol=1e-4, atol=1e-5)
+        flops[width] = inspect(step.lower(everywhere).compile()).flops
+    steps = len(_scales((p := 8 * (modalities - 1)) ** 1.5 * 1.01 / 1e-2))
+    assert flops[1000] - flops[8] == (modalities - 1) * steps * 4 * p**3  # two products a step, of all but one
+
+
+def test_inverses_are_shared_by_devices_only():
+    """Not along an axis of vmap, nor where what devices exchange would count as different on each of them."""
+    mesh, x, asked = jax.sharding.Mesh(np.array(jax.devices()), ("devices",)), jnp.zeros((8, 1)), []
+
+    def ask(x: Any) -> Any:
+        asked.append([are_shared(*case, "devices") for case in ((2, 512), (2, 511), (9, 512))])
+        return x
+
+    jax.eval_shape(jax.vmap(ask, axis_name="devices"), x)
+    each = jax.sharding.PartitionSpec("devices")
+    for check_vma in (True, False):
+        jax.eval_shape(jax.shard_map(ask, mesh=mesh, in_specs=each, out_specs=each, check_vma=check_vma), x)
+    jax.eval_shape(jax.pmap(ask, axis_name="devices"), x)
+    assert asked == [[False] * 3, [False] * 3, [True, False, False], [True, False, False]]

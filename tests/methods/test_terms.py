@@ -110,14 +110,20 @@ def test_the_intervener_ascends_the_loss_that_the_network_descends(on_one_and_ei
         assert (after > before) == (part == "intervener")
 
 
-def test_a_rivals_own_loss_replaces_the_tasks():
+def test_a_rivals_own_loss_takes_the_plain_part_of_the_task_term():
     own = RivalTerms(jnp.array(2.0), jnp.array(0.5))
-    c3r = C3RConfig.hinge(w_task=3.0)
-    assert float(with_rival(jnp.array(10.0), {}, own, Method("c3r", True, c3r, 0.0))[0]) == 10 + 3 * 2 + 0.5
-    assert float(with_rival(jnp.array(10.0), {}, own, Method("plain", False, c3r, 0.0))[0]) == 2.5
-    added = own._replace(task=None)
-    assert float(with_rival(jnp.array(10.0), {}, added, Method("plain", False, c3r, 0.0))[0]) == 10.5
-    assert Method("c3r", True, c3r, 0.0).without_task().c3r == C3RConfig.hinge(w_task=0.0)
+    plain, first = (Method(name, name == "c3r", C3RConfig.hinge(w_task=3.0), 0.0) for name in ("plain", "c3r"))
+    assert float(with_rival(jnp.array(10.0), {}, own, plain)[0]) == 2.5
+    assert float(with_rival(jnp.array(10.0), {}, own._replace(task=None), plain)[0]) == 10.5
+    # The first version's task term is plain training, and is replaced whole.
+    assert float(with_rival(jnp.array(10.0), {}, own, first)[0]) == 10 + 3 * 2 + 0.5
+    assert first.beside_own_loss().c3r == C3RConfig.hinge(w_task=0.0)
+    for strength, share in ((1.0, 0.5), (0.5, 0.75), (4.0, 0.5), (0.0, 1.0)):
+        default = Method("c3r", True, C3RConfig(w_task=3.0, strength=strength), 0.0)
+        assert float(with_rival(jnp.array(10.0), {}, own, default)[0]) == 10 + 3 * share * 2 + 0.5
+        assert default.beside_own_loss().c3r == C3RConfig(w_task=3 * (1 - share), strength=strength)
+    traced = jax.jit(lambda strength: Method("c3r", True, C3RConfig(strength=strength), 0.0).own_share)
+    assert float(traced(0.5)) == 0.75
 
 
 @pytest.mark.parametrize(

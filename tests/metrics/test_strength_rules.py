@@ -10,6 +10,7 @@ FIGURES = {
     "accuracy": (0.895, 0.90, 0.80, 0.90),
     "balanced_accuracy": (0.90, 0.70, 0.70, 0.70),
     "c3_risk": (0.8, 0.9, 0.7, 0.7),
+    "expert_accuracy": (0.5, 0.6, 0.4, 0.7),
     "group_accuracy": (0.6, 0.5, 0.7, 0.5),
     "worst_group": (0.4, 0.4, 0.3, 0.2),
 }
@@ -18,6 +19,7 @@ CHOICES = {
     "one_standard_error": 1.0,
     "balanced_accuracy": 1.0,
     "c3_risk": 0.5,
+    "expert_accuracy": 2.0,
     "held_out_groups": 2.0,
     "worst_group": 0.0,
 }

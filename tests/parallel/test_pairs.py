@@ -17,8 +17,10 @@ from tests.parallel import pairs
 from tests.processes import REPOSITORY
 
 
-@pytest.mark.parametrize(("kind", "key_chunks"), [("softmax", None), ("sigmoid", 2)])
-def test_a_mesh_of_eight_devices_by_the_formulas(kind, key_chunks):
+@pytest.mark.parametrize(("kind", "key_chunks", "wide"), [("softmax", None, 2), ("sigmoid", 2, 512)])
+def test_a_mesh_of_eight_devices_by_the_formulas(kind, key_chunks, wide, monkeypatch):
+    """With inverses that neighbours share, and with those that each device makes."""
+    monkeypatch.setattr("c3r_jax.core.shared_inverses.WIDE", wide)
     pairs.check(kind, key_chunks)
 
 

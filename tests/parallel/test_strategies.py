@@ -5,10 +5,12 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from c3r_jax.caches import quick_compilation
 from c3r_jax.errors import ConfigError
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.settings import read_settings
@@ -94,6 +96,18 @@ def test_every_way_trains_the_same(plain_descent):
         chex.assert_trees_all_close(state.params, other.params, rtol=1e-5, atol=2e-6)
         chex.assert_trees_all_close(state.ema, other.ema, rtol=1e-5, atol=2e-6)
         chex.assert_trees_all_close(state.instrument, other.instrument, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["pmap", "mesh"])
+def test_the_first_state_is_the_same_where_it_is_compiled_sooner(small_config, strategy, monkeypatch):
+    """Without the tests' own flag of the compiler, as in a user's run: JAX takes options of outermost programs only."""
+    monkeypatch.delenv("XLA_FLAGS")
+    assert quick_compilation(1) or jaxlib.version.__version_info__ >= (0, 11) or jax.default_backend() != "cpu"
+    small_config.parallel.strategy, small_config.optimizer.warmup_steps = strategy, 3  # a setting of its own
+    experiment = build_experiment(small_config)
+    jax.eval_shape(experiment.state_maker())
+    found = experiment.devices.host(experiment.first_state())
+    chex.assert_trees_all_close(found, jax.device_get(jax.jit(experiment.state_maker())()), rtol=1e-6, atol=1e-7)
 
 
 def test_nothing_is_copied_that_can_be_split(small_config):

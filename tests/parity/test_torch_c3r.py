@@ -69,8 +69,8 @@ def of(library, params, inputs):
 
 @functools.lru_cache(maxsize=1)
 def compiled(config):
-    def objective(params, inputs, present, where, labels, key):
-        more = {"config": config, "present": present, "where": where, "key": key}
+    def objective(params, inputs, present, where, labels, key, weights=None):
+        more = {"config": config, "present": present, "where": where, "key": key, "weights": weights}
         return c3r_jax.c3r_loss(*of(jnp, params, inputs), labels, **more)
 
     return jax.jit(jax.value_and_grad(objective, has_aux=True))
@@ -139,6 +139,61 @@ def test_loss_terms_risks_and_gradients(case, with_draws):
             loss, terms, gradient = in_torch(theirs, params, inputs, present, where, labels, **with_draws(key))
             compare(loss, terms, gradient, expected, expected_terms, expected_gradient)
     assert float(expected_terms.risk.sufficiency) > 0
+
+
+WEIGHTED = ("strong", "attention to all", "shuffled, constants")
+
+
+@pytest.mark.parametrize("case", WEIGHTED)
+def test_weights_of_rows(case, with_draws):
+    """Class weights times fractions; a weight of 0 leaves its row out, whatever the row holds."""
+    preset, changes = CASES[case]
+    config, theirs = (getattr(of.C3RConfig, preset, of.C3RConfig)(**changes) for of in (c3r_jax, c3r_torch))
+    inputs, present, where, labels = batch(1, True)
+    rng = np.random.default_rng(4)
+    rows = np.array([0.4, 1.0, 1.9])[labels] * rng.uniform(0.5, 1.5, BATCH)
+    rows[np.flatnonzero(where)[:3]] = 0
+    inputs["text"][np.flatnonzero(where)[:3]] = 50.0
+    rows[~where] = np.nan
+    params = weights(2)
+    with jax.enable_x64(True):
+        key = jax.random.key(3)
+        (expected, expected_terms), expected_gradient = compiled(config)(
+            params, inputs, present, where, labels, key, rows
+        )
+        more = {"weights": torch.tensor(rows), **with_draws(key)}
+        found = in_torch(theirs, params, inputs, present, where, labels, **more)
+        compare(*found, expected, expected_terms, expected_gradient)
+
+
+def test_a_weight_of_two_is_the_row_twice():
+    """For everything but a row's own share in what leaves it out: so without experts."""
+    config = c3r_torch.C3RConfig()
+    inputs, present, where, labels = batch(1, True)
+    twice = np.concatenate([np.arange(BATCH), np.flatnonzero(labels == 1)])
+    more = {"weights": torch.tensor([1, 2, 1])[torch.tensor(labels)]}
+    loss, terms, gradient = in_torch(config, weights(2), inputs, present, where, labels, **more)
+    repeated = ({k: x[twice] for k, x in inputs.items()}, present[twice], where[twice], labels[twice])
+    expected, expected_terms, expected_gradient = in_torch(config, weights(2), *repeated)
+    same(loss, expected.detach().numpy())
+    same(terms.cap.scale, expected_terms.cap.scale.numpy())
+    for name, value in expected_gradient.items():
+        same(gradient[name], value.numpy())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (torch.ones(3), r"weights have shape \(3,\)"),
+        (torch.ones(BATCH, dtype=torch.bool), "dtype torch.bool"),
+        (-torch.ones(BATCH), r"weights\[0\] is -1.0, but a finite number >= 0"),
+        (torch.full((BATCH,), torch.nan), r"weights\[0\] is nan"),
+    ],
+)
+def test_weights_that_cannot_be_are_named(wrong, words):
+    inputs, present, where, labels = batch(1, False)
+    with pytest.raises(ValueError, match=words):
+        in_torch(c3r_torch.C3RConfig(), weights(2), inputs, present, where, labels, weights=wrong)
 
 
 def compare(loss, terms, gradient, expected, expected_terms, expected_gradient):

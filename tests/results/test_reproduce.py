@@ -2,7 +2,10 @@
 
 import json
 import pathlib
+import re
+import time
 
+import numpy as np
 import pytest
 
 from c3r_jax.commands import reproduce
@@ -10,7 +13,7 @@ from c3r_jax.errors import DataError
 from c3r_jax.results.catalogue import SOURCES
 from c3r_jax.results.compare import compare, verdicts
 from c3r_jax.results.markdown import BLOCK, fill, table
-from c3r_jax.results.record import Record, cells, read_record, tables_of, write_record
+from c3r_jax.results.record import Meter, Record, cells, cost_line, read_record, tables_of, write_record
 from tools.fill_tables import ROOT, pages
 from tools.summary_figure import SAME, SHIFTED, draw
 
@@ -36,6 +39,7 @@ def record(**changes) -> Record:
         "seconds": None,
         "peak_bytes": None,
         "date": "2026-01-01",
+        "parameters": {},
     }
     return Record(**{**fields, **changes})
 
@@ -45,6 +49,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     write_record(record(), path)
     assert read_record(path) == record()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_a_record_took_is_one_line(tmp_path):
+    assert cost_line(record()) == "3 seeds"
+    took = record(parameters={"a": 1234, "b": 1234}, seconds=90.0, peak_bytes=2**30)
+    assert cost_line(took) == "3 seeds, 1,234 parameters, 1.5 minutes, 1.0 GiB"
+    write_record(took, tmp_path / "t.json")
+    assert read_record(tmp_path / "t.json") == took
+    meter = Meter()
+    held = np.ones(2**20)  # 8 MiB
+    time.sleep(0.01)
+    found = meter.read()
+    assert found["seconds"] >= 0.01
+    status = pathlib.Path("/proc/self/status")  # the kernel's own account, where there is one
+    if status.exists():
+        highest = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+        assert held.nbytes < found["peak_bytes"] == pytest.approx(highest, rel=0.05)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 1}'])
@@ -191,6 +212,7 @@ def test_the_list_names_what_each_table_needs(capsys):
     reproduce.main(["--list"])
     text = capsys.readouterr().out
     assert all(name in text for name in SOURCES) and "c3r prepare openclipart" in text
+    assert len(re.findall(r"recorded: \d+ seeds|not recorded", text)) == len(SOURCES)
 
 
 def test_levels_of_a_benchmark_become_places():

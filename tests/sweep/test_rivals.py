@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.errors import ConfigError
+from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.methods.registry import RIVALS
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.step.in_memory import STRENGTH
@@ -19,13 +21,14 @@ from configs.sweeps import rivals
 def test_every_rival_is_there_with_and_without_c3r():
     config = rivals.get_config()
     cells = {cell.name: cell for cell in read_cells(read_sweep(config))}
+    assert cells.pop("C3R, first version").config == C3RConfig.hinge()
     alone = [name for name in cells if not name.endswith(" + C3R")]
     assert len(cells) == 2 * len(alone) and {cell.rival.name for cell in cells.values()} == set(RIVALS)
     fusions = {"mean", "late", "concat", "gated", "bottleneck", "evidential", "confidence"}
     assert {cell.fusion for cell in cells.values()} == fusions
     for name in alone:
         one, both = cells[name], cells[f"{name} + C3R"]
-        assert not one.regularised and both.regularised
+        assert not one.regularised and both.regularised and both.row_experts and both.config == DEFAULT
         assert (one.fusion, one.rival, one.dropout, one.grid) == (both.fusion, both.rival, both.dropout, both.grid)
         assert len(one.grid.get("strength", (1, 1, 1))) == 3  # the same budget for each
 

@@ -1,5 +1,6 @@
 """Sweeps: a run equals itself alone, chunks and devices change nothing, finished chunks are kept, selection is fair."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from c3r_jax.core.config import C3RConfig
 from c3r_jax.errors import ConfigError
+from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.methods.official import official_compat_loss
 from c3r_jax.metrics.intervals import bootstrap_interval
 from c3r_jax.models.twin import apply
@@ -35,7 +38,9 @@ def small():
     config.model.dim = 4
     config.train.steps = 10
     config.train.batch_size = 64
-    config.cells = ConfigDict({"plain": {"regularised": False}, "c3r": {"lambda_n": (0.5, 2.0), "dropout": 0.3}})
+    config.cells = ConfigDict(
+        {"plain": {"regularised": False}, "c3r": {"preset": "hinge", "lambda_n": (0.5, 2.0), "dropout": 0.3}}
+    )
     return config
 
 
@@ -203,6 +208,12 @@ def test_figure_is_drawn(tmp_path):
 def test_the_ablation_study_has_every_cell():
     cells = {cell.name: cell for cell in read_cells(read_sweep(ablation.get_config()))}
     assert list(cells)[:3] == ["plain", "dropout", "c3r"]
+    whole = cells["c3r"]
+    assert whole.config == DEFAULT and whole.row_experts and cells["first version"].config == C3RConfig.hinge()
+    parts = {"without experts": "expert", "without subsets": "subsets", "without cap": "cap", "without gate": "gate"}
+    for name, field in parts.items():  # what is left out, and nothing else
+        off = getattr(cells[name].config, field)
+        assert not off and dataclasses.replace(whole.config, **{field: off}) == cells[name].config
     for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n"), ("relevance", "lambda_v")):
         assert getattr(cells[f"without {name}"].config, weight) == 0
     assert {cell.config.counterfactual for cell in cells.values()} >= {

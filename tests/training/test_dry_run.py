@@ -1,6 +1,7 @@
 """A dry run's command, and steps of benchmarks that are not prepared."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import jax
@@ -16,7 +17,7 @@ from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.parallel.chips import CHIPS
 from c3r_jax.parallel.topology import Topology
 from c3r_jax.training.dry_run import compile_for, measure
-from c3r_jax.training.dry_run_text import describe
+from c3r_jax.training.dry_run_text import describe, unused_memory
 from configs import brats, hateful_memes, iemocap, uci_views
 
 ONLY_IN_FILES = {"table", "watch"}  # modalities of a table, classes of a watch's gestures
@@ -73,6 +74,23 @@ def test_a_benchmark_is_measured_without_its_files(tmp_path, capsys):
     assert figures["data_stand_in"] == "uci_views" and figures["flops"] >= figures["needed_flops"] > 0
     text = capsys.readouterr().out
     assert text == describe(figures) + "\n" and "data set 'uci_views' is not prepared" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({}, ["train.accumulation=1", "model.remat=False"]),  # 2 + 4 x 2 GB of 16
+        ({"memory_bytes": 9e9}, ["train.accumulation=2", "model.remat=False"]),
+        ({"remat": False}, ["train.accumulation=1"]),
+        ({"accumulation": 1}, ["model.remat=False"]),
+        ({"accumulation": 1, "remat": False}, []),
+        ({"memory_bytes": 7e9}, []),
+    ],
+)
+def test_memory_that_lies_idle_is_said(changes, flags):
+    figures = {"peak_bytes": 4e9, "temporary_bytes": 2e9, "memory_bytes": 16e9, "accumulation": 4, "remat": True}
+    lines = unused_memory(figures | changes)
+    assert re.findall(r"--config\.(\S+)", "".join(lines)) == flags and len(lines) == bool(flags)
 
 
 @pytest.mark.parametrize(

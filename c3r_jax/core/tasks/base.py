@@ -13,9 +13,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.batch import Where, check_float, expand, global_mean, promote
+from c3r_jax.objective_config import NECESSITY_KINDS
 from c3r_jax.tasks.base import TaskSpec
-
-NECESSITY_KINDS = ("hinge", "log", "kl")
 
 
 class Task(abc.ABC):

@@ -1,11 +1,11 @@
-"""Weights and modes of the objective, as in :class:`c3r_jax.C3RConfig`: a test compares them field by field."""
+"""Weights and modes of the objective, in JAX and in PyTorch: it imports neither."""
 
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 INSTRUMENTS = ("two_stage", "attention", "none")
-MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")
+MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")  # of counterfactuals
 NECESSITY_KINDS = ("hinge", "log", "kl")
 
 
@@ -26,8 +26,8 @@ class C3RConfig:
       lambda_fe: weight of the closeness loss.
       ridge: first-stage penalty relative to the instrument's mean variance.
       instrument: "two_stage", "attention" or "none" (then z_c = z).
-      counterfactual: a mode of :func:`c3r_jax.torch.counterfactual`.
-      necessity: a kind of :func:`c3r_jax.torch.necessity_loss`.
+      counterfactual: a mode of :func:`c3r_jax.counterfactual`.
+      necessity: a kind of :func:`c3r_jax.necessity_loss`.
       step_size: length of the "gradient" move, in units of rms(z).
       num_steps: steps of the counterfactual.
       prior: training label shares, for necessity "kl"; None: the shares of each (global) batch.
@@ -43,13 +43,13 @@ class C3RConfig:
         that remains is not due to the instrument).
       expert: share of the task term that has to explain the label beyond what the experts predict from each modality's
         residual, the part that the other modalities do not explain; 0: no experts. They are those of each batch, unless
-        ``evidence`` is given.
+        ``evidence`` is given: ``train.cache_frozen`` computes it once on all training rows if every encoder is frozen.
       subsets: whether the task term is a mean over all that is present and each present modality alone.
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
         and head; 0: no cap. With labels and ``w_task`` the number 0, for a task loss of your own, the task term
         is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
       gate: whether ``lambda_n`` and ``expert`` are multiplied by the share of what z predicts that z_c predicts too
-        (:func:`c3r_jax.torch.gate.explained_share`), and the necessity loss of a row by the share of its class,
+        (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its class,
         p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in its
         place, and rare classes give up less.
       strength: multiplies every weight but ``w_task``, and up to 1 the part of the task term that is about subsets;
@@ -101,9 +101,9 @@ class C3RConfig:
             "strength",
         ):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if not is_traced(value) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
-        if not 0 <= self.label_smoothing < 1:
+        if not is_traced(self.label_smoothing) and not 0 <= self.label_smoothing < 1:
             raise ValueError(f"C3RConfig.label_smoothing is {self.label_smoothing}: expected a share of 0 to below 1.")
         for name, known in (
             ("instrument", INSTRUMENTS),
@@ -174,3 +174,8 @@ class C3RConfig:
         """
         shape = cls.hinge(instrument="attention", counterfactual="gradient", lambda_v=0.75, lambda_fe=0.4)
         return replace(shape, **changes)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a weight is a tracer of JAX, known only when its program runs; JAX need not be installed."""
+    return any(kind.__name__ == "Tracer" for kind in type(value).__mro__)

@@ -1,0 +1,115 @@
+"""The same table with PyTorch: plain training and C3R by ``c3r_jax.torch`` and here, paired by seed.
+
+Run ``python benchmarks/torch_parity.py --weights DIR --json OUT.json`` (needs PyTorch; about five minutes on two
+cores). Both sides have the estimator's network, first parameters, batches, experts and optimiser, and differ in the
+library that computes and differentiates the loss. Two structural models, and frozen vectors of emoji with
+``--weights``, of several makers with ``--data`` (see benchmarks/shift.py).
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.safety import WORLDS, World, chosen_worlds, network_size, print_table, run, summary
+from benchmarks.shift import STEPS
+from benchmarks.shift import worlds as worlds_of_vectors
+from c3r_jax import C3RClassifier
+from c3r_jax.core.config import C3RConfig
+from c3r_jax.estimator.classifier import DEFAULT
+from c3r_jax.results.record import Meter
+from c3r_jax.step.in_memory import Rows, Structure, batch_plan, model_of
+from c3r_jax.step.state import init_state
+
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {"regularised": False},
+    "plain, PyTorch": {"regularised": False, "in_torch": True},
+    "c3r": {},
+    "c3r, PyTorch": {"in_torch": True},
+}
+
+
+class InTorch(C3RClassifier):
+    """The estimator, trained by PyTorch from the same first parameters on the same batches."""
+
+    def _train(
+        self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None, seed: int
+    ) -> tuple[Any, np.ndarray]:
+        import torch  # pyright: ignore[reportMissingImports]
+
+        from c3r_jax.torch import C3RConfig as TorchConfig
+        from c3r_jax.torch import c3r_loss, sufficiency_loss
+        from tests.reference.torch_twin import TorchTwin, to_params, to_state_dict
+
+        plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
+        first = init_state(model_of(structure)[0], optax.identity(), {"inputs": rows.inputs}, seed).params
+        widths = {name: values.shape[1] for name, values in rows.inputs.items()}
+        model = TorchTwin(widths, structure.hidden, structure.dim, structure.num_classes)
+        model.load_state_dict(to_state_dict(jax.device_get(first)))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        settings, losses = TorchConfig(**dataclasses.asdict(config)), []
+        arrays = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), rows)
+        for chosen in torch.from_numpy(plan).long():
+            batch = arrays.take(chosen)
+            h, labels = model.encode(batch.inputs), batch.labels.long()
+            if structure.regularised:
+                more = {"config": settings, "present": batch.present, "evidence": batch.evidence}
+                loss = c3r_loss(model.head, model.fuse, h, labels, **more)[0]
+            else:
+                loss = sufficiency_loss(model.head(model.fuse(h, batch.present)), labels).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return to_params(model.state_dict()), np.array(losses)
+
+
+def made(*, in_torch: bool = False, **settings: Any) -> C3RClassifier:
+    """The estimator of a method's settings."""
+    return InTorch(**settings) if in_torch else C3RClassifier(**settings)
+
+
+def main() -> None:
+    """Prints a table for each world and writes all figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--weights", type=pathlib.Path, help="folder with the weights; without it no emoji")
+    parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets")
+    parser.add_argument("--vectors", type=pathlib.Path, help="folder that keeps vectors between calls")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--worlds", nargs="+", default=("",), help="titles of worlds, or words in several titles")
+    arguments = parser.parse_args()
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        sys.exit("benchmarks/torch_parity.py needs PyTorch, which is not installed: pip install torch.")
+    warnings.simplefilter("ignore")  # weak first stages are expected here
+    names = ("structural: confounded", "structural: anticausal")
+    found: dict[str, tuple[Callable[[], World], int]] = {n: (lambda n=n: WORLDS[n][0], WORLDS[n][1]) for n in names}
+    if arguments.weights is not None:
+        vectors = worlds_of_vectors(arguments.weights, arguments.data, arguments.vectors)
+        found["emoji_styles"] = (vectors["emoji_styles"], STEPS)
+    meter = Meter()
+    config = {**dataclasses.asdict(DEFAULT), "torch": torch.__version__}
+    results: dict[str, Any] = {"config": config, "cases": {}, "parameters": {}}
+    for title, (make, steps) in chosen_worlds(parser, arguments.worlds, found).items():
+        world = make()
+        results["cases"][title] = summary(run(world, steps, arguments.seeds, METHODS, subsets=True, make=made))
+        results["parameters"][title] = network_size(world(0)["train"])
+        print_table(title, results["cases"][title])
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results | meter.read(), indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
