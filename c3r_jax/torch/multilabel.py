@@ -75,9 +75,9 @@ class MultiLabel(Task):
         if kind == "log":
             return F.softplus(margins).mean(-1)
         assert prior is not None
-        prior, logits = prior.to(margins.dtype), promote(outputs)
-        entropy = torch.special.entr(prior) + torch.special.entr(1 - prior)
-        cross = prior[None, :] * F.softplus(-logits) + (1 - prior)[None, :] * F.softplus(logits)
+        shares, logits = prior.to(margins.dtype), promote(outputs)
+        entropy = torch.special.entr(shares) + torch.special.entr(1 - shares)
+        cross = shares[None, :] * F.softplus(-logits) + (1 - shares)[None, :] * F.softplus(logits)
         return (cross - entropy[None, :]).mean(-1)
 
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:

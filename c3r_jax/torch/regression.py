@@ -93,8 +93,8 @@ class Regression(Task):
         if kind == "log":
             return F.softplus(1 - t)
         assert prior is not None
-        prior = prior.to(t.dtype)
-        return ((promote(outputs)[:, 0] - prior[0]) / prior[1]).square() / 2
+        mean, spread = prior.to(t.dtype)
+        return ((promote(outputs)[:, 0] - mean) / spread).square() / 2
 
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """How far the error exceeds the tolerance: t - 1."""
