@@ -9,7 +9,6 @@ five folds three train; ``--folds=10`` trains on eight tenths. ``--seeds=2`` run
 
 import argparse
 import importlib
-import json
 import pathlib
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.sets import trained_size, with_weights_of
+from benchmarks.sets import trained_size, with_weights_of, write_figures
 from c3r_jax.commands.demo import METHODS, configured
 from c3r_jax.data.sets.emoji import SPLITS, load_emoji, read_index, write_subset
 from c3r_jax.evaluation.evaluate import evaluate
@@ -146,13 +145,7 @@ def main() -> None:
         gain = t_interval([100 * (a - b) for a, b in pairs])
         print(f"{name} over {JOINT}: {gain.mean:+.1f} ({gain.lower:+.1f} to {gain.upper:+.1f})")
     if arguments.json:
-        found = {
-            "config": json.loads(base.to_json()),
-            "cases": {arguments.config: table},
-            "parameters": {arguments.config: trained_size(base)},
-            **meter.read(),
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_figures(arguments.json, base, {arguments.config: table}, trained_size(base), meter)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Nothing is chosen on shifted data.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.sets import trained_size, with_weights_of
+from benchmarks.sets import trained_size, with_weights_of, write_figures
 from c3r_jax.commands.demo import METHODS, configured
 from c3r_jax.data.sets.emoji_shift import SHIFT_SPLITS
 from c3r_jax.evaluation.evaluate import evaluate
@@ -82,7 +81,7 @@ def main() -> None:
     print("| method | " + " | ".join(f"{split}, {route}" for route in ROUTES for split in SHIFT_SPLITS[1:]) + " |")
     for name, by_route in results.items():
         cells = [100 * np.array(by_route[route][split]) for route in ROUTES for split in SHIFT_SPLITS[1:]]
-        print(f"| {name} | " + " | ".join(f"{shown(x)}" for x in cells) + " |")
+        print(f"| {name} | " + " | ".join(shown(x) for x in cells) + " |")
     for name in list(results)[1:]:
         print(f"{name} over plain under shift: {gain(results, name)}")
     if arguments.json:
@@ -92,13 +91,7 @@ def main() -> None:
             }
             for name, by_route in results.items()
         }
-        found = {
-            "config": json.loads(base.to_json()),
-            "cases": {arguments.config: table},
-            "parameters": {arguments.config: trained_size(base)},
-            **meter.read(),
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_figures(arguments.json, base, {arguments.config: table}, trained_size(base), meter)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ configs/pretrain_emoji.py; checkpoints and probe penalties are chosen on validat
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks.emoji_shift import shown
-from benchmarks.sets import trained_size
+from benchmarks.sets import trained_size, write_figures
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.results.record import Meter
 from c3r_jax.training.loop import fit
@@ -62,17 +61,11 @@ def main() -> None:
     print("| accuracy, % | " + " | ".join(METHODS) + " |")
     for name in results[METHODS[0]]:
         cells = [100 * np.array(results[method][name]) for method in METHODS]
-        print(f"| {name} | " + " | ".join(f"{shown(x)}" for x in cells) + " |")
+        print(f"| {name} | " + " | ".join(shown(x) for x in cells) + " |")
     if arguments.json:
         config = get_config()
         config.task = arguments.task
-        found = {
-            "config": json.loads(config.to_json()),
-            "cases": {"pretrain_emoji": results},
-            "parameters": {"pretrain_emoji": trained_size(config)},
-            **meter.read(),
-        }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_figures(arguments.json, config, {"pretrain_emoji": results}, trained_size(config), meter)
 
 
 if __name__ == "__main__":

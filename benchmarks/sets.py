@@ -54,6 +54,23 @@ def trained_size(config: ConfigDict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(split_frozen(params, experiment.model)[0]))
 
 
+def write_figures(
+    path: pathlib.Path, config: ConfigDict, cases: dict[str, Any], sizes: int | dict[str, int], meter: Meter
+) -> None:
+    """Writes tables as JSON for ``c3r reproduce``, with what made them.
+
+    Args:
+      path: file to write.
+      config: what the runs share.
+      cases: {table: {row: {column: value of each seed}}}.
+      sizes: trained numbers of the networks, of all tables or of each.
+      meter: begun with the command.
+    """
+    parameters = sizes if isinstance(sizes, dict) else dict.fromkeys(cases, sizes)
+    found = {"config": json.loads(config.to_json()), "cases": cases, "parameters": parameters, **meter.read()}
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Trains what is missing in the workdir, prints a table, and writes all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,13 +98,7 @@ def main() -> None:
     for method, row in table.items():
         print(f"| {method} | " + " | ".join(f"{100 * sum(v) / len(v):.1f}" for v in row.values()) + " |")
     if arguments.json:
-        found = {
-            "config": json.loads(config.to_json()),
-            "cases": {arguments.config: table},
-            "parameters": {arguments.config: trained_size(config)},
-            **meter.read(),
-        }
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_figures(arguments.json, config, {arguments.config: table}, trained_size(config), meter)
 
 
 if __name__ == "__main__":

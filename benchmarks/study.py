@@ -7,7 +7,6 @@ study's own tables, and "worst, shift" is a run's lowest accuracy over the shift
 
 import argparse
 import importlib
-import json
 import pathlib
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks.safety import network_size
+from benchmarks.sets import write_figures
 from c3r_jax.results.record import Meter
 from c3r_jax.sweep.engine import make_data, run_sweep
 from c3r_jax.sweep.grid import SweepRun, read_cells
@@ -62,8 +62,7 @@ def main() -> None:
     if arguments.json:
         rows = {world: make_data(settings, SweepRun(world, "", (), 0)).train for world in tables}
         sizes = {world: network_size((dict(train.inputs), train.labels)) for world, train in rows.items()}
-        found = {"config": json.loads(config.to_json()), "cases": tables, "parameters": sizes, **meter.read()}
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_figures(arguments.json, config, tables, sizes, meter)
 
 
 def print_table(title: str, rows: dict[str, dict[str, list[Any]]]) -> None:

@@ -47,7 +47,6 @@ class InTorch(C3RClassifier):
     ) -> tuple[Any, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
 
-        from c3r_jax.torch import C3RConfig as TorchConfig
         from c3r_jax.torch import c3r_loss, sufficiency_loss
         from tests.reference.torch_twin import TorchTwin, to_params, to_state_dict
 
@@ -57,13 +56,13 @@ class InTorch(C3RClassifier):
         model = TorchTwin(widths, structure.hidden, structure.dim, structure.num_classes)
         model.load_state_dict(to_state_dict(jax.device_get(first)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        settings, losses = TorchConfig(**dataclasses.asdict(config)), []
+        losses = []
         arrays = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), rows)
         for chosen in torch.from_numpy(plan).long():
             batch = arrays.take(chosen)
             h, labels = model.encode(batch.inputs), batch.labels.long()
             if structure.regularised:
-                more = {"config": settings, "present": batch.present, "evidence": batch.evidence}
+                more = {"config": config, "present": batch.present, "evidence": batch.evidence}
                 loss = c3r_loss(model.head, model.fuse, h, labels, **more)[0]
             else:
                 loss = sufficiency_loss(model.head(model.fuse(h, batch.present)), labels).mean()

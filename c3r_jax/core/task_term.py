@@ -13,7 +13,7 @@ from c3r_jax.core.batch import Where, global_sum, keep, weigh, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.expert import Expert, residual_experts
-from c3r_jax.core.gate import is_zero
+from c3r_jax.core.gate import at_most_one, is_zero
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -97,7 +97,7 @@ def task_term(
     mean = (losses[0] + jnp.where(has, losses[1:], 0).sum(0)) / (1 + has.sum(0).astype(losses.dtype))
     if not isinstance(config.strength, Tracer) and config.strength >= 1:
         return TaskTerm(mean, experts)
-    return TaskTerm(losses[0] + jnp.minimum(1, config.strength) * (mean - losses[0]), experts)
+    return TaskTerm(losses[0] + at_most_one(config.strength) * (mean - losses[0]), experts)
 
 
 def alone_in(present: Bool[Array, "batch modalities"]) -> Bool[Array, "modalities batch modalities"]:
