@@ -75,8 +75,12 @@ PARTS: dict[str, dict[str, Any]] = {
     "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},
     "without penalties": {"config": C3RConfig(expert=0.5, lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
     "hinge for kl": {"config": C3RConfig(expert=0.5, necessity="hinge")},
+    "removal for projection": {"config": C3RConfig(expert=0.5, counterfactual="removal")},
+    "instrumented for projection": {"config": C3RConfig(expert=0.5, counterfactual="instrumented")},
     "without expert, instrument shuffled": {"config": C3RConfig(shuffled=True)},
     "subsets alone": {"config": C3RConfig(lambda_s=0.0, lambda_n=0.0, lambda_v=0.0)},
+    "strong": {"config": C3RConfig.strong()},
+    "strong without cap": {"config": C3RConfig.strong(cap=0.0)},
 }
 # The strength chosen on training rows alone; the default and a rival to compare it with.
 RULES: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 INSTRUMENTS = ("two_stage", "attention", "none")
-MODES = ("removal", "gradient", "minimal", "instrumented", "mean", "permute")  # of counterfactuals
+MODES = ("projection", "removal", "gradient", "minimal", "instrumented", "mean", "permute")  # of counterfactuals
 NECESSITY_KINDS = ("hinge", "log", "kl")
 
 
@@ -70,7 +70,7 @@ class C3RConfig:
     lambda_fe: float = 0.0
     ridge: float = 1e-2
     instrument: str = "two_stage"
-    counterfactual: str = "removal"
+    counterfactual: str = "projection"
     necessity: str = "kl"
     step_size: float = 0.5
     num_steps: int = 1
@@ -142,14 +142,14 @@ class C3RConfig:
 
     @classmethod
     def strong(cls, **changes: Any) -> "C3RConfig":
-        """For cues that are expected to reverse: larger weights, and experts at full weight.
+        """For cues that are expected to reverse: three times the weight of necessity, and experts at full weight.
 
         It costs some accuracy in distribution, and of rare classes.
 
         Args:
           **changes: fields that differ.
         """
-        return replace(cls(lambda_n=3.0, lambda_v=4.0, expert=1.0), **changes)
+        return replace(cls(lambda_n=3.0, expert=1.0), **changes)
 
     @classmethod
     def hinge(cls, **changes: Any) -> "C3RConfig":
@@ -162,7 +162,7 @@ class C3RConfig:
           **changes: fields that differ.
         """
         first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0, gate=False)
-        first = replace(first, stage_rows="complete")
+        first = replace(first, stage_rows="complete", counterfactual="removal")
         return replace(first, **changes)
 
     @classmethod

@@ -23,6 +23,7 @@ def use_first_objective(config: ConfigDict, **leaves: Any) -> None:
       **leaves: leaves of ``config.c3r`` that the experiment sets otherwise.
     """
     first = C3RConfig.hinge()
-    for name in ("lambda_s", "lambda_n", "lambda_v", "necessity", "subsets", "cap", "expert", "gate", "stage_rows"):
+    weights = ("lambda_s", "lambda_n", "lambda_v", "cap", "expert")
+    for name in (*weights, "necessity", "counterfactual", "subsets", "gate", "stage_rows"):
         config.c3r[name] = getattr(first, name)
     config.c3r.update(leaves)

@@ -49,9 +49,9 @@ def licence(package: metadata.Distribution) -> str:
     classifiers = [
         text.split(" :: ")[-1] for text in about.get_all("Classifier") or [] if text.startswith("License ::")
     ]
-    told = about.get("License-Expression") or ", ".join(classifiers)
-    told = told or (about.get("License") or "").strip().splitlines()[:1]
-    return re.sub(r"\s+", " ", told if isinstance(told, str) else "".join(told)) or "not told"
+    stated = about.get("License-Expression") or ", ".join(classifiers)
+    stated = stated or (about.get("License") or "").strip().splitlines()[:1]
+    return re.sub(r"\s+", " ", stated if isinstance(stated, str) else "".join(stated)) or "not stated"
 
 
 def main() -> None:

@@ -204,7 +204,7 @@ def twin() -> Figure:
         _arrow(ax, (13.5, y), (18, y))
     _box(ax, 44, 36, "fuse\nz", width=12)
     _box(ax, 44, 22, "instrument: what the\nother modalities explain\nfuse(fitted h) = z_c", BLUE, width=20, height=9)
-    _box(ax, 44, 7, "z without what tells the\nlabel in the causal part\nz_bar", ORANGE, width=20, height=9)
+    _box(ax, 44, 7, "z without what the causal\npart says of the label\nz_bar", ORANGE, width=20, height=9)
     for y, target in ((33, 36), (11, 35)):
         _arrow(ax, (30, y), (38, target))
     for y, target in ((33, 24), (11, 20)):

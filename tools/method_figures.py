@@ -4,9 +4,8 @@ Run ``python tools/method_figures.py`` (about seven minutes on two cores): it me
 docs/figures/measured.json and draws docs/figures/*.svg. With ``--draw`` it draws from the existing measured.json, in a
 few seconds; with ``--only`` it measures one question again and keeps the others.
 
-Four questions. "mechanism" is about today's objective, see tools/mechanism.py. The others are asked of
-C3RConfig.hinge() and C3RClassifier's other defaults, with 4,000 training and 4,000 test examples and a fresh world per
-seed:
+Four questions. "mechanism" is in tools/mechanism.py. The others are asked of C3RClassifier's defaults, with 4,000
+training and 4,000 test examples and a fresh world per seed:
 
 - gain: accuracy in-distribution and after the cues reverse, on models whose cues are independent of each other;
 - invalid: accuracy under shift when the cue of one modality repeats the other's in a share of the examples, so that the
@@ -28,7 +27,7 @@ from scipy.special import expit
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from c3r_jax import C3RClassifier, C3RConfig
+from c3r_jax import C3RClassifier
 from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.data.sets.structural import REGIMES, StructuralModel, StructuralSample
 from c3r_jax.evaluation.structural import causal_report
@@ -39,8 +38,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = 4000
 Settings = tuple[dict[str, Any], str]  # of the estimator, and the route by which it predicts
 PLAIN: Settings = ({"regularised": False}, "representation")
-# The figures that docs/ quote were measured with the first version of the objective.
-C3R: Settings = ({"config": C3RConfig.hinge()}, "representation")
+C3R: Settings = ({}, "representation")
 TWO = {"plain": PLAIN, "C3R": C3R}
 ALL = {
     "plain": PLAIN,

@@ -38,7 +38,7 @@ def counterfactual(
     z: Float[Array, "batch features"],
     labels: Num[Array, "batch ..."],
     *,
-    mode: str = "removal",
+    mode: str = "projection",
     step_size: float = 0.5,
     num_steps: int = 1,
     z_c: Float[Array, "batch features"] | None = None,
@@ -49,13 +49,14 @@ def counterfactual(
     block_rows: int | None = None,
     task: Task = CLASSIFICATION,
 ) -> Float[Array, "batch features"]:
-    r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
+    r"""Takes each representation to the hypothetical world, where its causal part says less of the label, or nothing.
 
     With u_i the unit gradient of example i's log-odds against its label, taken at the causal part c (``z_c``, or ``z``
     without one), and all means over the valid rows of the global batch:
 
     .. math::
-       \text{removal:}\ & \bar z = z - c + a, \quad a = c - \min(0, \langle c - \bar c, u \rangle)\, u \\
+       \text{projection:}\ & \bar z = z - c + a, \quad a = c - \langle c - \bar c, u \rangle\, u \\
+       \text{removal:}\ & a = c - \min(0, \langle c - \bar c, u \rangle)\, u \quad \text{(what favours the label)} \\
        \text{minimal:}\ & a = c + \frac{[\log(K-1) - m]_+}{|g|^2}\, g, \quad m, g: \text{log-odds against, gradient} \\
        \text{gradient:}\ & \bar z = z + \text{step\_size} \cdot \text{rms}(z)\, u \quad \text{(ascends the loss)} \\
        \text{instrumented:}\ & \bar z = z - z_c + \bar z_c \quad (do(\text{causal part} := \text{its mean})) \\
@@ -67,9 +68,9 @@ def counterfactual(
       predict: maps z (B, d) to logits (B, K), row by row; any differentiable function.
       z: (B, d) representations.
       labels: (B,) class ids, or the task's own shape.
-      mode: one of "removal", "gradient", "minimal", "instrumented", "mean", "permute".
+      mode: one of "projection", "removal", "gradient", "minimal", "instrumented", "mean", "permute".
       step_size: length of the "gradient" move, over all its steps, in units of rms(z); unused by the other modes.
-      num_steps: repetitions with a fresh direction ("removal", "minimal", "gradient").
+      num_steps: repetitions with a fresh direction ("projection", "removal", "minimal", "gradient").
       z_c: (B, d) causal part; needed by "instrumented".
       where: (B,) bool, rows that count; other rows return z. None: all.
       axis_name: mapped axis over which the batch is split.
@@ -77,7 +78,7 @@ def counterfactual(
       ball: largest |z_bar - z| in units of rms(z) for "gradient"; None: no bound.
       block_rows: rows whose K logits are in memory at a time; None: all.
       task: the task's losses and correctness; its :meth:`Task.excess` replaces log-odds and chance, its
-        :meth:`Task.removable` the component that favours the label.
+        :meth:`Task.removable` what "removal" takes.
 
     Returns:
       (B, d) z_bar in the dtype of z.
@@ -89,7 +90,7 @@ def counterfactual(
       >>> import jax.numpy as jnp
       >>> z = jnp.array([[1.0, 2.0], [-1.0, 0.0]])
       >>> predict = lambda z: z * jnp.array([[1.0, 0.0]])  # only the first feature matters
-      >>> print(counterfactual(predict, z, jnp.array([0, 1])))
+      >>> print(counterfactual(predict, z, jnp.array([0, 0])))
       [[0. 2.]
        [0. 0.]]
 

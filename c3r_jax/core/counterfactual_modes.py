@@ -76,15 +76,25 @@ def _unit_and_inverse(
     return scaled * inverse, jnp.where(nonzero, inverse / jnp.where(nonzero, largest, 1), 0)
 
 
+def _projection(problem: Problem) -> Array:
+    """do(component along u := the mean's), whether it favours the label or not."""
+    return _without(problem, lambda along, excess, slope: along)
+
+
 def _removal(problem: Problem) -> Array:
     """Removes the component along -u (towards the label) that exceeds the mean's."""
+    return _without(problem, problem.task.removable)
+
+
+def _without(problem: Problem, taken: Callable[[Array, Array, Array], Array]) -> Array:
+    """Z without what is taken of the causal part's component along u: ``taken(along, excess, slope)``, (B, 1) each."""
     part, centre = problem.start, global_mean(problem.start, problem.where, problem.axis_name)
     for _ in range(problem.num_steps):
         excess, gradient = problem.direction(part)
         u = unit_rows(gradient)
         along = ((part - centre[None, :]) * u).sum(-1, keepdims=True)
         slope = (gradient * u).sum(-1, keepdims=True)
-        part = part - problem.task.removable(along, excess[:, None], slope) * u
+        part = part - taken(along, excess[:, None], slope) * u
     return problem.z - problem.start + part
 
 
@@ -155,6 +165,7 @@ def _permute(problem: Problem) -> Array:
 
 
 MODES: dict[str, Callable[[Problem], Array]] = {
+    "projection": _projection,
     "removal": _removal,
     "gradient": _gradient,
     "minimal": _minimal,

@@ -16,7 +16,7 @@ INSTALL = {
     "cuda": "pip install '.[aot-cuda]'",
 }
 _MODULE = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
-# The TPU compiler looks for a TPU machine unless it is told which to assume; none of this changes what it compiles.
+# The TPU compiler looks for a TPU machine unless one is named; none of this changes what it compiles.
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",

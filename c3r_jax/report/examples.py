@@ -56,7 +56,7 @@ def explain(record: Record) -> list[str]:
     before, after = _label(now), _label(hypothetical)
     moved = f"stays {span(before, after)}" if before == after else f"goes from {before} to {after}"
     sentences.append(
-        f"In the hypothetical world, where the causal part no longer favours the label, the probability of {label} "
+        f"In the hypothetical world, without what the causal part says of the label, the probability of {label} "
         f"{moved}, and the prediction {verb} {_prediction(hypothetical)}: necessity risk {necessity}."
     )
     return sentences

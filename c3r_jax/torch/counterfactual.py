@@ -35,7 +35,7 @@ def counterfactual(
     z: Float[Tensor, "batch features"],
     labels: Num[Tensor, "batch ..."],
     *,
-    mode: str = "removal",
+    mode: str = "projection",
     step_size: float = 0.5,
     num_steps: int = 1,
     z_c: Float[Tensor, "batch features"] | None = None,
@@ -45,13 +45,14 @@ def counterfactual(
     ball: float | None = None,
     task: Task = CLASSIFICATION,
 ) -> Float[Tensor, "batch features"]:
-    r"""Moves each representation into the hypothetical world in which its causal part does not favour the label.
+    r"""Takes each representation to the hypothetical world, where its causal part says less of the label, or nothing.
 
     With u_i the unit gradient of example i's log-odds against its label, taken at the causal part c (``z_c``, or ``z``
     without one), and all means over the valid rows of the global batch:
 
     .. math::
-       \text{removal:}\ & \bar z = z - c + a, \quad a = c - \min(0, \langle c - \bar c, u \rangle)\, u \\
+       \text{projection:}\ & \bar z = z - c + a, \quad a = c - \langle c - \bar c, u \rangle\, u \\
+       \text{removal:}\ & a = c - \min(0, \langle c - \bar c, u \rangle)\, u \quad \text{(what favours the label)} \\
        \text{minimal:}\ & a = c + \frac{[\log(K-1) - m]_+}{|g|^2}\, g, \quad m, g: \text{log-odds against, gradient} \\
        \text{gradient:}\ & \bar z = z + \text{step\_size} \cdot \text{rms}(z)\, u \quad \text{(ascends the loss)} \\
        \text{instrumented:}\ & \bar z = z - z_c + \bar z_c \quad (do(\text{causal part} := \text{its mean})) \\
@@ -64,9 +65,9 @@ def counterfactual(
       predict: maps z (B, d) to logits (B, K), row by row; any function that can be differentiated twice.
       z: (B, d) representations.
       labels: (B,) class ids.
-      mode: one of "removal", "gradient", "minimal", "instrumented", "mean", "permute".
+      mode: one of "projection", "removal", "gradient", "minimal", "instrumented", "mean", "permute".
       step_size: length of the "gradient" move, over all its steps, in units of rms(z); unused by the other modes.
-      num_steps: repetitions with a fresh direction ("removal", "minimal", "gradient").
+      num_steps: repetitions with a fresh direction ("projection", "removal", "minimal", "gradient").
       z_c: (B, d) causal part; needed by "instrumented".
       where: (B,) bool, rows that count; other rows return z. None: all.
       group: process group over which the batch is split.

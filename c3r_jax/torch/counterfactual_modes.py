@@ -60,15 +60,25 @@ def unit_rows(g: Float[Tensor, "batch features"]) -> Float[Tensor, "batch featur
     return torch.where(square > 0, g * torch.where(square > 0, square, 1).rsqrt(), 0)
 
 
+def _projection(problem: Problem) -> Tensor:
+    """do(component along u := the mean's), whether it favours the label or not."""
+    return _without(problem, lambda along, excess, slope: along)
+
+
 def _removal(problem: Problem) -> Tensor:
     """Removes the component along -u (towards the label) that exceeds the mean's."""
+    return _without(problem, problem.task.removable)
+
+
+def _without(problem: Problem, taken: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Z without what is taken of the causal part's component along u: ``taken(along, excess, slope)``, (B, 1) each."""
     part, centre = problem.start, global_mean(problem.start, problem.where, problem.group)
     for _ in range(problem.num_steps):
         excess, gradient = problem.direction(part)
         u = unit_rows(gradient)
         along = ((part - centre[None, :]) * u).sum(-1, keepdim=True)
         slope = (gradient * u).sum(-1, keepdim=True)
-        part = part - problem.task.removable(along, excess[:, None], slope) * u
+        part = part - taken(along, excess[:, None], slope) * u
     return problem.z - problem.start + part
 
 
@@ -143,6 +153,7 @@ def uniform(count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
 
 
 MODES: dict[str, Callable[[Problem], Tensor]] = {
+    "projection": _projection,
     "removal": _removal,
     "gradient": _gradient,
     "minimal": _minimal,

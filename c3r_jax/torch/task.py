@@ -107,7 +107,7 @@ class Task(abc.ABC):
         """Share of each row's labels that an expert's outputs predict."""
 
     def removable(self, along: Tensor, excess: Tensor, slope: Tensor) -> Float[Tensor, "batch 1"]:
-        """The part of a row's component along the unit gradient of :meth:`excess` that favours its label.
+        """For "removal": what favours the label in a row's component along the unit gradient of :meth:`excess`.
 
         Args:
           along: (B, 1) component of the causal part, relative to the mean.

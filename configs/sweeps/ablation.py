@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
         # The counterfactual.
         "gradient, 1 step": {**DEFAULT, "counterfactual": "gradient"},
         "gradient, 5 steps": {**DEFAULT, "counterfactual": "gradient", "num_steps": 5},
+        "removal": {**DEFAULT, "counterfactual": "removal"},
         "minimal": {**DEFAULT, "counterfactual": "minimal"},
         "instrumented": {**DEFAULT, "counterfactual": "instrumented"},
         "mean": {**DEFAULT, "counterfactual": "mean"},

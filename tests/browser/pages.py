@@ -12,7 +12,7 @@ from c3r_jax.training.loop import fit
 from tests.chaos.runs import Place
 from tests.report.conftest import make_history, make_run
 
-BROKEN = {  # what each page is told for: a check that finds nothing here finds nothing anywhere
+BROKEN = {  # what each page is for: a check that finds nothing here finds nothing anywhere
     "undefined_name": "<script>undefined_name</script>",
     "asked for": '<p>x</p><img src="https://example.org/a.png" alt="far away">',
     "px wide": '<p style="width: 900px">wide</p>',

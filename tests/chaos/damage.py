@@ -84,7 +84,7 @@ def every_file(place: Place, config, ways=WAYS, steps=STEPS, every=EVERY) -> Lin
                 held = step == steps if unsealed else step == steps - every and told
                 line.check(held, f"{harm.__name__} {file.relative_to(path)}: restored {step}; {said}")
         status = fit(config, copy)
-        line.check(status.steps == steps and state_digest(copy) == state_digest(path), "the run made anew differs")
+        line.check(status.steps == steps and state_digest(copy) == state_digest(path), "the run made again differs")
         line.figures = {"files": len(files), "ways": len(ways)}
 
     return tried("a damaged file of the newest checkpoint is named, the one before used", work)

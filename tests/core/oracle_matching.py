@@ -54,7 +54,7 @@ def losses(features, scale, offset, kind="softmax", gates=None):
         rest = np.exp(others_only - logsumexp(others_only)[:, None])
         u = normal(rest @ keys - keys)  # the log-odds against the own key rise along it
         along = ((fitted[name] - fitted[name].mean(0)) * u).sum(1, keepdims=True)
-        at_z_bar = logits(h[name] - np.minimum(0, along) * u)
+        at_z_bar = logits(h[name] - along * u)
         necessity = (logsumexp(at_z_bar) - at_z_bar.mean(1) - np.log(n)).mean()
         found.append(np.clip((np.log(n) - sufficiency) / (np.log(n) - softmax), 0, 1))
         gate = found[-1] if gates is None else gates[m]

@@ -133,7 +133,7 @@ def counterfactual(
     predict: Predict,
     z: Array,
     labels: Array,
-    mode: str = "removal",
+    mode: str = "projection",
     *,
     gradient: Gradient | None = None,
     step_size: float = 0.5,
@@ -150,13 +150,14 @@ def counterfactual(
     radius = rms(z, keep) if frozen is None else frozen["rms"]
     causal = z if z_c is None else np.where(keep[:, None], z_c, 0.0).astype(np.float64)
     centre = causal[keep].mean(axis=0)
-    if mode in ("removal", "minimal"):
+    if mode in ("projection", "removal", "minimal"):
         a = causal.copy()
         for _ in range(num_steps):
             g = gradient(a, labels)
-            if mode == "removal":
+            if mode != "minimal":
                 u = unit(g)
-                a = a - np.minimum(0.0, np.sum((a - centre) * u, axis=1, keepdims=True)) * u
+                along = np.sum((a - centre) * u, axis=1, keepdims=True)
+                a = a - (along if mode == "projection" else np.minimum(0.0, along)) * u
             else:  # g is the gradient of -log-odds, so adding it lowers the odds
                 logits = predict(a)
                 size = np.sum(g**2, axis=1)

@@ -19,7 +19,7 @@ from c3r_jax.core.counterfactual import drop_modality
 from . import oracles, problems
 from .conftest import Precision
 
-MODES = ("removal", "gradient", "minimal", "instrumented", "mean")
+MODES = ("projection", "removal", "gradient", "minimal", "instrumented", "mean")
 
 
 @functools.cache
@@ -48,7 +48,11 @@ STEP = 0.5 * np.sqrt(37 / 3)
 @pytest.mark.parametrize(
     ("mode", "causal", "expected"),
     [
-        # <z - mean, u> = (-2, 0, 2): only row 0 favours its label; it falls back to the mean along u
+        # <z - mean, u> = (-2, 0, 2): along u every row is at the mean, in the other coordinate where it was
+        ("projection", False, [[1.0, 1.0], [1.0, 5.0], [1.0, 0.0]]),
+        # at z_c the same: z_bar = z - z_c + a moves rows by (-2, 0, 2)
+        ("projection", True, [[1.0, 1.0], [1.0, 5.0], [1.0, 0.0]]),
+        # only row 0 favours its label; it falls back to the mean along u
         ("removal", False, [[1.0, 1.0], [1.0, 5.0], [-1.0, 0.0]]),
         # at z_c: <z_c - mean, u> = (-2, 0, 2): z_bar = z - z_c + a moves row 0 by -2
         ("removal", True, [[1.0, 1.0], [1.0, 5.0], [-1.0, 0.0]]),
@@ -89,7 +93,7 @@ def test_is_the_oracle(precision: Precision, head: str, mode: str, masked: bool)
 
 
 @pytest.mark.parametrize(("steps", "masked"), [(1, True), (3, False)])
-@pytest.mark.parametrize("mode", ["removal", "minimal"])
+@pytest.mark.parametrize("mode", ["projection", "removal", "minimal"])
 def test_where_the_causal_part_is_given(x64: None, mode: str, steps: int, masked: bool) -> None:
     z, z_c, y, keep = problems.rows(1)
     predict = problems.mlp(3, 3, 4)
@@ -143,7 +147,23 @@ def test_removal_only_ever_hurts_the_label(seed: int, classes: int) -> None:
     assert (rise <= 1e-4).all()
 
 
-@pytest.mark.parametrize("mode", ["removal", "minimal"])
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.given(st.integers(0, 10_000), st.sampled_from([2, 4]))
+def test_projection_leaves_every_row_at_the_mean_along_its_direction(seed: int, classes: int) -> None:
+    """Whatever its label; nothing moves across it; with two classes a second step changes nothing (linear head)."""
+    z, z_c, y, _ = problems.rows(seed, classes=classes)
+    predict = problems.linear(seed, 3, classes)
+    z, z_c = z.astype(np.float32), z_c.astype(np.float32)
+    bar = np.asarray(swing(predict, z, y, mode="projection", z_c=z_c))
+    u = oracles.unit(oracles.linear_gradient(predict.weight, predict.bias)(z_c, y))
+    moved = bar - z
+    np.testing.assert_allclose(np.sum(moved * u, axis=1), np.sum((z_c.mean(axis=0) - z_c) * u, axis=1), atol=1e-4)
+    np.testing.assert_allclose(moved - np.sum(moved * u, axis=1, keepdims=True) * u, 0, atol=1e-4)
+    if classes == 2:
+        np.testing.assert_allclose(swing(predict, z, y, mode="projection", z_c=z_c, num_steps=2), bar, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["projection", "removal", "minimal"])
 def test_step_size_is_not_used(mode: str) -> None:
     z, z_c, y, _ = problems.rows(10)
     z32 = z.astype(np.float32)
@@ -151,11 +171,11 @@ def test_step_size_is_not_used(mode: str) -> None:
     np.testing.assert_array_equal(*bars)
 
 
-def test_removal_is_the_default() -> None:
+def test_projection_is_the_default() -> None:
     z, z_c, y, _ = problems.rows(11)
     predict = problems.mlp(1, 3, 4)
     bar = swing(predict, z.astype(np.float32), y, z_c=z_c)
-    np.testing.assert_allclose(bar, oracles.counterfactual(predict, z, y, "removal", z_c=z_c), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bar, oracles.counterfactual(predict, z, y, "projection", z_c=z_c), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)

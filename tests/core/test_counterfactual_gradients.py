@@ -14,7 +14,7 @@ import c3r_jax
 
 from . import oracles, problems
 
-MODES = ("removal", "gradient", "minimal", "instrumented", "mean")
+MODES = ("projection", "removal", "gradient", "minimal", "instrumented", "mean")
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def test_values_of_masked_rows_have_no_effect(mode: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
-@pytest.mark.parametrize("mode", ["removal", "gradient"])
+@pytest.mark.parametrize("mode", ["projection", "removal", "gradient"])
 def test_direction_survives_saturation(mode: str, scale: float) -> None:
     """Log-odds of 1e6: the gradient of the cross-entropy would be exactly zero in single precision."""
     z, z_c, y, _ = problems.rows(28, classes=2)
@@ -107,13 +107,15 @@ def test_direction_survives_saturation(mode: str, scale: float) -> None:
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize(("mode", "steps"), [*((m, 1) for m in MODES), ("removal", 3), ("gradient", 3), ("minimal", 3)])
+@pytest.mark.parametrize(
+    ("mode", "steps"), [*((m, 1) for m in MODES), ("projection", 3), ("removal", 3), ("gradient", 3), ("minimal", 3)]
+)
 def test_a_head_without_slope(mode: str, steps: int) -> None:
     """|g| = 0: no direction, no step, and finite derivatives also in the weights that are zero."""
     z, z_c, y, _ = problems.rows(30)
     head = problems.mlp(27, 3, 4)
     bar, gradient = run(mode, problems.MLP(head.w1, head.b1, 0 * head.w2), z, z_c, y, steps=steps)
-    if mode in ("removal", "gradient", "minimal"):
+    if mode in ("projection", "removal", "gradient", "minimal"):
         np.testing.assert_allclose(bar, z, rtol=1e-6, atol=1e-6)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -137,7 +139,7 @@ def test_degenerate_batches_are_finite(mode: str, case: str) -> None:
         np.testing.assert_allclose(bar, expected, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("mode", ["removal", "gradient", "minimal", "permute"])
+@pytest.mark.parametrize("mode", ["projection", "removal", "gradient", "minimal", "permute"])
 def test_one_row(mode: str) -> None:
     z, z_c, y, _ = problems.rows(31, rows=1)
     bar, gradient = run(mode, problems.mlp(32, 3, 4), z, z_c, y)

@@ -116,7 +116,7 @@ def test_shard_map_that_checks_replication() -> None:
     check(run(jax.tree.map(jnp.asarray, data.predict), arrays), (expected[0], expected[2]))
 
 
-@pytest.mark.parametrize("mode", ["removal", "instrumented"])
+@pytest.mark.parametrize("mode", ["projection", "removal", "instrumented"])
 def test_attention_that_checks_replication(mode: str) -> None:
     data, arrays = batch()
     none, rows = PartitionSpec(), PartitionSpec(AXIS)

@@ -217,6 +217,7 @@ def test_the_ablation_study_has_every_cell():
     for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n"), ("relevance", "lambda_v")):
         assert getattr(cells[f"without {name}"].config, weight) == 0
     assert {cell.config.counterfactual for cell in cells.values()} >= {
+        "projection",
         "removal",
         "gradient",
         "minimal",

@@ -134,7 +134,7 @@ class Task(abc.ABC):
         return outputs + evidence.astype(outputs.dtype)
 
     def removable(self, along: Array, excess: Array, slope: Array) -> Float[Array, "batch 1"]:
-        """The part of a row's component along the unit gradient of :meth:`excess` that favours its label.
+        """For "removal": what favours the label in a row's component along the unit gradient of :meth:`excess`.
 
         Args:
           along: (B, 1) component of the causal part, relative to the mean.

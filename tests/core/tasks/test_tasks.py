@@ -189,12 +189,22 @@ def test_removal_takes_the_part_that_favours_a_number():
     predict = lambda z: z[:, :1]  # noqa: E731
     z = np.random.default_rng(7).normal(size=(40, 3))
     labels = z[:, 0] + np.random.default_rng(8).normal(size=40)
-    z_bar = np.asarray(c3r_jax.counterfactual(predict, jnp.asarray(z), jnp.asarray(labels), task=TASKS["regression"]))
+    given = (jnp.asarray(z), jnp.asarray(labels))
+    z_bar = np.asarray(c3r_jax.counterfactual(predict, *given, mode="removal", task=TASKS["regression"]))
     mean = z[:, 0].mean()
     worse = np.abs(mean - labels) > np.abs(z[:, 0] - labels)
     np.testing.assert_allclose(z_bar[:, 0], np.where(worse, mean, z[:, 0]), atol=1e-5)
     np.testing.assert_allclose(z_bar[:, 1:], z[:, 1:], atol=1e-6)
     assert worse.any() and not worse.all()
+
+
+def test_projection_sets_a_number_to_the_mean_whatever_the_error():
+    predict = lambda z: z[:, :1]  # noqa: E731
+    z = np.random.default_rng(7).normal(size=(40, 3))
+    labels = z[:, 0] + np.random.default_rng(8).normal(size=40)
+    z_bar = np.asarray(c3r_jax.counterfactual(predict, jnp.asarray(z), jnp.asarray(labels), task=TASKS["regression"]))
+    np.testing.assert_allclose(z_bar[:, 0], z[:, 0].mean(), atol=1e-5)
+    np.testing.assert_allclose(z_bar[:, 1:], z[:, 1:], atol=1e-6)
 
 
 def test_minimal_leaves_a_number_at_the_tolerance():

@@ -60,7 +60,7 @@ def test_twitter_draws_the_same_names_otherwise():
     np.testing.assert_array_equal(shifted.index, test.index)
     differs = np.abs(shifted.images.astype(int) - test.images).mean((1, 2, 3))
     assert differs.min() > 0
-    # Drawn alike, not at random: for many a picture the nearest of all 380 is its own name's, by chance for one.
+    # Drawn in one style, not at random: for many a picture the nearest of all 380 is its own name's, by chance for one.
     flat = [source.images.reshape(380, -1).astype(float) for source in (shifted, test)]
     distances = ((flat[0][:, None, ::16] - flat[1][None, :, ::16]) ** 2).sum(-1)
     assert (distances.argmin(1) == np.arange(380)).mean() > 0.25
