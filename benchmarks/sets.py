@@ -54,6 +54,16 @@ def trained_size(config: ConfigDict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(split_frozen(params, experiment.model)[0]))
 
 
+def without_folders(settings: Any) -> Any:
+    """Settings in which files and folders of one machine are left with their last name."""
+    if isinstance(settings, dict):
+        return {name: without_folders(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [without_folders(value) for value in settings]
+    is_path = isinstance(settings, str) and pathlib.PurePath(settings).is_absolute()
+    return pathlib.PurePath(settings).name if is_path else settings
+
+
 def write_figures(
     path: pathlib.Path, config: ConfigDict, cases: dict[str, Any], sizes: int | dict[str, int], meter: Meter
 ) -> None:
@@ -67,7 +77,8 @@ def write_figures(
       meter: begun with the command.
     """
     parameters = sizes if isinstance(sizes, dict) else dict.fromkeys(cases, sizes)
-    found = {"config": json.loads(config.to_json()), "cases": cases, "parameters": parameters, **meter.read()}
+    settings = without_folders(json.loads(config.to_json()))
+    found = {"config": settings, "cases": cases, "parameters": parameters, **meter.read()}
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.sets import without_folders
 from c3r_jax.commands import reproduce
 from c3r_jax.errors import DataError
 from c3r_jax.results.catalogue import SOURCES
@@ -159,6 +160,14 @@ def test_the_figure_of_the_readme_shows_every_set():
     assert [len(axes.get_yticks()) for axes in figure.axes] == [len(SAME), len(SHIFTED)]
     of_c3r = next(line for line in figure.axes[1].lines if line.get_label() == "C3R (default)")
     assert float(of_c3r.get_xdata()[0]) == pytest.approx(5.3, abs=0.2)  # emoji by other makers, as in the table
+
+
+def test_records_name_no_folder_of_the_machine_that_made_them():
+    made = {"data": {"path": "/home/me/data", "name": "watch"}, "steps": 3}
+    assert without_folders(made) == {"data": {"path": "data", "name": "watch"}, "steps": 3}
+    for path in sorted((ROOT / "results").glob("*.json")):
+        settings = dict(read_record(path).settings)
+        assert without_folders(settings) == settings, path.name
 
 
 def test_every_record_has_its_command():
