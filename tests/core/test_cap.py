@@ -154,7 +154,7 @@ def test_terms_beside_a_task_loss_of_ones_own_are_within_its_length():
     head = jax.random.normal(key, (4, 2))
 
     def loss(h, **fields):
-        config = c3r_jax.C3RConfig.strong(expert=0.0, **fields)
+        config = c3r_jax.C3RConfig.strong(expert=0.0, lambda_v=4.0, **fields)
         return c3r_jax.c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)
 
     whole, alone, free = (
