@@ -78,6 +78,7 @@ ROWS = {
     "emoji": Rows("plain", "c3r", "c3r+{}"),
     "watch": Rows("plain", "c3r", "c3r+{}"),
     "uci_views": Rows("plain", "c3r", "c3r+{}"),
+    "stamps": Rows("plain", "c3r", "c3r+{}"),
 }
 
 
@@ -96,6 +97,8 @@ LINES = {
     "emoji from scratch, worst condition": Line(False, True, Place("emoji", "emoji_styles", "worst")),
     "six views from scratch": Line(False, False, Place("uci_views", "uci_views", "clean")),
     "six views from scratch, worst subset": Line(False, True, Place("uci_views", "uci_views", "worst")),
+    "stamps from scratch": Line(False, False, Place("stamps", "stamps", "clean")),
+    "stamps from scratch, worst subset": Line(False, True, Place("stamps", "stamps", "worst")),
     "no cues": Line(False, False, Place("structural", "null", "same")),
     "cues hold, confounded": Line(False, False, Place("rivals", "confounded", "same")),
     "cues hold, anticausal": Line(False, False, Place("rivals", "anticausal", "same")),
