@@ -17,13 +17,12 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.safety import estimator, network_size
+from benchmarks.safety import estimator, network_size, summary
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.evaluation.structural import causal_report
-from c3r_jax.metrics.intervals import describe
 from c3r_jax.results.record import Meter
 
 CASES: dict[str, dict[str, Any]] = {
@@ -106,18 +105,6 @@ def main() -> None:
         print_table(title, results["cases"][title])
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def summary(figures: dict[str, list[dict]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{method: {figure: mean, sd and each seed's value}}; what one seed cannot say is None."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, rows in figures.items():
-        found[name] = {}
-        for key in rows[0]:
-            values = [row[key] for row in rows]
-            stat = describe(values)
-            found[name][key] = {"mean": stat.mean, "sd": stat.sd if len(rows) > 1 else None, "seeds": values}
-    return found
 
 
 def print_table(title: str, case: dict[str, Any]) -> None:

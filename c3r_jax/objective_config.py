@@ -161,8 +161,8 @@ class C3RConfig:
         Args:
           **changes: fields that differ.
         """
-        first = cls(lambda_n=3.0, lambda_v=4.0, necessity="hinge", subsets=False, cap=0.0, gate=False)
-        first = replace(first, stage_rows="complete", counterfactual="removal")
+        modes: dict[str, Any] = {"counterfactual": "removal", "necessity": "hinge", "stage_rows": "complete"}
+        first = cls(lambda_n=3.0, lambda_v=4.0, subsets=False, cap=0.0, gate=False, **modes)
         return replace(first, **changes)
 
     @classmethod

@@ -87,7 +87,7 @@ def _removal(problem: Problem) -> Array:
 
 
 def _without(problem: Problem, taken: Callable[[Array, Array, Array], Array]) -> Array:
-    """Z without what is taken of the causal part's component along u: ``taken(along, excess, slope)``, (B, 1) each."""
+    """Takes ``taken(along, excess, slope)``, (B, 1) each, of the causal part's component along u out of z."""
     part, centre = problem.start, global_mean(problem.start, problem.where, problem.axis_name)
     for _ in range(problem.num_steps):
         excess, gradient = problem.direction(part)

@@ -71,7 +71,7 @@ def _removal(problem: Problem) -> Tensor:
 
 
 def _without(problem: Problem, taken: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """Z without what is taken of the causal part's component along u: ``taken(along, excess, slope)``, (B, 1) each."""
+    """Takes ``taken(along, excess, slope)``, (B, 1) each, of the causal part's component along u out of z."""
     part, centre = problem.start, global_mean(problem.start, problem.where, problem.group)
     for _ in range(problem.num_steps):
         excess, gradient = problem.direction(part)
