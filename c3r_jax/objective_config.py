@@ -51,7 +51,9 @@ class C3RConfig:
       gate: whether ``lambda_n`` and ``expert`` are multiplied by the share of what z predicts that z_c predicts too
         (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its class,
         p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in its
-        place, and rare classes give up less.
+        place, and rare classes give up less. ``lambda_v`` is multiplied by what the rows of each first stage support:
+        nothing up to three rows for each column of the instrument, all from six on
+        (:func:`c3r_jax.core.relevance.supported_share`).
       strength: multiplies every weight but ``w_task``, and up to 1 the part of the task term that is about subsets;
         0: plain training.
 

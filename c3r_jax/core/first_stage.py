@@ -349,12 +349,3 @@ def _ends(sizes: list[int]) -> list[int]:
         total += size
         ends.append(total)
     return ends
-
-
-def relevance(stages: Mapping[str, FirstStage], num_rows: Float[Array, "*modalities"]) -> Float[Array, ""]:
-    """L_v = mean over modalities and features of 1 - R^2 (scale-free), of stages that have rows; zero if none has."""
-    unexplained = jnp.concatenate([1 - stage.r2 for stage in stages.values()])
-    fitted = jnp.broadcast_to(num_rows > 0, (len(stages),))
-    widths = [stage.r2.shape[0] for stage in stages.values()]
-    counts = jnp.concatenate([jnp.broadcast_to(fitted[m], width) for m, width in enumerate(widths)])
-    return jnp.where(counts, unexplained, 0).sum() / jnp.maximum(counts.sum(), 1)

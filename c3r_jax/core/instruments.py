@@ -16,8 +16,9 @@ from c3r_jax.core.attention import attend, calibration
 from c3r_jax.core.available import available_moments
 from c3r_jax.core.batch import Weighted, Where, global_mean, like, mask_of, promote
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.first_stage import FirstStage, apply_modalities, columns, fit_modalities, relevance
+from c3r_jax.core.first_stage import FirstStage, apply_modalities, columns, fit_modalities
 from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.core.relevance import Relevance, relevance
 
 Features = Mapping[str, Float[Array, "batch _"]]
 Fuse = Callable[[dict[str, Array], Array], Array]
@@ -163,10 +164,11 @@ def relevance_loss(
     config: C3RConfig,
     where: Where,
     axis_name: str | None = None,
-) -> Float[Array, ""]:
+) -> Relevance:
     """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""
     if real.stages is not None:
         return relevance(real.stages, num_rows)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     log_p, log_q = jax.nn.log_softmax(promote(z)), jax.nn.log_softmax(v)
-    return global_mean((jnp.exp(log_p) * (log_p - log_q)).sum(-1), where & exists, axis_name)
+    loss = global_mean((jnp.exp(log_p) * (log_p - log_q)).sum(-1), where & exists, axis_name)
+    return Relevance(loss, loss)

@@ -151,7 +151,7 @@ def weighted_terms(
     others = (
         (by.sufficiency, sufficiency),
         (by.necessity, necessity),
-        (by.relevance, relevance),
+        (by.relevance, relevance.supported if config.gate else relevance.measured),
         (by.closeness, close),
     )
     nothing = jnp.zeros((), task_loss.dtype)
@@ -165,7 +165,7 @@ def weighted_terms(
             task=task_loss,
             sufficiency=sufficiency,
             necessity=necessity,
-            relevance=relevance,
+            relevance=relevance.measured,
             closeness=close,
             risk=c3_risk(causal_logits, hypothetical_logits, labels, where=rows, axis_name=axis_name, task=task),
             label_probability=label_probability,

@@ -21,10 +21,11 @@ from c3r_jax.core.instruments import (
     rows_by_modality,
 )
 from c3r_jax.core.moments import Moments, merge_moments
+from c3r_jax.core.relevance import Relevance
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
-Fitted = tuple[RealWorld, Float[Array, ""], Moments | None]  # z_c, L_v and the batch's moments
+Fitted = tuple[RealWorld, Relevance, Moments | None]  # z_c, L_v and the batch's moments
 
 
 def real_world(
@@ -40,7 +41,8 @@ def real_world(
 ) -> Fitted:
     """Computes z_c with the configured instrument, L_v and the batch's moments."""
     if config.instrument == "none":
-        return RealWorld(z), jnp.zeros((), promote(z).dtype), None
+        nothing = jnp.zeros((), promote(z).dtype)
+        return RealWorld(z), Relevance(nothing, nothing), None
     if earlier is None and config.instrument == "two_stage":
         widths = {name: h.shape[1] for name, h in features.items()}
         _check_stages(widths, config, present, mask_of(rows), where, axis_name)

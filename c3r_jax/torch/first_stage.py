@@ -249,11 +249,3 @@ def apply_modalities(
         ]
         h_hat[name] = _predict(stage, torch.cat(blocks, dim=1)).to(features[name].dtype)
     return h_hat, (present.sum(1, keepdim=True) - present.long()) > 0
-
-
-def relevance(stages: Mapping[str, FirstStage], num_rows: Float[Tensor, "*modalities"]) -> Float[Tensor, ""]:
-    """L_v = mean over modalities and features of 1 - R^2 (scale-free), of stages that have rows; zero if none has."""
-    fitted = (num_rows > 0).expand(len(stages))
-    unexplained = torch.cat([1 - stage.r2 for stage in stages.values()])
-    counts = torch.cat([fitted[m].expand(stage.r2.shape[0]) for m, stage in enumerate(stages.values())])
-    return torch.where(counts, unexplained, 0).sum() / counts.sum().clamp(min=1)

@@ -17,9 +17,10 @@ from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.attention import attend, calibration
 from c3r_jax.torch.available import available_moments
 from c3r_jax.torch.batch import Weighted, Where, global_mean, like, mask_of, promote
-from c3r_jax.torch.first_stage import FirstStage, apply_modalities, columns, fit_modalities, relevance
+from c3r_jax.torch.first_stage import FirstStage, apply_modalities, columns, fit_modalities
 from c3r_jax.torch.moments import Moments, batch_moments
 from c3r_jax.torch.processes import Group
+from c3r_jax.torch.relevance import Relevance, relevance
 
 Features = Mapping[str, Float[Tensor, "batch _"]]
 Fuse = Callable[[dict[str, Tensor], Tensor], Tensor]
@@ -139,10 +140,11 @@ def relevance_loss(
     config: C3RConfig,
     where: Where,
     group: Group | None = None,
-) -> Float[Tensor, ""]:
+) -> Relevance:
     """L_v: 1 - R^2 averaged over modalities and features, or KL(softmax(z) || softmax(v)) for "attention"."""
     if real.stages is not None:
         return relevance(real.stages, num_rows)
     v, exists = attend(features, present, num_heads=config.num_heads, keys=config.attention_keys)
     log_p, log_q = F.log_softmax(promote(z), -1), F.log_softmax(v, -1)
-    return global_mean((log_p.exp() * (log_p - log_q)).sum(-1), where & exists, group)
+    loss = global_mean((log_p.exp() * (log_p - log_q)).sum(-1), where & exists, group)
+    return Relevance(loss, loss)

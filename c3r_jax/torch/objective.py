@@ -246,7 +246,7 @@ def _terms(
     others = (
         (by.sufficiency, sufficiency),
         (by.necessity, necessity),
-        (by.relevance, relevance),
+        (by.relevance, relevance.supported if config.gate else relevance.measured),
         (by.closeness, close),
     )
     # A term that is switched off is reported, but not even a NaN in it reaches the loss or (see _counted) a gradient.
@@ -259,7 +259,7 @@ def _terms(
             task=task_loss,
             sufficiency=sufficiency,
             necessity=necessity,
-            relevance=relevance,
+            relevance=relevance.measured,
             closeness=close,
             risk=risk_of(causal_logits.detach(), hypothetical_logits.detach(), labels, **masks),
             label_probability=label_probability,

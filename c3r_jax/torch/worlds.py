@@ -22,6 +22,7 @@ from c3r_jax.torch.instruments import (
 )
 from c3r_jax.torch.moments import Moments, merge_moments
 from c3r_jax.torch.processes import Group, global_sum
+from c3r_jax.torch.relevance import Relevance
 from c3r_jax.torch.task import Task
 
 
@@ -29,7 +30,7 @@ class Fitted(NamedTuple):
     """The real-world branch of a batch: the instrument's output, L_v, and the batch's moments as constants."""
 
     world: RealWorld
-    relevance: Float[Tensor, ""]
+    relevance: Relevance
     moments: Moments | None
 
 
@@ -45,7 +46,8 @@ def real_world(
 ) -> Fitted:
     """Computes z_c with the configured instrument, L_v and the batch's moments."""
     if config.instrument == "none":
-        return Fitted(RealWorld(z), promote(z).new_zeros(()), None)
+        nothing = promote(z).new_zeros(())
+        return Fitted(RealWorld(z), Relevance(nothing, nothing), None)
     batch = instrument_moments(features, z, present, config=config, where=rows, group=group)
     if earlier is None and config.instrument == "two_stage":
         _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, mask_of(rows), group)

@@ -4,6 +4,7 @@ import numpy as np
 
 SCALE, OFFSET = 6.0, -1.5  # of the logits
 RIDGE = 0.01  # the default of C3RConfig
+ROWS = 3  # for each column of the instrument: up to here L_v counts nothing, at twice as many all of it
 WEIGHTS = {"sufficiency": 0.3, "necessity": 1.0, "relevance": 1.0}  # the default's
 
 
@@ -36,7 +37,8 @@ def losses(features, scale, offset, kind="softmax", gates=None):
         residual = x - v @ np.linalg.solve(a + RIDGE * np.trace(a) / len(a) * np.eye(len(a)), v.T @ x / n)
         fitted[name] = h[name] - residual
         r2.append(1 - (residual**2).sum(0) / (x**2).sum(0))
-    relevance = np.mean([1 - value.mean() for value in r2])
+    # What explains this batch alone is no goal: R^2 counts from as many rows for each column of the instrument.
+    relevance = np.mean([1 - value.mean() for value in r2]) * np.clip(n / (ROWS * v.shape[1]) - 1, 0, 1)
     tasks, others, found = [], [], []
     for m, name in enumerate(h):
         keys = normal(sum(h[other] for other in h if other != name))

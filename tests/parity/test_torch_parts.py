@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,11 @@ import torch
 
 import c3r_jax
 import c3r_jax.torch as c3r_torch
+from c3r_jax.core.first_stage import FirstStage
+from c3r_jax.core.relevance import relevance
 from c3r_jax.torch.cap import capped_loss
 from c3r_jax.torch.linear_solve import solve_spd
+from c3r_jax.torch.relevance import relevance as relevance_in_torch
 from tests.processes import REPOSITORY
 
 pytestmark = pytest.mark.torch
@@ -56,6 +60,16 @@ def test_first_stage():
     for name, value in expected._asdict().items():
         np.testing.assert_allclose(getattr(found, name), value, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.apply(torch.tensor(v[:2])), expected.apply(v[:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_relevance_of_stages_with_few_rows():
+    r2, shapes = {"audio": RNG.random(2), "image": RNG.random(3)}, {"audio": (6, 2), "image": (4, 3)}
+    empty = jnp.zeros(0)
+    ours = {m: FirstStage(empty, jnp.zeros(s), empty, empty, jnp.asarray(r2[m]), empty) for m, s in shapes.items()}
+    theirs = {m: SimpleNamespace(coef=torch.zeros(s), r2=torch.tensor(r2[m])) for m, s in shapes.items()}
+    for rows in ((24.0, 0.0), (20.0, 15.0)):
+        expected = relevance(ours, jnp.asarray(rows))
+        np.testing.assert_allclose(relevance_in_torch(theirs, torch.tensor(rows)), expected, rtol=1e-6)
 
 
 def test_without_gradients_there_is_no_graph():
