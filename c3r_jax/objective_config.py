@@ -44,7 +44,8 @@ class C3RConfig:
       expert: share of the task term that has to explain the label beyond what the experts predict from each modality's
         residual, the part that the other modalities do not explain; 0: no experts. They are those of each batch, unless
         ``evidence`` is given: ``train.cache_frozen`` computes it once on all training rows if every encoder is frozen.
-      subsets: whether the task term is a mean over all that is present and each present modality alone.
+      subsets: share of the task term that asks each modality alone for the label, in equal parts of those that a row
+        has; the rest asks all of them together. 0: nothing is asked of one alone.
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
         and head; 0: no cap. With labels and ``w_task`` the number 0, for a task loss of your own, the task term
         is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
@@ -85,7 +86,7 @@ class C3RConfig:
     stage_rows: str = "available"
     shuffled: bool = False
     expert: float = 0.0
-    subsets: bool = True
+    subsets: float = 0.9
     cap: float = 1.0
     gate: bool = True
     strength: float = 1.0
@@ -120,8 +121,10 @@ class C3RConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"C3RConfig.{name} is {value!r}, but a whole number of at least 1 was expected.")
-        if not 0 <= self.expert <= 1:
-            raise ValueError(f"C3RConfig.expert is {self.expert}, but a share between 0 and 1 was expected.")
+        for name in ("expert", "subsets"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not 0 <= value <= 1:
+                raise ValueError(f"C3RConfig.{name} is {value}, but a share between 0 and 1 was expected.")
         if self.expert and self.instrument != "two_stage":
             raise ValueError(
                 f"C3RConfig.expert is {self.expert}, which needs instrument='two_stage', but it is {self.instrument!r}."
@@ -164,7 +167,7 @@ class C3RConfig:
           **changes: fields that differ.
         """
         modes: dict[str, Any] = {"counterfactual": "removal", "necessity": "hinge", "stage_rows": "complete"}
-        first = cls(lambda_n=3.0, lambda_v=4.0, subsets=False, cap=0.0, gate=False, **modes)
+        first = cls(lambda_n=3.0, lambda_v=4.0, subsets=0.0, cap=0.0, gate=False, **modes)
         return replace(first, **changes)
 
     @classmethod

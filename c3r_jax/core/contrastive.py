@@ -220,7 +220,7 @@ def _losses(
     """The weighted contrastive loss, the sum of all other weighted terms, and the terms."""
     h = {name: unit(value) for name, value in features.items()}
     # The task's part, experts and subsets are about classes; the cap is around all matchings together.
-    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=False, cap=0.0)
+    without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=0.0, cap=0.0)
     shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.batch import Where, global_sum, keep, weigh, zero_absent
@@ -19,6 +18,19 @@ from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 Evidence = Mapping[str, Float[Array, "batch outputs"]]  # {name: an expert's log_ratio}
+
+
+class Alone(NamedTuple):
+    """How the joint outputs are made of those of each modality alone; without gradient.
+
+    Attributes:
+      share: (B,) share c that one modality's evidence has in the joint outputs.
+      additivity: squared correlation of the joint outputs with the mean of those alone; 1 where they are a multiple of
+        it, as with a mean of modalities and a linear head.
+    """
+
+    share: Float[Array, " batch"]
+    additivity: Float[Array, ""]
 
 
 class TaskTerm(NamedTuple):
@@ -41,6 +53,7 @@ def task_term(
     present: Bool[Array, "batch modalities"],
     *,
     config: C3RConfig,
+    additivity: Float[Array, ""] | None,
     expert: Any,
     evidence: Evidence | None,
     where: Where,
@@ -50,10 +63,12 @@ def task_term(
     r"""The loss of each row, over subsets of its modalities and beyond the experts where the configuration asks so.
 
     .. math::
-       T_i = \text{mean}_S \left[ (1 - w)\, \ell(l_S, y_i)
-             + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right) \right]
+       T_i = (1 - a)\, t_i(\text{all}) + a\, \text{mean}_m\, t_i(\{m\}), \quad
+       t_i(S) = (1 - w)\, \ell(l_S, y_i) + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right)
 
-    S is all that the row has, and with ``config.subsets`` also each modality of it alone, see :func:`outputs_alone`.
+    "All" is all that the row has, the mean is over each modality of it alone, see :func:`outputs_alone`, and a is
+    ``config.subsets`` times the strength and the additivity: where joint outputs are the sum of those of each modality,
+    to train these is to train it; where they are not, fusion itself has to be trained.
     q_m is the expert of modality m, w its weight, and the sign joins outputs with an expert (:meth:`Task.beyond`): for
     classes, :math:`l + \log(q / p)`.
 
@@ -64,6 +79,7 @@ def task_term(
       labels: (B, ...).
       present: (B, M) bool.
       config: how strong C3R is, and the experts' ridge.
+      additivity: of :class:`Alone`; None without modalities alone.
       expert: w, 0 to 1; the number 0 switches experts off.
       evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
@@ -94,10 +110,11 @@ def task_term(
     if not with_subsets:
         return TaskTerm(losses[0], experts)
     has = present.T
-    mean = (losses[0] + jnp.where(has, losses[1:], 0).sum(0)) / (1 + has.sum(0).astype(losses.dtype))
-    if not isinstance(config.strength, Tracer) and config.strength >= 1:
-        return TaskTerm(mean, experts)
-    return TaskTerm(losses[0] + at_most_one(config.strength) * (mean - losses[0]), experts)
+    count = has.sum(0).astype(losses.dtype)
+    alone = jnp.where(has, losses[1:], 0).sum(0) / jnp.maximum(count, 1)
+    assert additivity is not None  # for type checkers
+    share = at_most_one(config.strength) * config.subsets * additivity
+    return TaskTerm(losses[0] + share * jnp.where(count > 0, alone - losses[0], 0), experts)
 
 
 def alone_in(present: Bool[Array, "batch modalities"]) -> Bool[Array, "modalities batch modalities"]:
@@ -117,14 +134,14 @@ def outputs_alone(
     where: Where,
     axis_name: str | None,
     task: Task,
-) -> Float[Array, "modalities batch outputs"]:
-    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion.
+) -> tuple[Float[Array, "modalities batch outputs"], Float[Array, ""]]:
+    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion, and the additivity.
 
     .. math::
        l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
 
-    with l_0 the best constant outputs, see :func:`share_alone`. Without c a mean of modalities would have to be as sure
-    with one of them as with all, and rare classes would pay for that.
+    with l_0 the best constant outputs, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
+    sure with one of them as with all, and rare classes would pay for that.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -139,11 +156,11 @@ def outputs_alone(
     """
     # One program for all modalities: it does not grow with their number.
     outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(alone_in(present))
-    share = share_alone(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)[:, None]
-    return jax.vmap(lambda value: task.at_share(value, constant, share))(outputs)
+    found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
+    return jax.vmap(lambda value: task.at_share(value, constant, found.share[:, None]))(outputs), found.additivity
 
 
-def share_alone(
+def alone_in_joint(
     joint: Float[Array, "batch outputs"],
     alone: Float[Array, "modalities batch outputs"],
     present: Bool[Array, "batch modalities"],
@@ -152,13 +169,14 @@ def share_alone(
     where: Where,
     axis_name: str | None = None,
     task: Task = CLASSIFICATION,
-) -> Float[Array, " batch"]:
+) -> Alone:
     r"""The share that one modality's evidence has in the joint outputs: 1/n under a mean of n, 1 under a sum.
 
     .. math::
        c_i = \kappa / n_i, \quad
        \kappa = \frac{\langle l - l_0,\ \bar l - l_0 \rangle}{\langle \bar l - l_0,\ \bar l - l_0 \rangle}
-       \ \text{within } [1, n_i]
+       \ \text{within } [1, n_i], \quad
+       \rho^2 = \frac{\langle l - l_0,\ \bar l - l_0 \rangle_+^2}{\|l - l_0\|^2\ \|\bar l - l_0\|^2}
 
     where :math:`\bar l` is the mean of the outputs from each present modality alone, and the products run over the rows
     of the global batch with several modalities; what a softmax ignores, the mean of a row's logits, is left out.
@@ -173,23 +191,27 @@ def share_alone(
       task: what outputs mean.
 
     Returns:
-      (B,) c, without gradient.
+      :class:`Alone`: c and rho^2, which is 1 where no row has several modalities.
 
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> alone = jax.random.normal(jax.random.key(0), (2, 8, 3))
       >>> rows, present, zero = jnp.ones(8, bool), jnp.ones((8, 2), bool), jnp.zeros(3)
-      >>> print(share_alone(alone.mean(0), alone, present, zero, where=rows)[:2].round(3))
-      [0.5 0.5]
+      >>> found = alone_in_joint(alone.mean(0), alone, present, zero, where=rows)
+      >>> print(found.share[:2].round(3), found.additivity.round(3))
+      [0.5 0.5] 1.0
     """
     joint, alone, constant = jax.lax.stop_gradient((joint, alone, constant.astype(joint.dtype)))
     count = jnp.maximum(present.sum(1), 1).astype(joint.dtype)
     mean = jnp.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
     several = where & (count > 1)
     e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
-    products = global_sum(jnp.stack([weigh(several, x * s).sum() for x in (e, s)]), axis_name)
-    kappa = products[0] / jnp.where(products[1] > 0, products[1], 1)
-    return jnp.clip(kappa, 1, count) / count
+    products = jnp.stack([weigh(several, x * other).sum() for x, other in ((e, s), (s, s), (e, e))])
+    across, alone_square, joint_square = global_sum(products, axis_name)
+    kappa = across / jnp.where(alone_square > 0, alone_square, 1)
+    squares = alone_square * joint_square
+    additivity = jnp.where(squares > 0, jnp.square(jnp.maximum(across, 0)) / jnp.where(squares > 0, squares, 1), 1)
+    return Alone(jnp.clip(kappa, 1, count) / count, jnp.minimum(additivity, 1))
 
 
 def _joint(evidence: Evidence, columns: Any) -> Float[Array, "batch outputs"]:

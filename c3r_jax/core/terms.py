@@ -117,14 +117,15 @@ def weighted_terms(
     relative = bool(config.gate or config.subsets or not is_zero(config.expert))  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
         prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
-    causal_losses, explained = loss(causal_logits, labels), None
+    causal_losses, explained, additivity = loss(causal_logits, labels), None, None
     outputs = [logits]
     if relative:
         assert prior is not None  # for type checkers
         constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
         if config.subsets and not is_zero(config.strength):
             masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-            outputs += [*outputs_alone(predict, fuse, features, logits, present, constant, **masks)]
+            alone, additivity = outputs_alone(predict, fuse, features, logits, present, constant, **masks)
+            outputs += [*alone]
         outputs.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
     of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
     subsets = len(outputs) - relative
@@ -132,7 +133,7 @@ def weighted_terms(
         compared = jax.lax.stop_gradient((of_outputs[0], causal_losses, of_outputs[subsets]))
         explained = explained_share(*weighted_means(compared, rows, weights, axis_name))
     by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets]}
+    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets], "additivity": additivity}
     term = task_term(
         **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )

@@ -15,7 +15,7 @@ from c3r_jax.parallel.hosts import barrier, is_primary
 
 RESULTS = "results.json"
 # Leaves that are younger than some runs, and what was done before they existed, where that is not today's default.
-BEFORE = {"c3r.expert": 0.0, "c3r.subsets": False, "c3r.cap": 0.0, "c3r.gate": False, "c3r.stage_rows": "complete"}
+BEFORE = {"c3r.expert": 0.0, "c3r.subsets": 0.0, "c3r.cap": 0.0, "c3r.gate": False, "c3r.stage_rows": "complete"}
 FREE = (  # may change later
     "parallel.",
     "train.accumulation",

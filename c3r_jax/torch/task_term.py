@@ -20,6 +20,13 @@ from c3r_jax.torch.task import Task
 Evidence = Mapping[str, Float[Tensor, "batch classes"]]  # {name: an expert's log_ratio}
 
 
+class Alone(NamedTuple):
+    """The share (B,) that one modality's evidence has in the joint outputs, and how far these are a sum of such."""
+
+    share: Float[Tensor, " batch"]
+    additivity: Float[Tensor, ""]
+
+
 class TaskTerm(NamedTuple):
     """The task term of a batch.
 
@@ -51,16 +58,18 @@ def task_term(
     r"""The loss of each row, over subsets of its modalities and beyond the experts where the configuration asks so.
 
     .. math::
-       T_i = \text{mean}_S \left[ (1 - w)\, \ell(l_S, y_i)
-             + w\, \ell\left(l_S + \sum_{m \in S} \log(q_m / p), y_i\right) \right]
+       T_i = (1 - a)\, t_i(\text{all}) + a\, \text{mean}_m\, t_i(\{m\}), \quad
+       t_i(S) = (1 - w)\, \ell(l_S, y_i) + w\, \ell\left(l_S + \sum_{m \in S} \log(q_m / p), y_i\right)
 
-    S is all that the row has, and with ``config.subsets`` also each modality of it alone. For all, l_S is predict(z).
-    A modality alone counts with the share c that its evidence has in the fusion:
+    "All" is all that the row has, the mean is over each modality of it alone, and a is ``config.subsets`` times the
+    strength and the additivity: where joint outputs are the sum of those of each modality, to train these is to train
+    it; where they are not, fusion itself has to be trained. For all, l_S is predict(z). A modality alone counts with
+    the share c that its evidence has in the fusion:
 
     .. math::
        l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
 
-    with l_0 the best constant logits, see :func:`share_alone`. Without it a mean of modalities would have to be as
+    with l_0 the best constant logits, see :func:`alone_in_joint`. Without it a mean of modalities would have to be as
     sure with one of them as with all, and rare classes would pay for that. q_m is the expert of modality m, w its
     weight.
 
@@ -114,18 +123,17 @@ def task_term(
         only = torch.where(present[:, [m]], columns[None, :] == m, present)
         alone.append((only, promote(predict(fuse(zero_absent(features, only), only)))))
     outputs = torch.stack([value for _, value in alone])
-    share = share_alone(logits, outputs, present, constant, where=where, group=group, task=task)[:, None]
-    total, count = losses, torch.ones_like(losses)
+    found = alone_in_joint(logits, outputs, present, constant, where=where, group=group, task=task)
+    share = found.share[:, None]
+    total, count = torch.zeros_like(losses), present.sum(1).to(losses.dtype)
     for m, (only, value) in enumerate(alone):
-        has = present[:, m]
-        total = total + keep(has, of_subset(task.at_share(value, constant, share), only))
-        count = count + has.to(count.dtype)
-    mean = total / count
-    return TaskTerm(mean if config.strength >= 1 else losses + config.strength * (mean - losses), experts)
+        total = total + keep(present[:, m], of_subset(task.at_share(value, constant, share), only))
+    further = keep(count > 0, total / count.clamp(min=1) - losses)
+    return TaskTerm(losses + min(1.0, config.strength) * config.subsets * found.additivity * further, experts)
 
 
 @torch.no_grad()
-def share_alone(
+def alone_in_joint(
     joint: Float[Tensor, "batch classes"],
     alone: Float[Tensor, "modalities batch classes"],
     present: Bool[Tensor, "batch modalities"],
@@ -134,13 +142,14 @@ def share_alone(
     where: Where,
     group: Group | None = None,
     task: Task = CLASSIFICATION,
-) -> Float[Tensor, " batch"]:
+) -> Alone:
     r"""The share that one modality's evidence has in the joint logits: 1/n under a mean of n, 1 under a sum.
 
     .. math::
        c_i = \kappa / n_i, \quad
        \kappa = \frac{\langle l - l_0,\ \bar l - l_0 \rangle}{\langle \bar l - l_0,\ \bar l - l_0 \rangle}
-       \ \text{within } [1, n_i]
+       \ \text{within } [1, n_i], \quad
+       \rho^2 = \frac{\langle l - l_0,\ \bar l - l_0 \rangle_+^2}{\|l - l_0\|^2\ \|\bar l - l_0\|^2}
 
     where :math:`\bar l` is the mean of the logits from each present modality alone, and the products run over the rows
     of the global batch with several modalities; what a softmax ignores, the mean of a row's logits, is left out.
@@ -155,12 +164,12 @@ def share_alone(
       task: what outputs mean.
 
     Returns:
-      (B,) c, without gradient.
+      :class:`Alone`: c and rho^2, which is 1 where no row has several modalities.
 
     Examples:
       >>> alone = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
       >>> rows, present, zero = torch.ones(8).bool(), torch.ones(8, 2).bool(), torch.zeros(3)
-      >>> share_alone(alone.mean(0), alone, present, zero, where=rows)[:2]
+      >>> alone_in_joint(alone.mean(0), alone, present, zero, where=rows).share[:2]
       tensor([0.5000, 0.5000])
     """
     constant = constant.to(joint.dtype)
@@ -168,9 +177,12 @@ def share_alone(
     mean = torch.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]
     several = where & (count > 1)
     e, s = (keep(several, task.contrasts(value - constant[None, :])) for value in (joint, mean))
-    products = global_sum(torch.stack([weigh(several, x * s).sum() for x in (e, s)]), group)
-    kappa = products[0] / torch.where(products[1] > 0, products[1], 1)
-    return torch.minimum(kappa.clamp(min=1), count) / count
+    products = torch.stack([weigh(several, x * other).sum() for x, other in ((e, s), (s, s), (e, e))])
+    across, alone_square, joint_square = global_sum(products, group)
+    kappa = across / torch.where(alone_square > 0, alone_square, 1)
+    squares = alone_square * joint_square
+    additivity = torch.where(squares > 0, across.clamp(min=0) ** 2 / torch.where(squares > 0, squares, 1), 1)
+    return Alone(torch.minimum(kappa.clamp(min=1), count) / count, additivity.clamp(max=1))
 
 
 def _joint(evidence: Evidence, columns: Tensor) -> Float[Tensor, "batch classes"]:

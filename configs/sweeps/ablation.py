@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         # Each part of the default off, and parts alone.
         "without experts": WITHOUT_EXPERTS,
         "experts of each batch": {**DEFAULT, "row_experts": False},
-        "without subsets": {**DEFAULT, "subsets": False},
+        "without subsets": {**DEFAULT, "subsets": 0.0},
         "without cap": {**DEFAULT, "cap": 0.0},
         "without gate": {**DEFAULT, "gate": False},
         "without penalties": {**DEFAULT, **NO_PENALTIES},

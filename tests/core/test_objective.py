@@ -143,10 +143,10 @@ def test_through_fuse_and_stop_gradient(x64: None, config: dict[str, Any]) -> No
 def test_defaults(preset: str) -> None:
     config = c3r_jax.C3RConfig() if preset == "default" else getattr(c3r_jax.C3RConfig, preset)()
     expected = {**WEIGHTS, "ridge": 1e-2, "instrument": "two_stage", "counterfactual": "removal", "necessity": "hinge"}
-    expected |= {"expert": 0.0, "subsets": False, "cap": 0.0, "gate": False, "strength": 1.0}
+    expected |= {"expert": 0.0, "subsets": 0.0, "cap": 0.0, "gate": False, "strength": 1.0}
     if preset in ("default", "strong"):
         expected |= {"counterfactual": "projection"}
-        expected |= {"lambda_n": 1.0, "lambda_v": 1.0, "necessity": "kl", "subsets": True, "cap": 1.0, "gate": True}
+        expected |= {"lambda_n": 1.0, "lambda_v": 1.0, "necessity": "kl", "subsets": 0.9, "cap": 1.0, "gate": True}
     if preset == "strong":
         expected |= {"lambda_n": 3.0, "expert": 1.0}
     if preset == "paper":

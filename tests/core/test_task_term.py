@@ -14,7 +14,7 @@ import c3r_jax
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.expert import residual_experts
 from c3r_jax.core.objective import c3r_loss
-from c3r_jax.core.task_term import share_alone
+from c3r_jax.core.task_term import alone_in_joint
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
@@ -45,7 +45,7 @@ def problem():
 
 
 @pytest.mark.parametrize("expert", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("subsets", [False, True])
+@pytest.mark.parametrize("subsets", [0.0, 0.9, 1.0])
 def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     features, labels, present, where = problem
     config = c3r_jax.C3RConfig(expert=expert, subsets=subsets)
@@ -77,12 +77,10 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
         beyond = outputs + (chosen[:, :, None] * ratios).sum(1)
         return (1 - w) * cross_entropy(outputs, labels) + w * cross_entropy(beyond, labels)
 
-    total, count = losses(logits, present), np.ones(40)
-    for m in (0, 1) if subsets else ():
-        scaled = constant + share * (alone[m] - constant)
-        total = total + np.where(present[:, m], losses(scaled, np.eye(2, dtype=bool)[[m] * 40]), 0)
-        count = count + present[:, m]
-    np.testing.assert_allclose(terms.task, (total / count)[where].mean(), rtol=1e-7)
+    each = [losses(constant + share * (alone[m] - constant), np.eye(2, dtype=bool)[[m] * 40]) for m in (0, 1)]
+    of_one = (np.stack(each, axis=1) * present).sum(1) / n
+    expected = (1 - subsets) * losses(logits, present) + subsets * of_one
+    np.testing.assert_allclose(terms.task, expected[where].mean(), rtol=1e-7)
 
 
 def gate(features, labels, present, where, constant):
@@ -92,7 +90,7 @@ def gate(features, labels, present, where, constant):
         fuse,
         as_jax(features),
         jnp.asarray(labels),
-        config=c3r_jax.C3RConfig(subsets=False),
+        config=c3r_jax.C3RConfig(subsets=0.0),
         present=jnp.asarray(present),
         where=jnp.asarray(where),
     )
@@ -137,16 +135,64 @@ def test_a_modality_alone_counts_as_in_the_fusion(mix, share):
     present = np.ones((9, 3), bool)
     present[0] = [True, False, False]
     joint = mix(alone - np.asarray(constant)) + np.asarray(constant)
-    found = share_alone(jnp.asarray(joint), jnp.asarray(alone), jnp.asarray(present), constant, where=jnp.arange(9) > 1)
-    np.testing.assert_allclose(found, [1.0, *[share] * 8], rtol=1e-5)
+    found = alone_in_joint(*map(jnp.asarray, (joint, alone, present)), constant, where=jnp.arange(9) > 1)
+    np.testing.assert_allclose(found.share, [1.0, *[share] * 8], rtol=1e-5)
+    np.testing.assert_allclose(found.additivity, 1, rtol=1e-5)
+
+
+def test_additivity_is_a_squared_correlation():
+    """Against NumPy; outputs against those alone have none, and one modality in every row has nothing to compare."""
+    alone, joint = (
+        np.random.default_rng(2).standard_normal((2, 12, 4)),
+        np.random.default_rng(3).standard_normal((12, 4)),
+    )
+    joint += alone.sum(0)
+    arrays = [jnp.asarray(x, jnp.float32) for x in (joint, alone)]
+    present, rows, zero = jnp.ones((12, 2), bool), jnp.ones(12, bool), jnp.zeros(4)
+    e, s = (x - x.mean(1, keepdims=True) for x in (joint, alone.mean(0)))
+    expected = (e * s).sum() ** 2 / ((e * e).sum() * (s * s).sum())
+    assert 0.2 < expected < 0.9
+    np.testing.assert_allclose(alone_in_joint(*arrays, present, zero, where=rows).additivity, expected, rtol=1e-5)
+    against = alone_in_joint(-arrays[1].sum(0), arrays[1], present, zero, where=rows)
+    np.testing.assert_allclose(against.share, np.full(12, 0.5))
+    assert against.additivity == 0
+    single = alone_in_joint(*arrays, present.at[:, 0].set(False), zero, where=rows)
+    np.testing.assert_array_equal(single.share, 1)
+    assert single.additivity == 1
+
+
+def test_fusion_that_is_no_sum_is_trained_itself(x64):
+    """The task term is the joint loss as far as the joint outputs are not made of those alone."""
+    rng = np.random.default_rng(4)
+    features = {m: rng.standard_normal((40, 3)) for m in ("a", "b")}
+    labels = rng.integers(0, 3, 40)
+
+    def product(h, present):
+        both = 2 * h["a"] * h["b"] + h["a"] + h["b"]
+        return jnp.where(present.all(1, keepdims=True), both, 2 * (h["a"] + h["b"]))
+
+    of = {}
+    for share in (0.0, 1.0):
+        more = {"config": C3RConfig(subsets=share)}
+        of[share] = c3r_loss(lambda z: z @ jnp.asarray(HEAD), product, as_jax(features), jnp.asarray(labels), **more)[1]
+    counts = np.bincount(labels, minlength=3) + 0.5
+    constant = np.log(counts / counts.sum())
+    alone = np.stack([2 * features[m] @ HEAD for m in ("a", "b")])
+    arrays = map(jnp.asarray, (of[0.0].logits, alone, np.ones((40, 2), bool), constant))
+    found = alone_in_joint(*arrays, where=jnp.ones(40, bool))
+    scaled = [constant + np.asarray(found.share)[:, None] * (outputs - constant) for outputs in alone]
+    of_one = np.mean([cross_entropy(outputs, labels) for outputs in scaled])
+    joint = float(of[0.0].task)
+    assert 0.1 < found.additivity < 0.8 and abs(of_one - joint) > 0.1
+    np.testing.assert_allclose(of[1.0].task, joint + float(found.additivity) * (of_one - joint), rtol=1e-5)
 
 
 def test_several_labels_have_no_softmax_that_ignores_a_mean():
     one = np.random.default_rng(1).standard_normal((2, 9, 1)).astype(np.float32)
     twice = jnp.asarray(np.repeat(one, 2, axis=2))  # two labels that are the same
     rows, present = jnp.ones(9, bool), jnp.ones((9, 2), bool)
-    found = share_alone(twice.sum(0), twice, present, jnp.zeros(2), where=rows, task=MultiLabel())
-    np.testing.assert_allclose(found, 1.0, rtol=1e-5)
+    found = alone_in_joint(twice.sum(0), twice, present, jnp.zeros(2), where=rows, task=MultiLabel())
+    np.testing.assert_allclose(found.share, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

@@ -169,7 +169,7 @@ def test_a_traced_weight_that_cannot_be_makes_the_loss_nan() -> None:
 
 
 def test_weights_of_rows_on_eight_devices_and_on_explicit_axes() -> None:
-    config = c3r_jax.C3RConfig(instrument="attention", expert=0.0, subsets=False)
+    config = c3r_jax.C3RConfig(instrument="attention", expert=0.0, subsets=0.0)
     problem = data(masked=False)
     arrays = jax.tree.map(jnp.asarray, (problem.features, problem.labels, TIMES / 2))
 

@@ -99,12 +99,12 @@ CASES = {
     "strong": ("strong", {}),
     "hinge": ("hinge", {}),
     "paper": ("paper", {}),
-    "minimal, log": ("C3RConfig", {"counterfactual": "minimal", "necessity": "log", "subsets": False}),
+    "minimal, log": ("C3RConfig", {"counterfactual": "minimal", "necessity": "log", "subsets": 0.0}),
     "gradient, kl": ("hinge", {"counterfactual": "gradient", "necessity": "kl", "prior": PRIOR, "num_steps": 2}),
     "instrumented": ("C3RConfig", {"counterfactual": "instrumented", "necessity": "hinge", "label_smoothing": 0.1}),
     "through fuse": ("hinge", {"counterfactual": "instrumented", "through_fuse": True, "stage_rows": "available"}),
     "mean": ("C3RConfig", {"counterfactual": "mean", "lambda_fe": 0.4, "strength": 0.5}),
-    "permute": ("C3RConfig", {"counterfactual": "permute", "cap": 0.0, "subsets": False}),
+    "permute": ("C3RConfig", {"counterfactual": "permute", "cap": 0.0, "subsets": 0.0}),
     "attention to all": ("C3RConfig", {"instrument": "attention", "attention_keys": "all", "num_heads": 2}),
     "no instrument": ("hinge", {"instrument": "none", "num_steps": 2}),
     "shuffled, constants": ("hinge", {"shuffled": True, "stop_gradient": True, "stage_rows": "available"}),
@@ -244,7 +244,7 @@ def test_two_modalities_of_unequal_width_in_float32():
 
 def test_moments_and_evidence_of_other_batches():
     """Accumulated moments and experts that were computed elsewhere are used as they are in JAX."""
-    changes = {"expert": 0.5, "cap": 0.5, "subsets": False, "counterfactual": "mean"}
+    changes = {"expert": 0.5, "cap": 0.5, "subsets": 0.0, "counterfactual": "mean"}
     params, rng = weights(2), np.random.default_rng(0)
     evidence = {name: rng.normal(size=(BATCH, CLASSES)) for name in NAMES}
     before = in_torch(c3r_torch.C3RConfig(), params, *batch(5, True))[1].moments

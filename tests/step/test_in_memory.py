@@ -88,7 +88,7 @@ def test_vmapped_runs_equal_each_alone(c3r):
 def test_weights_are_arguments_and_the_newer_parts_are_compiled_in():
     config = C3RConfig(lambda_n=0.5, cap=0.7)
     structure = Structure(("a", "b"), 3, (8,), 4, structure_of(config), True, 0.0)
-    assert (structure.config.lambda_n, structure.config.cap, structure.config.subsets) == (1.0, 0.7, True)
+    assert (structure.config.lambda_n, structure.config.cap, structure.config.subsets) == (1.0, 0.7, 0.9)
     rows, plan = rows_of(0), batch_plan(80, batch_size=BATCH, steps=STEPS, seed=3)
     params, losses = run_of(structure)(rows, plan, 7, weights_of(config), 0.05, 1e-3)
     model, method = model_module(structure)[0], Method("c3r", True, config, 0.0)
