@@ -16,6 +16,7 @@ from c3r_jax.parallel.hosts import barrier, is_primary
 RESULTS = "results.json"
 # Leaves that are younger than some runs, and what was done before they existed, where that is not today's default.
 BEFORE = {"c3r.expert": 0.0, "c3r.subsets": 0.0, "c3r.cap": 0.0, "c3r.gate": False, "c3r.stage_rows": "complete"}
+SWITCHES = {"c3r.subsets": {False: 0.0, True: 0.9}}  # leaves that were switches, and are read as these numbers
 FREE = (  # may change later
     "parallel.",
     "train.accumulation",
@@ -106,6 +107,10 @@ def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
             path,
             ", ".join(f"config.{name}={value!r}" for name, value in missing.items()),
         )
+    for name in SWITCHES.keys() & saved.keys():
+        if isinstance(saved[name], bool):
+            switched, saved[name] = saved[name], SWITCHES[name][saved[name]]
+            logging.warning("%s has config.%s=%r, a number today: read as %r.", path, name, switched, saved[name])
     return _nested({**saved, **missing})
 
 

@@ -49,6 +49,15 @@ def test_an_old_run_keeps_the_objective_from_before_its_newer_parts(old):
     assert BEFORE.keys() <= flatten(base.get_config().to_dict()).keys()
 
 
+@pytest.mark.parametrize(("switch", "share"), [(False, 0.0), (True, 0.9)])
+def test_a_switch_of_an_old_run_is_read_as_a_share(old, switch, share, caplog):
+    written = json.loads((old / "config.json").read_text())
+    written["c3r"]["subsets"] = switch
+    (old / "config.json").write_text(json.dumps(written))
+    assert read_config(old).c3r.subsets == share
+    assert f"has config.c3r.subsets={switch}, a number today: read as {share}." in caplog.text
+
+
 def test_an_old_run_resumes_only_with_the_defaults(old, small_config):
     small_config.data.augment = base.get_config().data.augment
     small_config.optimizer.plateau_window = 7
