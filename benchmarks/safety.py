@@ -70,7 +70,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "c3r": {},
     "without expert": {"config": C3RConfig()},
     "without subsets": {"config": C3RConfig(expert=0.5, subsets=0.0)},
-    "subsets at .5": {"config": C3RConfig(expert=0.5, subsets=0.5)},
+    "half of subsets": {"config": C3RConfig(expert=0.5, subsets=0.5)},
     "experts of features, not residuals": {"reads_features": True},
     "without gate": {"config": C3RConfig(expert=0.5, gate=False)},
     "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
         "without experts": WITHOUT_EXPERTS,
         "experts of each batch": {**DEFAULT, "row_experts": False},
         "without subsets": {**DEFAULT, "subsets": 0.0},
-        "subsets at .5": {**DEFAULT, "subsets": 0.5},
+        "half of subsets": {**DEFAULT, "subsets": 0.5},
         "without cap": {**DEFAULT, "cap": 0.0},
         "without gate": {**DEFAULT, "gate": False},
         "without penalties": {**DEFAULT, **NO_PENALTIES},
