@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation.validate import validate
+from c3r_jax.evaluation.watch import fusion_note
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import Experiment, build_experiment
@@ -162,6 +163,9 @@ def _fit(
             train.steps,
             rise,
         )
+    unsuited = fusion_note(settings.model.fusion, method.c3r.strength if method.regularised else 0)
+    if unsuited:
+        logging.warning("%s", unsuited)
     lambda_n = method.c3r.lambda_n * method.c3r.strength if method.regularised else 0.0
     watch = StepWatch(
         experiment.devices.host,
