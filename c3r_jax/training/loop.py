@@ -163,10 +163,10 @@ def _fit(
             train.steps,
             rise,
         )
-    unsuited = fusion_note(settings.model.fusion, method.c3r.strength if method.regularised else 0)
+    strength = method.c3r.strength if method.regularised else 0.0
+    unsuited = fusion_note(settings.model.fusion, strength)
     if unsuited:
         logging.warning("%s", unsuited)
-    lambda_n = method.c3r.lambda_n * method.c3r.strength if method.regularised else 0.0
     watch = StepWatch(
         experiment.devices.host,
         log,
@@ -174,7 +174,7 @@ def _fit(
         checkpoints,
         train,
         loop_state.health,
-        lambda_n=lambda_n,
+        lambda_n=method.c3r.lambda_n * strength,
         baseline=baseline_of(experiment),
     )
 
