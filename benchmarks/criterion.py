@@ -58,7 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no experts": {"config": default(expert=0.0)},
     "no gate": {"config": default(gate=False)},
     "lambda_n 4": {"config": default(lambda_n=4.0)},
-    "lambda_v 4": {"config": default(lambda_v=4.0)},
+    "lambda_v 1": {"config": default(lambda_v=1.0)},
     "hinge": {"config": C3RConfig.hinge()},
     "c3r + dropout .4": {"modality_dropout": 0.4},
 }

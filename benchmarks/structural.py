@@ -45,7 +45,7 @@ METHODS: dict[str, tuple[dict[str, Any], str]] = {
     "c3r, strong": ({"config": C3RConfig.strong()}, "representation"),
     "c3r, hinge": ({"config": C3RConfig.hinge()}, "representation"),
     "c3r, no instrument": (
-        {"config": dataclasses.replace(DEFAULT, instrument="none", expert=0.0, lambda_v=0.0)},
+        {"config": dataclasses.replace(DEFAULT, instrument="none", expert=0.0)},
         "representation",
     ),
 }

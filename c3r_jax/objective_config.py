@@ -22,7 +22,7 @@ class C3RConfig:
       w_task: weight of the cross-entropy at z.
       lambda_s: weight of the sufficiency loss at z_c.
       lambda_n: weight of the necessity loss at z_bar.
-      lambda_v: weight of the relevance loss (first stage).
+      lambda_v: weight of the relevance loss (first stage), which by default is measured and not trained.
       lambda_fe: weight of the closeness loss.
       ridge: first-stage penalty relative to the instrument's mean variance.
       instrument: "two_stage", "attention" or "none" (then z_c = z).
@@ -49,11 +49,11 @@ class C3RConfig:
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
         and head; 0: no cap. With labels and ``w_task`` the number 0, for a task loss of your own, the task term
         is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
-      gate: whether ``lambda_n`` and ``expert`` are multiplied by the share of what z predicts that z_c predicts too
-        (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its class,
-        p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in its
-        place, and rare classes give up less. ``lambda_v`` is multiplied by what the rows of each first stage support:
-        nothing up to three rows for each column of the instrument, all from six on
+      gate: whether ``lambda_n``, ``expert`` and ``cap`` are multiplied by the share of what z predicts that z_c
+        predicts too (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its
+        class, p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in
+        its place, and rare classes give up less. ``lambda_v`` is multiplied by what the rows of each first stage
+        support: nothing up to three rows for each column of the instrument, all from six on
         (:func:`c3r_jax.core.relevance.supported_share`).
       strength: multiplies every weight but ``w_task``, and up to 1 the part of the task term that is about subsets;
         0: plain training.
@@ -69,7 +69,7 @@ class C3RConfig:
     w_task: float = 1.0
     lambda_s: float = 0.3
     lambda_n: float = 1.0
-    lambda_v: float = 1.0
+    lambda_v: float = 0.0
     lambda_fe: float = 0.0
     ridge: float = 1e-2
     instrument: str = "two_stage"
@@ -86,7 +86,7 @@ class C3RConfig:
     stage_rows: str = "available"
     shuffled: bool = False
     expert: float = 0.0
-    subsets: float = 0.9
+    subsets: float = 0.95
     cap: float = 1.0
     gate: bool = True
     strength: float = 1.0
@@ -147,14 +147,14 @@ class C3RConfig:
 
     @classmethod
     def strong(cls, **changes: Any) -> "C3RConfig":
-        """For cues that are expected to reverse: three times the weight of necessity, and experts at full weight.
+        """For cues that are expected to reverse: necessity at three times its weight, twice the cap, experts in full.
 
         It costs some accuracy in distribution, and of rare classes.
 
         Args:
           **changes: fields that differ.
         """
-        return replace(cls(lambda_n=3.0, expert=1.0), **changes)
+        return replace(cls(lambda_n=3.0, expert=1.0, cap=2.0), **changes)
 
     @classmethod
     def hinge(cls, **changes: Any) -> "C3RConfig":

@@ -103,7 +103,7 @@ def _program(structure: Structure) -> Callable[..., Any]:
         seen = {"present": now.present, "evidence": now.evidence}
         terms = c3r_loss(now.predict, now.fuse, now.h, now.labels, config=CONFIG, **seen)[1]
         assert terms.cap is not None
-        scale, of_task, of_others = terms.cap
+        scale, _, of_task, of_others = terms.cap
         pull = jnp.stack([of_task, of_others, scale * of_others, jnp.asarray(terms.explained)])
         shared = {"model": model, "method": method, "optimizer": optimizer}
         state, metrics = train_step(state, batch, moments_decay=0.9, **shared)

@@ -17,11 +17,13 @@ class Cap(NamedTuple):
 
     Attributes:
       scale: what it was multiplied by; below 1 where the cap was reached.
+      limit: the cap, its largest length relative to the task's.
       task_norm: length of the task's gradient.
       penalty_norm: length of the penalties' gradient before it was scaled.
     """
 
     scale: Float[Array, ""]
+    limit: Float[Array, ""]
     task_norm: Float[Array, ""]
     penalty_norm: Float[Array, ""]
 
@@ -31,7 +33,7 @@ def capped_loss(
     rows: Any,
     shared: Any,
     *,
-    cap: float | Array = 1.0,
+    cap: float | Array | Callable[[Any], Array] = 1.0,
     counted: bool = True,
     axis_name: str | None = None,
     where: Where | None = None,
@@ -47,7 +49,8 @@ def capped_loss(
       losses: pure function of both arguments; its last output is passed on as a constant.
       rows: tree of floating-point arrays (B, ...), this device's part of the global batch.
       shared: tree of floating-point arrays that all rows share, such as the head's parameters.
-      cap: largest length of the penalties' gradient, relative to the task's.
+      cap: largest length of the penalties' gradient, relative to the task's; a function of the last output of
+        ``losses`` where it depends on what they measured, whose result is a constant.
       counted: whether the task's loss is part of the result; False: it only says how long the penalties' gradient may
         be, since a task loss of the caller's is added elsewhere.
       axis_name: mapped axis over which the batch is split.
@@ -70,8 +73,9 @@ def capped_loss(
     of_task = jax.linear_transpose(lambda *change: linear(*change)[0], *fixed)(jnp.ones_like(task))
     of_penalty = jax.linear_transpose(lambda *change: linear(*change)[1], *fixed)(jnp.ones_like(penalty))
     task_norm, penalty_norm = _norm(of_task, axis_name, where), _norm(of_penalty, axis_name, where)
-    reached = penalty_norm > cap * task_norm
-    scale = jnp.where(reached, cap * task_norm / jnp.where(reached, penalty_norm, 1), 1)
+    limit = jnp.asarray(jax.lax.stop_gradient(cap(passed)) if callable(cap) else cap, task_norm.dtype)
+    reached = penalty_norm > limit * task_norm
+    scale = jnp.where(reached, limit * task_norm / jnp.where(reached, penalty_norm, 1), 1)
     if not counted:
         task, of_task = jnp.zeros_like(task), jax.tree.map(jnp.zeros_like, of_task)
     gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
@@ -79,7 +83,7 @@ def capped_loss(
     carrier = sum(jax.tree.leaves(products), jnp.zeros(()))
     carried = carrier - jax.lax.stop_gradient(carrier)  # 0, unlike its gradient
     loss = task + penalty + carried.astype(task.dtype)
-    return loss, Cap(scale, task_norm, penalty_norm), passed
+    return loss, Cap(scale, limit, task_norm, penalty_norm), passed
 
 
 def _norm(gradient: tuple[Any, Any], axis_name: str | None, where: Where | None) -> Float[Array, ""]:

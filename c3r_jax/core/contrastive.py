@@ -106,8 +106,8 @@ def contrastive_c3r_loss(
 
     C3R's terms steer and never overrule: necessity counts as far as z_c finds the keys that z finds
     (:func:`c3r_jax.core.gate.explained_share` of the softmax losses at z and z_c and of log n), and the gradient of all
-    terms with respect to the features and what ``match`` closes over is at most ``config.cap`` times the contrastive
-    loss's.
+    terms with respect to the features and what ``match`` closes over is at most ``config.cap`` times that share of the
+    contrastive loss's, the mean over modalities.
 
     Args:
       match: queries (B, d), keys (N, d) -> logits (B, N), e.g. ``lambda q, k: scale * q @ k.T + bias``; each logit
@@ -182,8 +182,17 @@ def contrastive_c3r_loss(
         (task, others), terms = losses(features)
         return task + others, terms
     pure, of_match = _with_parameters(losses, match, features)
-    loss, cap, terms = capped_loss(pure, features, of_match, cap=config.cap, axis_name=axis_name)
+    loss, cap, terms = capped_loss(pure, features, of_match, cap=_cap_of(config), axis_name=axis_name)
     return loss, terms._replace(cap=cap)
+
+
+def _cap_of(config: C3RConfig) -> Any:
+    """:func:`c3r_jax.core.gate.cap_of` with the mean explained share of the matchings, which share one cap."""
+
+    def gated(terms: ContrastiveTerms) -> Float[Array, ""]:
+        return config.cap * jnp.stack([x.explained for x in terms.c3r.values()]).mean()
+
+    return gated if config.gate else config.cap
 
 
 def _with_parameters(losses: Callable[[Features], Any], match: Match, features: Features) -> tuple[Losses, list[Array]]:

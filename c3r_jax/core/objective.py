@@ -13,7 +13,7 @@ from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_pre
 from c3r_jax.core.cap import capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
-from c3r_jax.core.gate import is_zero
+from c3r_jax.core.gate import cap_of, is_zero
 from c3r_jax.core.instruments import Features, Fuse
 from c3r_jax.core.mapped_axes import AxisName, checked_axis, has_explicit_axes, with_auto_axes
 from c3r_jax.core.moments import Moments
@@ -138,7 +138,7 @@ def c3r_loss(
         if not capped:
             of_task, of_others, found = terms(predict, fuse, features)
             return sum(of_others, of_task), found
-        shared = {"cap": config.cap, "counted": not own_task, "axis_name": axis, "where": counts}
+        shared = {"cap": cap_of(config), "counted": not own_task, "axis_name": axis, "where": counts}
         loss, found = _capped(predict, fuse, features, present, terms, **shared)
         if own_task:  # which is made of these as often as not
             z = fuse(features, present)

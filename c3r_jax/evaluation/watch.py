@@ -170,7 +170,8 @@ def cap_note(capped: Sequence[bool]) -> Note | None:
     """A note of terms that pull more than five times as hard as the task in most steps; None if they do not.
 
     Args:
-      capped: of the last steps, whether the other terms' gradient was cut to less than :data:`CUT` of its length.
+      capped: of the last steps, whether the other terms' gradient was cut to less than :data:`CUT` of its length times
+        the cap.
 
     Examples:
       >>> cap_note([True] * 20 + [False] * 30) is None, cap_note([True] * 30) is None  # not over a whole window
@@ -184,7 +185,7 @@ def cap_note(capped: Sequence[bool]) -> Note | None:
     text = (
         f"C3R's terms would overrule the task: in {share:.0%} of the last {len(capped)} steps config.c3r.cap cut them "
         "to less than a fifth; unless the task's loss is near 0 by now, lower config.c3r.strength, or "
-        "config.c3r.lambda_v and lambda_n, or use larger batches"
+        "config.c3r.lambda_n, or use larger batches"
     )
     return Note("capped", text, {"share": share, "steps": float(len(capped))})
 

@@ -166,7 +166,7 @@ def c3r_metrics(terms: C3RTerms, batch: EncodedBatch) -> dict[str, Array]:
     if terms.explained is not None:
         metrics["explained"] = terms.explained
     if terms.cap is not None:
-        metrics["cap_scale"] = terms.cap.scale
+        metrics |= {"cap_scale": terms.cap.scale, "cap_limit": terms.cap.limit}
     for name, expert in (terms.experts or {}).items():
         metrics[f"expert_accuracy/{name}"] = expert.accuracy
     return metrics
@@ -192,5 +192,5 @@ def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
         ]
         metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
     if terms.cap is not None:
-        metrics["cap_scale"] = terms.cap.scale
+        metrics |= {"cap_scale": terms.cap.scale, "cap_limit": terms.cap.limit}
     return metrics

@@ -18,11 +18,13 @@ class Cap(NamedTuple):
 
     Attributes:
       scale: what it was multiplied by; below 1 where the cap was reached.
+      limit: the cap, its largest length relative to the task's.
       task_norm: length of the task's gradient.
       penalty_norm: length of the penalties' gradient before it was scaled.
     """
 
     scale: Float[Tensor, ""]
+    limit: Float[Tensor, ""]
     task_norm: Float[Tensor, ""]
     penalty_norm: Float[Tensor, ""]
 
@@ -31,7 +33,7 @@ def capped_loss(
     losses: Losses,
     rows: Mapping[str, Tensor],
     *,
-    cap: float = 1.0,
+    cap: float | Callable[[Any], Tensor] = 1.0,
     counted: bool = True,
     group: Group | None = None,
     where: Where | None = None,
@@ -47,7 +49,8 @@ def capped_loss(
       losses: function of ``rows``; its last output is passed on. Parameters that it uses, such as the head's, are
         found in its autograd graph: all tensors there that require a gradient and were not computed.
       rows: {name: (B, ...)} floating-point tensors, this process's part of the global batch.
-      cap: largest length of the penalties' gradient, relative to the task's.
+      cap: largest length of the penalties' gradient, relative to the task's; a function of the last output of
+        ``losses`` where it depends on what they measured, whose result is a constant.
       counted: whether the task's loss is part of the result; False: it only says how long the penalties' gradient may
         be, since a task loss of the caller's is added elsewhere.
       group: process group over which the batch is split.
@@ -70,8 +73,9 @@ def capped_loss(
     of_task = _gradient(task, [*own, *shared], retain=True)
     of_penalty = _gradient(penalty, [*own, *shared], retain=False)
     task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group, where)
-    reached = penalty_norm > cap * task_norm
-    scale = torch.where(reached, cap * task_norm / torch.where(reached, penalty_norm, 1), 1)
+    limit = torch.as_tensor(cap(passed) if callable(cap) else cap).detach().to(task_norm)
+    reached = penalty_norm > limit * task_norm
+    scale = torch.where(reached, limit * task_norm / torch.where(reached, penalty_norm, 1), 1)
     if not counted:
         task, of_task = torch.zeros_like(task), [torch.zeros_like(g) for g in of_task]
     loss = (task + penalty).detach()
@@ -79,7 +83,7 @@ def capped_loss(
         # The difference is 0, its gradient is not; where a value is infinite the product is, and no loss should be.
         product = (value * (t + scale.to(p.dtype) * p)).sum().to(loss.dtype)
         loss = loss + (product - product.detach())
-    return loss, Cap(scale, task_norm, penalty_norm), passed
+    return loss, Cap(scale, limit, task_norm, penalty_norm), passed
 
 
 def _leaves(roots: Iterable[Tensor], without: list[Tensor]) -> list[Tensor]:

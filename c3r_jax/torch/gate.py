@@ -47,6 +47,18 @@ def weights_of(config: C3RConfig, explained: Float[Tensor, ""] | None) -> Weight
     )
 
 
+def cap_of(config: C3RConfig) -> Any:
+    """The configured cap, and where ``config.gate`` says so times the explained share: a function of the terms.
+
+    Smaller weights alone would not do: where the penalties' gradient is beyond the cap, it would still be as long.
+    """
+
+    def gated(terms: Any) -> Float[Tensor, ""]:
+        return config.cap * terms.explained
+
+    return gated if config.gate else config.cap
+
+
 def is_zero(weight: Any) -> bool:
     """Whether a weight is the number 0."""
     return not isinstance(weight, Tensor) and weight == 0

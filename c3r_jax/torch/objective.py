@@ -18,7 +18,7 @@ from c3r_jax.torch.counterfactual import Predict, closeness
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
 from c3r_jax.torch.first_stage import FirstStage
-from c3r_jax.torch.gate import explained_share, is_zero, weights_of
+from c3r_jax.torch.gate import cap_of, explained_share, is_zero, weights_of
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
@@ -169,7 +169,7 @@ def c3r_loss(
         if not capped:
             of_task, of_others, measured = losses(features)
             return of_task + of_others, measured
-        shared: dict[str, Any] = {"cap": config.cap, "counted": not own_task, "group": group, "where": rows}
+        shared: dict[str, Any] = {"cap": cap_of(config), "counted": not own_task, "group": group, "where": rows}
         loss, cap, measured = capped_loss(losses, features, **shared)
         constants: C3RTerms = _constants(measured)
         if own_task:  # which is made of these as often as not

@@ -167,7 +167,7 @@ class StepWatch:
             if len(health.rows) >= MIN_STEPS:
                 self._say(step, rows_note(float(np.mean(health.rows)), self._baseline.num_instruments))
         if "cap_scale" in values:
-            health.capped = [*health.capped, values["cap_scale"] < CUT][-WINDOW:]
+            health.capped = [*health.capped, values["cap_scale"] < CUT * values["cap_limit"]][-WINDOW:]
             self._say(step, cap_note(health.capped))
 
     def check_validation(self, step: int, values: dict[str, float], *, last: bool = False) -> None:

@@ -13,7 +13,7 @@ DEFAULT = {"preset": "default", "expert": 0.5, "row_experts": True}  # the estim
 # Experts and the negative control exclude each other, and only the two-stage instrument has experts.
 WITHOUT_EXPERTS = {"preset": "default"}
 FIRST = {"preset": "hinge"}  # the first version of the objective
-NO_PENALTIES = {"lambda_s": 0.0, "lambda_n": 0.0, "lambda_v": 0.0}
+NO_PENALTIES = {"lambda_s": 0.0, "lambda_n": 0.0}
 
 
 def get_config() -> ConfigDict:
@@ -37,12 +37,12 @@ def get_config() -> ConfigDict:
         # Each term off.
         "without sufficiency": {**DEFAULT, "lambda_s": 0.0},
         "without necessity": {**DEFAULT, "lambda_n": 0.0},
-        "without relevance": {**DEFAULT, "lambda_v": 0.0},
+        "with relevance": {**DEFAULT, "lambda_v": 1.0},
         "with closeness": {**DEFAULT, "lambda_fe": 0.4},
         # The instrument; the row to compare with is "without experts".
         "attention, others": {**WITHOUT_EXPERTS, "instrument": "attention"},
         "attention, all": {**WITHOUT_EXPERTS, "instrument": "attention", "attention_keys": "all"},
-        "no instrument": {**WITHOUT_EXPERTS, "instrument": "none", "lambda_v": 0.0},
+        "no instrument": {**WITHOUT_EXPERTS, "instrument": "none"},
         "shuffled instrument": {**WITHOUT_EXPERTS, "shuffled": True},
         "stop-gradient": {**DEFAULT, "stop_gradient": True},
         # The counterfactual.

@@ -5,7 +5,8 @@ import numpy as np
 SCALE, OFFSET = 6.0, -1.5  # of the logits
 RIDGE = 0.01  # the default of C3RConfig
 ROWS = 3  # for each column of the instrument: up to here L_v counts nothing, at twice as many all of it
-WEIGHTS = {"sufficiency": 0.3, "necessity": 1.0, "relevance": 1.0}  # the default's
+WEIGHTS = {"sufficiency": 0.3, "necessity": 1.0, "relevance": 1.0}  # the default's, and of relevance
+NOISE = {2: 0.5, 3: 0.7}  # by number of modalities: explained shares are 1 and 1, and 0, 1, 0
 
 
 def problem(num_modalities=2, batch=24, dim=3, seed=0):
@@ -13,7 +14,8 @@ def problem(num_modalities=2, batch=24, dim=3, seed=0):
     rng = np.random.default_rng(seed)
     shared = rng.normal(size=(batch, dim))
     names = ("audio", "image", "text")[-num_modalities:]
-    return {name: shared + 0.7 * rng.normal(size=(batch, dim)) for name in names}, rng.random(batch) < 0.9
+    noise = NOISE[num_modalities]
+    return {name: shared + noise * rng.normal(size=(batch, dim)) for name in names}, rng.random(batch) < 0.9
 
 
 def normal(x):
@@ -66,7 +68,7 @@ def losses(features, scale, offset, kind="softmax", gates=None):
 
 
 def value_and_gradient(features, rows, kind):
-    """The loss, and g_T + min(1, |g_T| / |g_P|) g_P for features {name: (B, d)}, and (log scale, offset); the cap."""
+    """The loss, and g_T + min(1, g |g_T| / |g_P|) g_P for features {name: (B, d)}, and (log scale, offset); the cap."""
     names, dim = list(features), next(iter(features.values())).shape[1]
     chosen = np.concatenate([features[name][rows] for name in names]).ravel()
     point = np.append(chosen, [np.log(SCALE), OFFSET])
@@ -80,7 +82,7 @@ def value_and_gradient(features, rows, kind):
     moves = step * np.eye(len(point))
     slopes = [np.subtract(at(point + move, gates)[:2], at(point - move, gates)[:2]) / (2 * step) for move in moves]
     of_task, of_others = np.array(slopes).T
-    cap = min(1, np.linalg.norm(of_task) / np.linalg.norm(of_others))
+    cap = min(1, np.mean(gates) * np.linalg.norm(of_task) / np.linalg.norm(of_others))
     gradient = of_task + cap * of_others
     whole = {name: np.zeros((len(rows), dim)) for name in names}
     for name, part in zip(names, gradient[:-2].reshape(len(names), -1, dim), strict=True):

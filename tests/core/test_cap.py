@@ -154,7 +154,8 @@ def test_terms_beside_a_task_loss_of_ones_own_are_within_its_length():
     head = jax.random.normal(key, (4, 2))
 
     def loss(h, **fields):
-        config = c3r_jax.C3RConfig.strong(expert=0.0, lambda_v=4.0, **fields)
+        fields = {"expert": 0.0, "lambda_v": 4.0, "cap": 1.0, "gate": False} | fields
+        config = c3r_jax.C3RConfig.strong(**fields)
         return c3r_jax.c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)
 
     whole, alone, free = (

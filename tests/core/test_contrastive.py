@@ -122,11 +122,11 @@ def value_and_gradient(features, where, *, kind, **settings):
     [("softmax", 2, None), ("sigmoid", 2, 3), ("softmax", 3, 5), ("sigmoid", 3, None)],
 )
 def test_the_default_by_the_formulas(kind, num_modalities, chunks):
-    """Necessity toward equal shares, the gate and the cap: loss and gradient in float64."""
+    """Necessity toward equal shares, relevance, the gate and its cap: loss and gradient in float64."""
     features, rows = oracle_matching.problem(num_modalities)
     value, of_features, of_learned, cap = oracle_matching.value_and_gradient(features, rows, kind)
     arrays = {name: jnp.asarray(x, jnp.float32) for name, x in features.items()}
-    compute = jax.jit(functools.partial(value_and_gradient, kind=kind, chunks=chunks))
+    compute = jax.jit(functools.partial(value_and_gradient, kind=kind, chunks=chunks, config=C3RConfig(lambda_v=1.0)))
     (loss, scale), gradient = compute(arrays, jnp.asarray(rows))
     np.testing.assert_allclose([loss, scale], [value, cap], rtol=1e-5)
     chex.assert_trees_all_close(gradient, (of_features, of_learned), rtol=1e-4, atol=5e-6)

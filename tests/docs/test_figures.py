@@ -87,7 +87,7 @@ def test_the_mechanism_is_that_of_the_objective():
     run = train(rows, regularised=True, steps=4, seed=1)
     assert run.losses.shape == (4,) and np.isfinite(run.losses).all() and (run.start != run.end).any()
     task, others, capped, gate = run.pull.T
-    np.testing.assert_allclose(capped, np.minimum(task, others), rtol=1e-5)
+    np.testing.assert_allclose(capped, np.minimum(gate * task, others), rtol=1e-5)
     assert ((gate >= 0) & (gate <= 1)).all() and wrong is not None and 0.2 < wrong.mean() < 0.4
     outputs = run.end + evidence.sum(0)
     pulls = np.abs(jax.grad(lambda x: CLASSIFICATION.loss(x, rows.labels).sum())(outputs))[np.arange(512), rows.labels]

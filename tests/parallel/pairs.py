@@ -36,7 +36,7 @@ def head():
 def value_and_gradient(h, where, head, *, kind, rows=None, regularised=True, key_chunks=None):
     """The loss of a method, and its gradient for representations and head."""
     encoders = {name: FeatureEncoder(h[name].shape[1], ()) for name in NAMES}
-    config = C3RConfig()
+    config = C3RConfig(lambda_v=1.0)  # as the formulas
     model = TwinNetwork(encoders, MaskedMean(), PairHead(), config, h[NAMES[0]].shape[1])
     method = Method("c3r" if regularised else "plain", regularised, config, 0.0, kind)
 

@@ -119,7 +119,7 @@ def test_a_wide_cap_changes_no_gradient():
 
     def loss(cap):
         h = dict(zip("ab", map(shared, inputs), strict=True))
-        config = c3r_torch.C3RConfig(cap=cap)
+        config = c3r_torch.C3RConfig(cap=cap, gate=False)
         fuse = lambda h, present: shared(h["a"] + h["b"])  # noqa: E731
         return c3r_torch.c3r_loss(head, fuse, h, labels, config=config)[0]
 

@@ -32,7 +32,10 @@ def test_every_leaf_has_one_line_that_says_what_it_means():
     assert sorted(found) == [name for name, _, _ in SNAPSHOT]
     assert all(len(leaf.meaning) > 5 and "\n" not in leaf.meaning for leaf in found.values())
     assert found["train.ema_decay"].bounds == "0 (off) <= decay < 1"
-    assert found["c3r.lambda_v"].meaning == "Weight of the relevance loss (first stage)."
+    assert (
+        found["c3r.lambda_v"].meaning
+        == "Weight of the relevance loss (first stage), which by default is measured and not trained."
+    )
 
 
 def test_a_configuration_read_from_json_is_the_same():

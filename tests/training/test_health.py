@@ -150,7 +150,7 @@ def test_terms_that_would_overrule_the_task_are_said(watched, caplog):
     watch, lines = watched
     for step in range(1, 201):
         scale = 0.15 if step <= 10 or step > 100 else 0.3  # gentle cuts are usual
-        watch.add(step, {"loss": 1.0, BROKEN: 0.0, "cap_scale": scale}, {})
+        watch.add(step, {"loss": 1.0, BROKEN: 0.0, "cap_scale": scale, "cap_limit": 1.0}, {})
     watch.check()
     assert lines == [(126, "capped", {"share": 26 / 50, "steps": 50.0})]
     assert (
