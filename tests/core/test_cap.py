@@ -45,6 +45,9 @@ def test_the_gradient_is_the_formula(inputs, cap, x64):
     np.testing.assert_allclose(loss, task + penalty, rtol=1e-12)
     np.testing.assert_array_equal(outputs, same)
     np.testing.assert_allclose(measured.scale, scale, rtol=1e-10)
+    depends = lambda outputs: cap * jnp.square(outputs).sum() / jnp.square(same).sum()  # noqa: E731
+    gradient = jax.grad(lambda *x: capped_loss(parts, *x, cap=depends)[0], argnums=(0, 1))(rows, shared)
+    np.testing.assert_allclose(np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)]), wanted, rtol=1e-10)
 
 
 def test_encoders_get_the_capped_gradient(inputs, x64):
@@ -87,6 +90,7 @@ def test_a_split_batch_has_the_same_capped_gradient():
     value = lambda x, w, y, m, axis=None: c3r(x, w, y, m, axis)  # noqa: E731
     whole, terms = jax.grad(value, argnums=(0, 1), has_aux=True)(features, head, jnp.asarray(labels), where)
     assert float(terms.cap.scale) < 1 and terms.experts is not None and 0.1 < float(terms.explained) < 0.9
+    assert float(terms.cap.limit) == pytest.approx(0.2 * float(terms.explained))
 
     def part(x, w, y, m):
         gradient, terms = jax.grad(lambda x, w: value(x, w, y, m, "devices"), argnums=(0, 1), has_aux=True)(x, w)
@@ -101,6 +105,27 @@ def test_a_split_batch_has_the_same_capped_gradient():
     np.testing.assert_allclose(of_head.mean(0), whole[1], atol=1e-4)
     for name in features:  # each device's rows have 4 times the gradient, which averaging over devices takes back
         np.testing.assert_allclose(of_rows[name].reshape(64, 3) / 4, whole[0][name], atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_where_nothing_passes_the_instrument_only_the_task_is_trained(gate):
+    """Modalities without anything in common: the gate shuts out sufficiency too. Without it, C3R pulls."""
+    rng = np.random.default_rng(3)
+    labels = jnp.asarray(rng.integers(0, 2, (2, 200)))
+    h = {
+        m: jnp.asarray(2 * (y[:, None] - 0.5) + 0.1 * rng.standard_normal((200, 1)))
+        for m, y in zip("ab", labels, strict=True)
+    }
+    head = jnp.asarray(rng.standard_normal((1, 2)), jnp.float32)
+
+    def gradient(**fields):
+        config, fuse = c3r_jax.C3RConfig(gate=gate, **fields), lambda h, _: h["a"] + 0.1 * h["b"]
+        loss = lambda h: c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, labels[0], config=config)[0]  # noqa: E731
+        return np.concatenate([*jax.jit(jax.grad(loss))(h).values()])
+
+    of_task = gradient(lambda_s=0.0, lambda_n=0.0)
+    pulled = np.abs(gradient() - of_task).max() / np.abs(of_task).max()
+    assert pulled < 1e-6 if gate else pulled > 0.01
 
 
 def test_a_head_in_the_closure_is_trained():
