@@ -147,14 +147,14 @@ class C3RConfig:
 
     @classmethod
     def strong(cls, **changes: Any) -> "C3RConfig":
-        """For cues that are expected to reverse: necessity at three times its weight, twice the cap, experts in full.
+        """For cues that are expected to reverse: three times the weight of necessity, and experts at full weight.
 
         It costs some accuracy in distribution, and of rare classes.
 
         Args:
           **changes: fields that differ.
         """
-        return replace(cls(lambda_n=3.0, expert=1.0, cap=2.0), **changes)
+        return replace(cls(lambda_n=3.0, expert=1.0), **changes)
 
     @classmethod
     def hinge(cls, **changes: Any) -> "C3RConfig":

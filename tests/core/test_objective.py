@@ -148,7 +148,7 @@ def test_defaults(preset: str) -> None:
         expected |= {"counterfactual": "projection"}
         expected |= {"lambda_n": 1.0, "lambda_v": 0.0, "necessity": "kl", "subsets": 0.95, "cap": 1.0, "gate": True}
     if preset == "strong":
-        expected |= {"lambda_n": 3.0, "expert": 1.0, "cap": 2.0}
+        expected |= {"lambda_n": 3.0, "expert": 1.0}
     if preset == "paper":
         expected |= {"instrument": "attention", "counterfactual": "gradient", "lambda_v": 0.75, "lambda_fe": 0.4}
     expected |= {"step_size": 0.5, "num_steps": 1, "prior": None, "num_heads": 1, "attention_keys": "others"}
