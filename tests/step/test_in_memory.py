@@ -88,7 +88,7 @@ def test_vmapped_runs_equal_each_alone(c3r):
 def test_weights_are_arguments_and_the_newer_parts_are_compiled_in():
     config = C3RConfig(lambda_n=0.5, cap=0.7)
     structure = Structure(("a", "b"), 3, (8,), 4, structure_of(config), True, 0.0)
-    assert (structure.config.lambda_n, structure.config.cap, structure.config.subsets) == (1.0, 0.7, 0.9)
+    assert (structure.config.lambda_n, structure.config.cap, structure.config.subsets) == (1.0, 0.7, 0.95)
     rows, plan = rows_of(0), batch_plan(80, batch_size=BATCH, steps=STEPS, seed=3)
     params, losses = run_of(structure)(rows, plan, 7, weights_of(config), 0.05, 1e-3)
     model, method = model_module(structure)[0], Method("c3r", True, config, 0.0)
@@ -104,7 +104,7 @@ def test_cap_and_experts_are_logged_where_there_are_any(c3r):
     run = functools.partial(train_on_arrays, model=model, method=Method("c3r", True, c3r, 0.0), optimizer=OPTIMIZER)
     _, metrics = jax.eval_shape(run, rows, np.zeros((STEPS, BATCH), np.int32), 7)
     newer = {name for name in metrics if name.startswith(("cap", "expert"))}
-    assert newer == ({"cap_scale", "expert_accuracy/a", "expert_accuracy/b"} if c3r.expert else set())
+    assert newer == ({"cap_scale", "cap_limit", "expert_accuracy/a", "expert_accuracy/b"} if c3r.expert else set())
 
 
 def test_an_epoch_is_a_permutation():

@@ -214,7 +214,8 @@ def test_the_ablation_study_has_every_cell():
     for name, field in parts.items():  # what is left out, and nothing else
         off = getattr(cells[name].config, field)
         assert not off and dataclasses.replace(whole.config, **{field: off}) == cells[name].config
-    for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n"), ("relevance", "lambda_v")):
+    assert dataclasses.replace(whole.config, lambda_v=1.0) == cells["with relevance"].config
+    for name, weight in (("sufficiency", "lambda_s"), ("necessity", "lambda_n")):
         assert getattr(cells[f"without {name}"].config, weight) == 0
     assert {cell.config.counterfactual for cell in cells.values()} >= {
         "projection",

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
+from c3r_jax.evaluation.watch import fusion_note
 from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.training import health as watching
+from c3r_jax.training import loop as training_loop
 from c3r_jax.training.loop import fit
 from tests.comparing import last_state
 from tests.processes import command_environment, train_command
@@ -53,9 +55,10 @@ def test_run_writes_all_its_files(small_config, whole_run):
     assert json.loads((path / "config.json").read_text())["method"] == "c3r"
 
 
-def test_a_smoke_run_is_shorter_than_its_warm_up_and_says_so(small_config, tmp_path, caplog, capsys):
+def test_a_smoke_run_is_shorter_than_its_warm_up_and_says_so(small_config, tmp_path, caplog, capsys, monkeypatch):
     small_config.optimizer.warmup_steps, small_config.train.steps = 30, 4
-    small_config.model.fusion = "bottleneck"
+    # The note of a fusion whose program nobody else compiles here.
+    monkeypatch.setattr(training_loop, "fusion_note", lambda _, strength: fusion_note("bottleneck", strength))
     with caplog.at_level("WARNING", "absl"):
         result = fit(small_config, tmp_path)
     assert result.steps == 4
