@@ -124,27 +124,6 @@ def rows_note(num_rows: float, num_instruments: int) -> Note | None:
     return Note("first_stage_rows", text, {"rows": float(num_rows), "instruments": float(num_instruments)})
 
 
-def fusion_note(fusion: str, strength: float) -> str | None:
-    """A sentence for a fusion that C3R was measured to harm (results/shift_rivals.json); None for all others.
-
-    Args:
-      fusion: ``config.model.fusion``.
-      strength: of C3R; 0: plain training.
-
-    Examples:
-      >>> print(fusion_note("mean", 1.0), fusion_note("bottleneck", 0.0))
-      None None
-      >>> fusion_note("bottleneck", 1.0)[:35]
-      "config.model.fusion is 'bottleneck'"
-    """
-    if fusion != "bottleneck" or not strength:
-        return None
-    return (
-        "config.model.fusion is 'bottleneck', with which C3R was 4 points below that fusion alone on pictures of other "
-        "makers (docs/results.md): compare with config.c3r.strength=0, or use another fusion."
-    )
-
-
 def batch_rows_notes(present: np.ndarray, batch_size: int, dim: int, kind: str = "available") -> list[str]:
     """:func:`rows_note` before any step, as sentences: the rows that a first stage has in a batch on average.
 

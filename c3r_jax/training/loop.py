@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
 from c3r_jax.evaluation.validate import validate
-from c3r_jax.evaluation.watch import fusion_note
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import Experiment, build_experiment
@@ -164,9 +163,6 @@ def _fit(
             rise,
         )
     strength = method.c3r.strength if method.regularised else 0.0
-    unsuited = fusion_note(settings.model.fusion, strength)
-    if unsuited:
-        logging.warning("%s", unsuited)
     watch = StepWatch(
         experiment.devices.host,
         log,

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
-from c3r_jax.evaluation.watch import fusion_note
 from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.training import health as watching
-from c3r_jax.training import loop as training_loop
 from c3r_jax.training.loop import fit
 from tests.comparing import last_state
 from tests.processes import command_environment, train_command
@@ -55,17 +53,14 @@ def test_run_writes_all_its_files(small_config, whole_run):
     assert json.loads((path / "config.json").read_text())["method"] == "c3r"
 
 
-def test_a_smoke_run_is_shorter_than_its_warm_up_and_says_so(small_config, tmp_path, caplog, capsys, monkeypatch):
+def test_a_smoke_run_is_shorter_than_its_warm_up_and_says_so(small_config, tmp_path, caplog, capsys):
     small_config.optimizer.warmup_steps, small_config.train.steps = 30, 4
-    # The note of a fusion whose program nobody else compiles here.
-    monkeypatch.setattr(training_loop, "fusion_note", lambda _, strength: fusion_note("bottleneck", strength))
     with caplog.at_level("WARNING", "absl"):
         result = fit(small_config, tmp_path)
     assert result.steps == 4
     first, at_validation = capsys.readouterr().out.splitlines()  # the first long before a validation of a real run
     loss = read_history(tmp_path)[0]["values"]["loss"]
     assert " step 1/4 " in first and first.endswith(f"loss {loss:.3f}") and " step 4/4 " in at_validation
-    assert "config.model.fusion is 'bottleneck', with which C3R was 4 points below that fusion alone" in caplog.text
     assert "warmup_steps is 30, but the run has 4 steps: the warm-up is cut to 3" in caplog.text
     rates = [line["values"]["learning_rate"] for line in read_history(tmp_path) if line["split"] == "train"]
     np.testing.assert_allclose(rates, small_config.optimizer.learning_rate * np.arange(1, 5) / 4, rtol=1e-5)
