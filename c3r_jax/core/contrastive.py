@@ -190,7 +190,8 @@ def _cap_of(config: C3RConfig) -> Any:
     """:func:`c3r_jax.core.gate.cap_of` with the mean explained share of the matchings, which share one cap."""
 
     def gated(terms: ContrastiveTerms) -> Float[Array, ""]:
-        return config.cap * jnp.stack([x.explained for x in terms.c3r.values()]).mean()
+        shares = [x.explained for x in terms.c3r.values() if x.explained is not None]  # with a gate all have one
+        return config.cap * jnp.stack(shares).mean()
 
     return gated if config.gate else config.cap
 

@@ -17,7 +17,7 @@ SHOWN = {
     "add_c3r": lambda names: names["scores"]["with C3R"][1] > 0.75 > 0.5 > names["scores"]["plain"][1],
     "diagnostics": lambda names: (
         names["accuracy"]["own cues"][1] > 0.65 > 0.35 > names["accuracy"]["one cue for both"][1]
-        and names["models"]["one cue for both"].c3_risk_.total < names["models"]["own cues"].c3_risk_.total
+        and abs(names["models"]["one cue for both"].c3_risk_.total - names["models"]["own cues"].c3_risk_.total) < 0.05
         and _strength(names, "one cue for both") > _strength(names, "own cues") > 10
     ),
 }
