@@ -158,6 +158,14 @@ def test_terms_that_would_overrule_the_task_are_said(watched, caplog):
     )
 
 
+def test_terms_that_the_gate_holds_back_overrule_nothing(watched):
+    watch, lines = watched
+    for step in range(1, 101):
+        watch.add(step, {"loss": 1.0, BROKEN: 0.0, "cap_scale": 0.05, "cap_limit": 0.1}, {})
+    watch.check()
+    assert lines == []
+
+
 def test_what_a_run_is_compared_with(small_config):
     experiment = build_experiment(small_config)
     found = baseline_of(experiment)
