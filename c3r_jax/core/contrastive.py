@@ -12,7 +12,7 @@ from c3r_jax.core.batch import check_float, check_where, global_mean, keep, prom
 from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.cap import Cap, Losses, capped_loss
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.gate import is_zero
+from c3r_jax.core.gate import cap_of, is_zero
 from c3r_jax.core.instruments import Features
 from c3r_jax.core.mapped_axes import checked_axis, has_explicit_axes
 from c3r_jax.core.matching import OWN, PAIRS, Match, Matching, match_rows
@@ -182,18 +182,13 @@ def contrastive_c3r_loss(
         (task, others), terms = losses(features)
         return task + others, terms
     pure, of_match = _with_parameters(losses, match, features)
-    loss, cap, terms = capped_loss(pure, features, of_match, cap=_cap_of(config), axis_name=axis_name)
+    loss, cap, terms = capped_loss(pure, features, of_match, cap=cap_of(config, _mean_explained), axis_name=axis_name)
     return loss, terms._replace(cap=cap)
 
 
-def _cap_of(config: C3RConfig) -> Any:
-    """:func:`c3r_jax.core.gate.cap_of` with the mean explained share of the matchings, which share one cap."""
-
-    def gated(terms: ContrastiveTerms) -> Float[Array, ""]:
-        shares = [x.explained for x in terms.c3r.values() if x.explained is not None]  # with a gate all have one
-        return config.cap * jnp.stack(shares).mean()
-
-    return gated if config.gate else config.cap
+def _mean_explained(terms: ContrastiveTerms) -> Float[Array, ""]:
+    """The mean explained share of the matchings, which share one cap; with a gate all have one."""
+    return jnp.stack([x.explained for x in terms.c3r.values() if x.explained is not None]).mean()
 
 
 def _with_parameters(losses: Callable[[Features], Any], match: Match, features: Features) -> tuple[Losses, list[Array]]:

@@ -1,5 +1,6 @@
 """How far the real world explains what a model predicts: C3R may silence the rest only to that degree."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,16 +52,16 @@ def weights_of(config: C3RConfig, explained: Float[Array, ""] | None) -> Weights
     )
 
 
-def cap_of(config: C3RConfig) -> Any:
-    """The configured cap, and where ``config.gate`` says so times the explained share: a function of the terms.
+def cap_of(config: C3RConfig, explained: Callable[[Any], Float[Array, ""]]) -> Any:
+    """The configured cap, and where ``config.gate`` says so times the explained share: then a function of the terms.
 
     Smaller weights alone would not do: where the penalties' gradient is beyond the cap, it would still be as long.
+
+    Args:
+      config: the configuration.
+      explained: takes the explained share from the terms.
     """
-
-    def gated(terms: Any) -> Float[Array, ""]:
-        return config.cap * terms.explained
-
-    return gated if config.gate else config.cap
+    return (lambda terms: config.cap * explained(terms)) if config.gate else config.cap
 
 
 def is_zero(weight: Any) -> bool:

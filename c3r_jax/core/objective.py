@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -138,7 +139,12 @@ def c3r_loss(
         if not capped:
             of_task, of_others, found = terms(predict, fuse, features)
             return sum(of_others, of_task), found
-        shared = {"cap": cap_of(config), "counted": not own_task, "axis_name": axis, "where": counts}
+        shared = {
+            "cap": cap_of(config, attrgetter("explained")),
+            "counted": not own_task,
+            "axis_name": axis,
+            "where": counts,
+        }
         loss, found = _capped(predict, fuse, features, present, terms, **shared)
         if own_task:  # which is made of these as often as not
             z = fuse(features, present)
