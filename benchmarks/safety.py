@@ -23,6 +23,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.uneven import UNEVEN
 from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
@@ -183,6 +184,7 @@ WORLDS: dict[str, tuple[World, int]] = {
     "one constant modality": (gaussian_world(2, 4, constant=1), 300),
     "shares .85, .10, .03, .02": (gaussian_world(3, 4, shares=(0.85, 0.10, 0.03, 0.02)), 300),
     "shares .8, .2": (gaussian_world(2, 2, shares=(0.8, 0.2)), 300),
+    **{name: (world, 500) for name, world in UNEVEN.items()},
     "structural: confounded": (structural_world("confounded"), 400),
     "structural: anticausal": (structural_world("anticausal"), 400),
     "structural: anticausal, 3 modalities": (structural_world("anticausal", 3), 400),

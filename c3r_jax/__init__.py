@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from c3r_jax.core.counterfactual import counterfactual
     from c3r_jax.core.expert import residual_experts
     from c3r_jax.core.first_stage import FirstStage, first_stage
+    from c3r_jax.core.held_out import held_out_share
     from c3r_jax.core.instruments import no_moments
     from c3r_jax.core.moments import Moments, merge_moments
     from c3r_jax.core.objective import c3r_loss
@@ -38,6 +39,7 @@ __all__ = [
     "counterfactual",
     "experts_of_rows",
     "first_stage",
+    "held_out_share",
     "merge_moments",
     "necessity_loss",
     "no_moments",
@@ -51,6 +53,7 @@ _HOMES = {
     "core.counterfactual": ("counterfactual",),
     "core.expert": ("residual_experts",),
     "core.first_stage": ("FirstStage", "first_stage"),
+    "core.held_out": ("held_out_share",),
     "core.instruments": ("no_moments",),
     "core.moments": ("Moments", "merge_moments"),
     "core.objective": ("c3r_loss",),

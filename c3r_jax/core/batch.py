@@ -238,6 +238,21 @@ def weighted_means(
     return sums[1:] / not_zero(sums[0])
 
 
+def masked_means(
+    columns: Float[Array, "sets columns batch"],
+    masks: Bool[Array, "sets batch"],
+    where: Where,
+    weights: Float[Array, " batch"] | None,
+    axis_name: str | None,
+) -> Float[Array, "sets columns"]:
+    """:func:`weighted_mean` of several sets of columns, each over the valid rows of its mask; one sum over devices."""
+    times = jnp.ones(masks.shape[1], columns.dtype) if weights is None else weights.astype(columns.dtype)
+    counted_too = jnp.concatenate([columns, jnp.ones_like(columns[:, :1])], axis=1)
+    chosen = jnp.where(masks[:, None, :], counted_too * times[None, None, :], 0)
+    sums = global_sum(weigh(where, chosen.transpose(2, 0, 1)).sum(0), axis_name)
+    return sums[:, :-1] / not_zero(sums[:, -1:])
+
+
 def static_rows(num_examples: int, where: Any, axis_name: str | None) -> int | None:
     """Returns the number of valid rows of the global batch, or None where it is known only at run time."""
     if not axis_name:

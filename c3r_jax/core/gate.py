@@ -100,3 +100,34 @@ def explained_share(
     gained = at_constant - at_z
     predicts = gained > 1e-3 * jnp.abs(at_constant)
     return jnp.where(predicts, jnp.clip((at_constant - at_z_c) / jnp.where(predicts, gained, 1), 0, 1), 0)
+
+
+def explained_alone(
+    alone: Float[Array, " modalities"], explained: Float[Array, " modalities"], constant: Float[Array, " modalities"]
+) -> Float[Array, ""]:
+    r"""How far the others explain what single modalities predict, from mean losses; without gradient.
+
+    .. math::
+       g = \left[ 1 - \frac{\max_m (\min(S_m, H_m) - T_m)_+}{\max_m (H_m - T_m)} \right]_0^1
+
+    T_m is the loss of modality m alone, S_m that of what the other modalities explain of it, H_m of the best constant
+    prediction. What z_c predicts can come from one strong modality through what it says of a weak one; the weak one
+    explains nothing of the strong one, and g is near 0. A modality that predicts little counts little. It is 1 where
+    none predicts anything.
+
+    Args:
+      alone: (M,) T_m, each over the rows with modality m and another.
+      explained: (M,) S_m.
+      constant: (M,) H_m.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> strong_and_weak = [jnp.asarray(x) for x in ([0.1, 0.9], [0.9, 0.2], [1.0, 1.0])]
+      >>> print(explained_alone(*strong_and_weak).round(2))
+      0.11
+    """
+    alone, explained, constant = jax.lax.stop_gradient((alone, explained, constant))
+    gained = (constant - alone).max()
+    lacking = jnp.maximum(jnp.minimum(explained, constant) - alone, 0).max()
+    predicts = gained > 1e-3 * jnp.abs(constant).max()
+    return jnp.where(predicts, jnp.clip(1 - lacking / jnp.where(predicts, gained, 1), 0, 1), 1)

@@ -42,6 +42,7 @@ def c3r_loss(
     moments: Moments | None = None,
     fitted: Fitted | None = None,
     evidence: Evidence | None = None,
+    explained: Float[Array, ""] | None = None,
     task: Task = CLASSIFICATION,
 ) -> tuple[Float[Array, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head.
@@ -76,6 +77,8 @@ def c3r_loss(
       fitted: the result of :func:`real_world` for these rows, where several losses share it.
       evidence: {name: (B, K)} of experts of these rows that were computed on all training rows, see
         :func:`c3r_jax.experts_of_rows`; None: experts are computed from the batch.
+      explained: the explained share of rows that are not trained on, see :func:`c3r_jax.held_out_share`: the gate is at
+        most this. None: that of the batch, which is too high once its rows have been learned by heart.
       task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used.
 
     Returns:
@@ -101,7 +104,7 @@ def c3r_loss(
     """
     if has_explicit_axes(features):
         present = checked_present(present, next(iter(features.values())).shape[0], sorted(features))
-        arrays = (features, labels, present, where, weights, key, moments, fitted, evidence)
+        arrays = (features, labels, present, where, weights, key, moments, fitted, evidence, explained)
         return _with_auto_axes(predict, fuse, arrays, config=config, axis_name=axis_name, task=task)
     axis = checked_axis(axis_name)
     features, labels, present, rows = check_batch(features, labels, config, present, where, task)
@@ -132,6 +135,7 @@ def c3r_loss(
             earlier=moments,
             fitted=fitted,
             evidence=evidence,
+            held_out=explained,
             task=task,
         )
 
@@ -185,7 +189,7 @@ def _with_auto_axes(predict: Predict, fuse: Fuse, arrays: tuple[Any, ...], **set
 
     def run(arrays: tuple[Any, ...], calls: dict[str, Any]) -> Any:
         features, labels, *others = arrays
-        names = ("present", "where", "weights", "key", "moments", "fitted", "evidence")
+        names = ("present", "where", "weights", "key", "moments", "fitted", "evidence", "explained")
         return c3r_loss(
             calls["predict"], calls["fuse"], features, labels, **dict(zip(names, others, strict=True)), **settings
         )

@@ -33,6 +33,20 @@ class Alone(NamedTuple):
     additivity: Float[Array, ""]
 
 
+class AloneOutputs(NamedTuple):
+    """What each modality alone says, and what the others explain of it.
+
+    Attributes:
+      outputs: (M, B, K) l_m of each modality alone.
+      explained: (M, B, K) the same of its explained part, without gradient; None without a first stage.
+      additivity: of :class:`Alone`.
+    """
+
+    outputs: Float[Array, "modalities batch outputs"]
+    explained: Float[Array, "modalities batch outputs"] | None
+    additivity: Float[Array, ""]
+
+
 class TaskTerm(NamedTuple):
     """The task term of a batch.
 
@@ -53,7 +67,7 @@ def task_term(
     present: Bool[Array, "batch modalities"],
     *,
     config: C3RConfig,
-    additivity: Float[Array, ""] | None,
+    alone: Float[Array, ""] | None,
     expert: Any,
     evidence: Evidence | None,
     where: Where,
@@ -67,8 +81,7 @@ def task_term(
        t_i(S) = (1 - w)\, \ell(l_S, y_i) + w\, \ell\left(l_S \oplus \{q_m\}_{m \in S}, y_i\right)
 
     "All" is all that the row has, the mean is over each modality of it alone, see :func:`outputs_alone`, and a is
-    ``config.subsets`` times the strength and the additivity: where joint outputs are the sum of those of each modality,
-    to train these is to train it; where they are not, fusion itself has to be trained.
+    ``config.subsets`` times the strength and ``alone``.
     q_m is the expert of modality m, w its weight, and the sign joins outputs with an expert (:meth:`Task.beyond`): for
     classes, :math:`l + \log(q / p)`.
 
@@ -79,7 +92,7 @@ def task_term(
       labels: (B, ...).
       present: (B, M) bool.
       config: how strong C3R is, and the experts' ridge.
-      additivity: of :class:`Alone`; None without modalities alone.
+      alone: how far modalities alone may stand for all together, 0 to 1; None without modalities alone.
       expert: w, 0 to 1; the number 0 switches experts off.
       evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
@@ -111,10 +124,10 @@ def task_term(
         return TaskTerm(losses[0], experts)
     has = present.T
     count = has.sum(0).astype(losses.dtype)
-    alone = jnp.where(has, losses[1:], 0).sum(0) / jnp.maximum(count, 1)
-    assert additivity is not None  # for type checkers
-    share = at_most_one(config.strength) * config.subsets * additivity
-    return TaskTerm(losses[0] + share * jnp.where(count > 0, alone - losses[0], 0), experts)
+    of_one = jnp.where(has, losses[1:], 0).sum(0) / jnp.maximum(count, 1)
+    assert alone is not None  # for type checkers
+    share = at_most_one(config.strength) * config.subsets * alone
+    return TaskTerm(losses[0] + share * jnp.where(count > 0, of_one - losses[0], 0), experts)
 
 
 def alone_in(present: Bool[Array, "batch modalities"]) -> Bool[Array, "modalities batch modalities"]:
@@ -127,6 +140,7 @@ def outputs_alone(
     predict: Predict,
     fuse: Fuse,
     features: dict[str, Array],
+    explained: dict[str, Array] | None,
     logits: Float[Array, "batch outputs"],
     present: Bool[Array, "batch modalities"],
     constant: Float[Array, " outputs"],
@@ -134,8 +148,8 @@ def outputs_alone(
     where: Where,
     axis_name: str | None,
     task: Task,
-) -> tuple[Float[Array, "modalities batch outputs"], Float[Array, ""]]:
-    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion, and the additivity.
+) -> AloneOutputs:
+    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion.
 
     .. math::
        l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
@@ -147,6 +161,7 @@ def outputs_alone(
       predict: z (B, d) -> outputs (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
       features: {name: (B, d_name)}, zero where absent or excluded.
+      explained: {name: (B, d_name)} what the other modalities explain of each; None without a first stage.
       logits: (B, K) predict(fuse(features, present)).
       present: (B, M) bool.
       constant: (K,) l_0.
@@ -154,10 +169,16 @@ def outputs_alone(
       axis_name: mapped axis over which the batch is split.
       task: what outputs mean.
     """
-    # One program for all modalities: it does not grow with their number.
-    outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(alone_in(present))
+
+    def of(h: dict[str, Array]) -> Float[Array, "modalities batch outputs"]:
+        # One program for all modalities: it does not grow with their number.
+        return jax.vmap(lambda only: predict(fuse(zero_absent(h, only), only)))(alone_in(present))
+
+    outputs = of(features)
     found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
-    return jax.vmap(lambda value: task.at_share(value, constant, found.share[:, None]))(outputs), found.additivity
+    at_share = jax.vmap(lambda value: task.at_share(value, constant, found.share[:, None]))
+    others = None if explained is None else jax.lax.stop_gradient(at_share(of(jax.lax.stop_gradient(explained))))
+    return AloneOutputs(at_share(outputs), others, found.additivity)
 
 
 def alone_in_joint(

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, check_float, global_count, mask_of, weighted_means
+from c3r_jax.core.batch import Where, check_float, global_count, mask_of, masked_means, weighted_means
 from c3r_jax.core.cap import Cap
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness
 from c3r_jax.core.expert import Expert
 from c3r_jax.core.first_stage import FirstStage
-from c3r_jax.core.gate import explained_share, is_zero, weights_of
+from c3r_jax.core.gate import explained_alone, explained_share, is_zero, weights_of
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
@@ -35,8 +35,9 @@ class C3RTerms(NamedTuple):
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
       experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
-      explained: share of what z predicts that z_c predicts too, :func:`explained_share`; None where no gate, subsets or
-        experts need it.
+      explained: share of what z predicts that z_c predicts too, :func:`explained_share`, or with subsets of what single
+        modalities predict that the others explain, :func:`explained_alone`, if that is less; at most the share that was
+        given. None where no gate, subsets or experts need it.
       rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
@@ -79,6 +80,7 @@ def weighted_terms(
     earlier: Moments | None,
     fitted: Fitted | None,
     evidence: Evidence | None,
+    held_out: Float[Array, ""] | None,
     task: Task,
 ) -> tuple[Float[Array, ""], list[Array], C3RTerms]:
     """The weighted task term, the other weighted terms, and all of them alone before their weights.
@@ -97,6 +99,7 @@ def weighted_terms(
       earlier: accumulated :class:`Moments` of earlier batches.
       fitted: the result of :func:`real_world`, where several losses share it.
       evidence: the experts of these rows, where they are known.
+      held_out: the largest explained share there may be, of rows that are not trained on; None: no bound.
       task: what outputs and labels mean.
 
     Returns:
@@ -117,23 +120,27 @@ def weighted_terms(
     relative = bool(config.gate or config.subsets or not is_zero(config.expert))  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
         prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
-    causal_losses, explained, additivity = loss(causal_logits, labels), None, None
-    outputs = [logits]
+    causal_losses, explained, alone = loss(causal_logits, labels), None, None
+    outputs, of_explained = [logits], []
     if relative:
         assert prior is not None  # for type checkers
         constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
         if config.subsets and not is_zero(config.strength):
             masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-            alone, additivity = outputs_alone(predict, fuse, features, logits, present, constant, **masks)
-            outputs += [*alone]
-        outputs.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
-    of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
-    subsets = len(outputs) - relative
+            h_hat = real.h_hat if config.gate else None
+            one = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
+            outputs += [*one.outputs]
+            of_explained, alone = [] if one.explained is None else [*one.explained], one.additivity
+        of_explained.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
+    subsets = len(outputs)
+    of_outputs = _counted(config.w_task, _losses_of(loss, outputs + of_explained, labels, task.at_once))
     if relative:
-        compared = jax.lax.stop_gradient((of_outputs[0], causal_losses, of_outputs[subsets]))
-        explained = explained_share(*weighted_means(compared, rows, weights, axis_name))
+        explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name)
+        if held_out is not None:
+            explained = jnp.minimum(explained, jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype)))
+        alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets], "additivity": additivity}
+    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets], "alone": alone}
     term = task_term(
         **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )
@@ -182,6 +189,37 @@ def weighted_terms(
             invalid_labels=None if wrong is None else global_count(mask_of(rows) & wrong, axis_name, task_loss.dtype),
         ),
     )
+
+
+def _explained(
+    losses: Float[Array, "outputs batch"],
+    causal_losses: Float[Array, " batch"],
+    present: Bool[Array, "batch modalities"],
+    rows: Where,
+    weights: Float[Array, " batch"] | None,
+    axis_name: str | None,
+) -> Float[Array, ""]:
+    """The explained share: of z, and where they are known of each modality alone, whichever is smaller.
+
+    Args:
+      losses: of z, perhaps of each modality alone and of its explained part, and of the constant.
+      causal_losses: (B,) of z_c.
+      present: (B, M) bool.
+      rows: (B,) rows that count.
+      weights: (B,) of the rows, or None.
+      axis_name: mapped axis over which the batch is split.
+    """
+    losses, causal_losses = jax.lax.stop_gradient((losses, causal_losses))
+    count = present.shape[1]
+    compared = [jnp.stack([losses[0], causal_losses, losses[-1]])]
+    masks = [jnp.ones(len(present), bool)]
+    if len(losses) == 2 * count + 2:
+        several = present.sum(1) > 1
+        compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
+        masks += [present[:, m] & several for m in range(count)]
+    means = masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name)
+    at_z = explained_share(*means[0])
+    return at_z if len(means) == 1 else jnp.minimum(at_z, explained_alone(*means[1:].T))
 
 
 def _losses_of(

@@ -180,7 +180,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         structure = self._structure_of(config, tuple(layout.widths), len(classes))
         if structure.regularised and config.expert:
             train = self._with_experts(train, len(classes), source[~held])
-        params, losses = self._train(train, structure, config, None if weights is None else weights[~held], seed)
+        judges = rows.take(held) if structure.regularised and held.sum() >= MIN_HELD_OUT else None
+        chosen_weights = None if weights is None else weights[~held]
+        params, losses = self._train(train, structure, config, chosen_weights, seed, judges)
         self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
         self._layout, self._structure, self._params = layout, structure, params
         self._names, self._n_features_out = names_of(parts_of(X, self.modalities)), self.dim
@@ -273,11 +275,19 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         return weights_of(config)
 
     def _train(
-        self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None, seed: int
+        self,
+        rows: Rows,
+        structure: Structure,
+        config: C3RConfig,
+        weights: np.ndarray | None,
+        seed: int,
+        held: Rows | None = None,
     ) -> tuple:
         plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
         arguments = (plan, seed, self._weights(config), self.learning_rate, self.weight_decay)
-        params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments))
+        if held is not None:  # padded with rows of no modality, so that data of nearly equal size share a program
+            held = jax.tree.map(lambda x: pad_rows(x, shared_size(len(held.labels))), held)
+        params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments, held))
         broken = np.flatnonzero(~np.isfinite(losses))
         if len(broken):
             raise NonFiniteError(

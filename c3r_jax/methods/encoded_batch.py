@@ -26,6 +26,7 @@ class EncodedBatch(NamedTuple):
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
       evidence: {modality: (B, K)} of experts that were computed on all training rows; None: there is none.
+      explained: the explained share of rows that are not trained on; None: unknown.
       rows: how rows are split over a mesh whose axes are not mapped; None: they are not, or the axis is mapped.
       key_chunks: ``chunks`` of :func:`c3r_jax.core.contrastive.contrastive_c3r_loss`.
     """
@@ -41,6 +42,7 @@ class EncodedBatch(NamedTuple):
     label_smoothing: float
     axis_name: str | None
     evidence: Mapping[str, Float[Array, "batch classes"]] | None = None
+    explained: Float[Array, ""] | None = None
     rows: NamedSharding | None = None
     key_chunks: int | None = None
 
@@ -94,7 +96,8 @@ def encoded_batch(
       variables: its variables.
       h: {modality: (B, d)} representations, zero where absent, or maps (B, ..., d).
       present: (B, M) bool.
-      batch: {"labels", "where"}, and where known "environment" (B,) and "evidence" {modality: (B, K)}.
+      batch: {"labels", "where"}, and where known "environment" (B,), "evidence" {modality: (B, K)} and
+        "explained", a scalar.
       target: the task's losses and correctness.
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
@@ -115,4 +118,5 @@ def encoded_batch(
         label_smoothing,
         axis_name,
         batch.get("evidence"),
+        batch.get("explained"),
     )

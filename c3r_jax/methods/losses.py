@@ -75,6 +75,7 @@ def _c3r(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tuple[Float[
         present=batch.present,
         key=key,
         evidence=batch.evidence,
+        explained=batch.explained,
         task=batch.target,
         **batch.masks,
     )

@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.caches import make_room, quick_compilation
+from c3r_jax.core.batch import zero_absent
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.held_out import held_out_share
+from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
 from c3r_jax.methods.build import make_method
@@ -24,7 +27,7 @@ from c3r_jax.methods.method import Method
 from c3r_jax.methods.rival import NO_RIVAL, Rival
 from c3r_jax.models.branches import BranchRunner
 from c3r_jax.models.build import build_feature_model
-from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.step.state import TrainState, init_state
 from c3r_jax.step.train_step import train_step
 
@@ -98,6 +101,7 @@ def train_on_arrays(
     method: Method,
     optimizer: optax.GradientTransformation,
     moments_decay: float = 0.9,
+    held: Rows | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One run from initialisation to its last step; pure, to be compiled by the caller.
 
@@ -109,17 +113,53 @@ def train_on_arrays(
       method: the training method; its weights may be traced, so that runs under ``vmap`` differ in them.
       optimizer: the step's optimiser.
       moments_decay: decay of the running moments.
+      held: rows that are not trained on, on which the explained share is measured every :data:`EVERY` steps; rows of
+        no modality do not count. None: it is that of each batch.
 
     Returns:
       The final state and every metric of :func:`train_step` at each step, each (steps,).
     """
     state = init_state(model, optimizer, {"inputs": rows.inputs}, seed, rival=method.rival)
 
-    def step(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
-        batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}
-        return train_step(state, batch, model=model, method=method, optimizer=optimizer, moments_decay=moments_decay)
+    measured = held is not None and method.regularised and method.c3r.gate and method.c3r.instrument != "none"
 
-    return jax.lax.scan(step, state, plan)
+    def step(carried: tuple[TrainState, Array], chosen: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
+        state, share = carried
+        batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}
+        if measured:
+            share = jax.lax.cond(
+                state.step % EVERY == 0,
+                lambda: _held_out_share(state, batch, held, model=model, method=method),
+                lambda: share,
+            )
+            batch |= {"explained": share}
+        settings: dict[str, Any] = {"model": model, "method": method, "optimizer": optimizer}
+        state, metrics = train_step(state, batch, moments_decay=moments_decay, **settings)
+        return (state, share), metrics
+
+    (state, _), metrics = jax.lax.scan(step, (state, jnp.zeros(())), plan)
+    return state, metrics
+
+
+def _held_out_share(
+    state: TrainState, batch: Mapping[str, Any], held: Any, *, model: TwinNetwork, method: Method
+) -> Float[Array, ""]:
+    """:func:`held_out_share` of rows that are not trained on, with the first stage of a batch."""
+    variables, config = {**state.variables, "params": state.params}, method.c3r
+    fuse, predict = (functools.partial(apply, model, variables, part) for part in (model.fuse, model.predict))
+
+    def encoded(inputs: Any, present: Array) -> dict[str, Array]:
+        return zero_absent(apply(model, variables, model.encode, inputs, present), present)
+
+    h, present = encoded(batch["inputs"], batch["present"]), batch["present"]
+    moments = instrument_moments(h, fuse(h, present), present, config=config, where=batch["where"])
+    shared: dict[str, Any] = {"present": held.present, "where": held.present.any(1), "task": method.target}
+    return held_out_share(
+        predict, fuse, encoded(held.inputs, held.present), held.labels, moments, config=config, **shared
+    )
+
+
+EVERY = 10  # steps between two measurements of the explained share on held-out rows
 
 
 def _all(chosen: Array) -> Bool[Array, " batch"]:
@@ -192,7 +232,14 @@ def model_of(structure: Structure) -> tuple[TwinNetwork, BranchRunner, Callable[
 
 
 def train_run(
-    structure: Structure, rows: Rows, plan: Any, seed: Any, weights: Any, learning_rate: Any, weight_decay: Any
+    structure: Structure,
+    rows: Rows,
+    plan: Any,
+    seed: Any,
+    weights: Any,
+    learning_rate: Any,
+    weight_decay: Any,
+    held: Rows | None = None,
 ) -> tuple[Any, Any]:
     """One run; pure. All but the structure may be traced.
 
@@ -204,6 +251,7 @@ def train_run(
       weights: (7,) as from :func:`weights_of`; those that are 0 in the structure are not read.
       learning_rate: learning rate of AdamW.
       weight_decay: weight decay of AdamW.
+      held: rows that are not trained on, see :func:`train_on_arrays`.
 
     Returns:
       Parameters and the loss of every step (steps,).
@@ -220,7 +268,8 @@ def train_run(
     )
     optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
     model = model_of(structure)[0]
-    state, metrics = train_on_arrays(rows, plan, seed, model=model, method=method, optimizer=optimizer)
+    settings: dict[str, Any] = {"model": model, "method": method, "optimizer": optimizer, "held": held}
+    state, metrics = train_on_arrays(rows, plan, seed, **settings)
     return state.params, metrics["loss"]
 
 

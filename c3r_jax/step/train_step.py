@@ -60,7 +60,8 @@ def train_step(
     Args:
       state: :class:`TrainState`, equal on every device.
       batch: {"inputs", "present", "labels", "where"}, and "environment" for a rival that compares environments,
-        and "evidence" {modality: (B, K)} where experts of all training rows are known.
+        "evidence" {modality: (B, K)} where experts of all training rows are known, and "explained" where the explained
+        share of rows that are not trained on is.
       model: the twin network.
       method: the training method.
       optimizer: output of :func:`build_optimizer`.

@@ -89,3 +89,33 @@ def explained_share(
     gained = at_constant - at_z
     predicts = gained > 1e-3 * at_constant.abs()
     return torch.where(predicts, ((at_constant - at_z_c) / torch.where(predicts, gained, 1)).clamp(0, 1), 0)
+
+
+@torch.no_grad()
+def explained_alone(
+    alone: Float[Tensor, " modalities"], explained: Float[Tensor, " modalities"], constant: Float[Tensor, " modalities"]
+) -> Float[Tensor, ""]:
+    r"""How far the others explain what single modalities predict, from mean losses; without gradient.
+
+    .. math::
+       g = \left[ 1 - \frac{\max_m (\min(S_m, H_m) - T_m)_+}{\max_m (H_m - T_m)} \right]_0^1
+
+    T_m is the loss of modality m alone, S_m that of what the other modalities explain of it, H_m of the best constant
+    prediction. What z_c predicts can come from one strong modality through what it says of a weak one; the weak one
+    explains nothing of the strong one, and g is near 0. A modality that predicts little counts little. It is 1 where
+    none predicts anything.
+
+    Args:
+      alone: (M,) T_m, each over the rows with modality m and another.
+      explained: (M,) S_m.
+      constant: (M,) H_m.
+
+    Examples:
+      >>> strong_and_weak = map(torch.tensor, ([0.1, 0.9], [0.9, 0.2], [1.0, 1.0]))
+      >>> round(explained_alone(*strong_and_weak).item(), 2)
+      0.11
+    """
+    gained = (constant - alone).max()
+    lacking = (torch.minimum(explained, constant) - alone).clamp(min=0).max()
+    predicts = gained > 1e-3 * constant.abs().max()
+    return torch.where(predicts, (1 - lacking / torch.where(predicts, gained, 1)).clamp(0, 1), 1)

@@ -13,6 +13,7 @@ import pytest
 import c3r_jax
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.expert import residual_experts
+from c3r_jax.core.gate import explained_alone
 from c3r_jax.core.objective import c3r_loss
 from c3r_jax.core.task_term import alone_in_joint
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -71,15 +72,20 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     both = where & (n == 2)
     e, s = ((x - x.mean(1, keepdims=True))[both] for x in (logits - constant, sum(alone) / 2 - constant))
     share = np.clip((e * s).sum() / (s * s).sum(), 1, n)[:, None] / n[:, None]
-    w = expert * gate(features, labels, present, where, constant) if expert else 0
+    at = [constant + share * (outputs - constant) for outputs in alone]
+    g = gate(features, labels, present, where, constant)
+    if subsets:
+        g = min(g, gate_alone(terms, at, labels, present, where, constant, share))
+    np.testing.assert_allclose(terms.explained, g, rtol=1e-7)
+    w, a = expert * g, subsets * g
 
     def losses(outputs, chosen):
         beyond = outputs + (chosen[:, :, None] * ratios).sum(1)
         return (1 - w) * cross_entropy(outputs, labels) + w * cross_entropy(beyond, labels)
 
-    each = [losses(constant + share * (alone[m] - constant), np.eye(2, dtype=bool)[[m] * 40]) for m in (0, 1)]
+    each = [losses(at[m], np.eye(2, dtype=bool)[[m] * 40]) for m in (0, 1)]
     of_one = (np.stack(each, axis=1) * present).sum(1) / n
-    expected = (1 - subsets) * losses(logits, present) + subsets * of_one
+    expected = (1 - a) * losses(logits, present) + a * of_one
     np.testing.assert_allclose(terms.task, expected[where].mean(), rtol=1e-7)
 
 
@@ -99,6 +105,48 @@ def gate(features, labels, present, where, constant):
     np.testing.assert_allclose(terms.explained, (h - s) / (h - t), rtol=1e-7)
     assert t < s < h  # so that the share is neither 0 nor 1
     return (h - s) / (h - t)
+
+
+def gate_alone(terms, alone, labels, present, where, constant, share):
+    """1 - max_m (min(S_m, H_m) - T_m)_+ / max_m (H_m - T_m), of rows that have both modalities."""
+    both = where & present.all(1)
+    at_hat = [constant + share * (np.asarray(terms.first_stage[m].fitted) @ HEAD - constant) for m in ("a", "b")]
+    t, s = ([cross_entropy(x, labels)[both].mean() for x in outputs] for outputs in (alone, at_hat))
+    h = cross_entropy(np.tile(constant, (40, 1)), labels)[both].mean()
+    found = 1 - max(max(min(x, h) - y, 0) for x, y in zip(s, t, strict=True)) / max(h - y for y in t)
+    assert 0 < found < 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("alone", "explained", "share"),
+    [
+        ([0.2, 0.3], [0.2, 0.3], 1),
+        ([0.2, 0.2], [0.6, 0.2], 0.5),
+        ([0.2, 0.9], [2.0, 0.2], 0),  # a strong modality, and a weak one that explains nothing of it
+        ([0.2, 0.9], [0.3, 2.0], 1 - 1 / 8),  # what the weak one alone says counts little
+        ([0.2, 1.3], [0.2, 3.0], 1),  # a modality that predicts nothing has nothing to explain
+        ([1.0, 1.0], [1.5, 1.5], 1),
+    ],
+)
+def test_what_modalities_alone_predict_is_explained_by_the_others(alone, explained, share):
+    found = explained_alone(*map(jnp.asarray, (alone, explained, [1.0, 1.0])))
+    np.testing.assert_allclose(found, share, rtol=1e-6)
+
+
+def test_modalities_that_complement_each_other_are_trained_together():
+    rng = np.random.default_rng(0)
+    features = {m: rng.standard_normal((400, 2)) for m in ("a", "b")}
+    total = sum(h[:, 0] for h in features.values())
+    labels = jnp.asarray(np.digitize(total, [-1.5, -0.5, 0.5, 1.5]))
+    place = np.arange(5) - 2.0
+    predict = lambda z: 6 * z[:, :1] * place[None, :] - 1.5 * place[None, :] ** 2  # noqa: E731
+    given = {name: jnp.asarray(h, jnp.float32) for name, h in features.items()}
+    found = [c3r_loss(predict, fuse, given, labels, config=C3RConfig(subsets=x))[1] for x in (0.0, 0.95)]
+    assert float(found[1].explained) < 0.05
+    np.testing.assert_allclose(found[1].task, found[0].task, rtol=0.1)
+    ungated = c3r_loss(predict, fuse, given, labels, config=C3RConfig(gate=False))[1]
+    assert float(ungated.task) > 1.5 * float(found[0].task)
 
 
 def test_kl_without_a_prior_takes_the_batch_shares(problem):
@@ -173,7 +221,7 @@ def test_fusion_that_is_no_sum_is_trained_itself(x64):
 
     of = {}
     for share in (0.0, 1.0):
-        more = {"config": C3RConfig(subsets=share)}
+        more = {"config": C3RConfig(subsets=share, gate=False)}
         of[share] = c3r_loss(lambda z: z @ jnp.asarray(HEAD), product, as_jax(features), jnp.asarray(labels), **more)[1]
     counts = np.bincount(labels, minlength=3) + 0.5
     constant = np.log(counts / counts.sum())

@@ -1,0 +1,93 @@
+"""Ordinary data whose modalities differ: each sees a part of what decides the label, or one far more than others.
+
+Nothing shifts in them. They are the hard cases for an objective that makes every modality predict alone, or that
+silences what the others do not explain: there is little that the others explain, and what one says is not said twice.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.datasets import load_digits, make_classification
+from sklearn.model_selection import train_test_split
+
+Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
+World = Callable[[int], dict[str, Sample]]  # seed -> "train" and "same"
+
+TRAIN_ROWS, TEST_ROWS = 1000, 4000
+
+
+def split(inputs: dict[str, np.ndarray], labels: np.ndarray, seed: int, test: int) -> dict[str, Sample]:
+    """Training and test rows, with equal shares of the classes in both."""
+    rows = np.arange(len(labels))
+    train, same = train_test_split(rows, test_size=test, random_state=seed, stratify=labels)
+    inputs = {name: values.astype(np.float32) for name, values in inputs.items()}
+    return {
+        name: ({key: values[chosen] for key, values in inputs.items()}, labels[chosen])
+        for name, chosen in (("train", train), ("same", same))
+    }
+
+
+def sum_of_two(seed: int) -> dict[str, Sample]:
+    """Six classes by the sum of two numbers, one in each modality, among ten of noise: neither says much alone."""
+    rng = np.random.default_rng(seed)
+    inputs = {name: rng.standard_normal((TRAIN_ROWS + TEST_ROWS, 10)) for name in ("m1", "m2")}
+    total = inputs["m1"][:, 0] + inputs["m2"][:, 0]
+    return split(inputs, np.digitize(total, (-2, -1, 0, 1, 2)), seed, TEST_ROWS)
+
+
+def strong_and_weak(seed: int) -> dict[str, Sample]:
+    """Four Gaussian classes of which one modality says everything and the other very little."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, TRAIN_ROWS + TEST_ROWS)
+    centres = {"strong": 1.5 * rng.standard_normal((4, 20)), "weak": 0.15 * rng.standard_normal((4, 20))}
+    noise = {name: rng.standard_normal((len(labels), 20)) for name in centres}
+    return split({name: centres[name][labels] + noise[name] for name in centres}, labels, seed, TEST_ROWS)
+
+
+def clusters(num_modalities: int, num_classes: int, informative: int) -> World:
+    """Classes of two clusters each in a few informative columns, which are dealt out to the modalities at random."""
+    width = 20
+
+    def parts(seed: int) -> dict[str, Sample]:
+        columns = width * num_modalities
+        values, labels = make_classification(
+            TRAIN_ROWS + TEST_ROWS,
+            columns,
+            n_informative=informative,
+            n_redundant=0,
+            n_classes=num_classes,
+            n_clusters_per_class=2,
+            class_sep=1.5,
+            random_state=seed,
+            shuffle=False,
+        )
+        values = values[:, np.random.default_rng(seed).permutation(columns)]
+        inputs = {f"m{m + 1}": values[:, m * width : (m + 1) * width] for m in range(num_modalities)}
+        return split(inputs, labels, seed, TEST_ROWS)
+
+    return parts
+
+
+def digits(rows: int, columns: int) -> World:
+    """Scikit-learn's handwritten digits, 8 x 8, cut into so many rows and columns of pieces: each is a modality."""
+
+    def parts(seed: int) -> dict[str, Sample]:
+        found = load_digits()
+        pieces = {
+            f"{i + 1},{j + 1}": part.reshape(len(part), -1)
+            for i, band in enumerate(np.split(found.images, rows, axis=1))
+            for j, part in enumerate(np.split(band, columns, axis=2))
+        }
+        return split(pieces, found.target, seed, 719)
+
+    return parts
+
+
+UNEVEN: dict[str, World] = {
+    "sum of two modalities": sum_of_two,
+    "a strong and a weak modality": strong_and_weak,
+    "clusters, 2 modalities": clusters(2, 8, 12),
+    "clusters, 4 modalities": clusters(4, 4, 16),
+    "digits in halves": digits(2, 1),
+    "digits in quarters": digits(2, 2),
+}
