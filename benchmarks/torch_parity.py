@@ -28,7 +28,7 @@ from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.results.record import Meter
-from c3r_jax.step.in_memory import Rows, Structure, batch_plan, model_of
+from c3r_jax.step.in_memory import EVERY, Rows, Structure, batch_plan, model_of
 from c3r_jax.step.state import init_state
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -43,11 +43,18 @@ class InTorch(C3RClassifier):
     """The estimator, trained by PyTorch from the same first parameters on the same batches."""
 
     def _train(
-        self, rows: Rows, structure: Structure, config: C3RConfig, weights: np.ndarray | None, seed: int
+        self,
+        rows: Rows,
+        structure: Structure,
+        config: C3RConfig,
+        weights: np.ndarray | None,
+        seed: int,
+        held: Rows | None = None,
     ) -> tuple[Any, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
 
-        from c3r_jax.torch import c3r_loss, sufficiency_loss
+        from c3r_jax.torch import c3r_loss, held_out_share, sufficiency_loss
+        from c3r_jax.torch.instruments import instrument_moments
         from tests.reference.torch_twin import TorchTwin, to_params, to_state_dict
 
         plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
@@ -57,12 +64,20 @@ class InTorch(C3RClassifier):
         model.load_state_dict(to_state_dict(jax.device_get(first)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         losses = []
-        arrays = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), rows)
-        for chosen in torch.from_numpy(plan).long():
+        arrays, held = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (rows, held))
+        explained = None
+        for step, chosen in enumerate(torch.from_numpy(plan).long()):
             batch = arrays.take(chosen)
             h, labels = model.encode(batch.inputs), batch.labels.long()
             if structure.regularised:
-                more = {"config": config, "present": batch.present, "evidence": batch.evidence}
+                if held is not None and step % EVERY == 0:
+                    with torch.no_grad():
+                        z, every = model.fuse(h, batch.present), torch.ones(len(labels), dtype=torch.bool)
+                        moments = instrument_moments(h, z, batch.present, config=config, where=every)
+                        others = {"config": config, "present": held.present}
+                        of_held = (model.encode(held.inputs), held.labels.long())
+                        explained = held_out_share(model.head, model.fuse, *of_held, moments, **others)
+                more = {"config": config, "present": batch.present, "evidence": batch.evidence, "explained": explained}
                 loss = c3r_loss(model.head, model.fuse, h, labels, **more)[0]
             else:
                 loss = sufficiency_loss(model.head(model.fuse(h, batch.present)), labels).mean()

@@ -1,7 +1,5 @@
 """How far the real world explains a model's predictions, measured on rows that it is not trained on."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
@@ -18,7 +16,7 @@ from c3r_jax.core.task_term import alone_in
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
-SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs, from those of the best constant prediction, which 0 is
+SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
 
 def held_out_share(
@@ -41,7 +39,7 @@ def held_out_share(
        \left[1 - \frac{\max_m (S_m - T_m)_+}{\max_m (H_m - T_m)}\right]_0^1\right), \quad
        T = \min_\beta \text{mean}_i\, \ell(l_0 + \beta (l(z_i) - l_0), y_i)
 
-    S is the same at z_c, H at :math:`\beta = 0` (the best constant prediction), T_m and S_m at modality m alone and at
+    S is the same at z_c, H of the best constant prediction, T_m and S_m at modality m alone and at
     what the others explain of it, over the rows with m and another. On rows that a model has learned by heart, every
     modality says the label and so explains the others: the share of the training batch is then too high, and
     C3R silences what no other modality says. A few hundred rows, asked every ten steps or so, show it.
@@ -64,7 +62,7 @@ def held_out_share(
     Examples:
       >>> import jax, jax.numpy as jnp, c3r_jax
       >>> a, b, noise = jax.random.normal(jax.random.key(0), (3, 400, 2))
-      >>> same, apart = {"a": a, "b": a + 0.3 * noise}, {"a": a, "b": b}
+      >>> same, apart = {"a": a, "b": a + 0.1 * noise}, {"a": a, "b": b}
       >>> labels = (a[:, 0] + b[:, 0] > 0).astype(int)
       >>> fuse = lambda h, present: jnp.where(present[:, :1], h["a"], 0) + jnp.where(present[:, 1:], h["b"], 0)
       >>> predict = lambda z: jnp.stack([-z[:, 0], z[:, 0]], axis=1)
@@ -99,9 +97,10 @@ def held_out_share(
         pairs = zip(alone(features), alone(real.h_hat), strict=True)
         compared += [[*pair] for pair in pairs]
         masks += [present[:, m] & (present.sum(1) > 1) for m in range(present.shape[1])]
-    columns = jnp.stack([jnp.concatenate(pair) for pair in compared])
-    means: Any = masked_means(columns, jnp.stack(masks), rows, task.weights(labels), axis)
-    means = means.reshape(len(masks), 2, len(SCALES))
-    (own, explained), nothing = means.min(2).T, means[:, 0, 0]
+    at_constant = losses(jnp.broadcast_to(constant, logits.shape))
+    columns = jnp.stack([jnp.stack([*pair, at_constant]) for pair in compared])
+    sets = columns.reshape(len(masks), -1, len(rows))
+    means = masked_means(sets, jnp.stack(masks), rows, task.weights(labels), axis)
+    own, explained, nothing = means.reshape(*columns.shape[:3]).min(2).T
     share = explained_share(own[0], explained[0], nothing[0])
     return share if len(masks) == 1 else jnp.minimum(share, explained_alone(own[1:], explained[1:], nothing[1:]))

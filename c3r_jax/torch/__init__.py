@@ -8,6 +8,7 @@ except ImportError as error:
 from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.counterfactual import counterfactual
 from c3r_jax.torch.first_stage import FirstStage, first_stage
+from c3r_jax.torch.held_out import held_out_share
 from c3r_jax.torch.moments import Moments, merge_moments
 from c3r_jax.torch.multilabel import MultiLabel
 from c3r_jax.torch.objective import C3RTerms, c3r_loss
@@ -26,6 +27,7 @@ __all__ = [
     "c3r_loss",
     "counterfactual",
     "first_stage",
+    "held_out_share",
     "merge_moments",
     "necessity_loss",
     "sufficiency_loss",

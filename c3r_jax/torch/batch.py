@@ -157,6 +157,15 @@ def not_zero(count: Float[Tensor, "*dims"]) -> Float[Tensor, "*dims"]:
     return torch.where(count == 0, 1, count)
 
 
+def masked_means(
+    columns: Float[Tensor, "sets columns batch"], masks: Bool[Tensor, "sets batch"], where: Where, group: Group | None
+) -> Float[Tensor, "sets columns"]:
+    """:func:`global_mean` of several sets of columns, each over the valid rows of its mask; one sum over processes."""
+    chosen = torch.where(masks[:, None, :], torch.cat([columns, torch.ones_like(columns[:, :1])], dim=1), 0)
+    sums = global_sum(weigh(where, chosen.permute(2, 0, 1)).sum(0), group)
+    return sums[:, :-1] / not_zero(sums[:, -1:])
+
+
 def global_mean(x: Tensor, where: Where, group: Group | None) -> Tensor:
     """Mean of ``x`` (B, ...) over the valid rows of all processes; zero, with zero gradient, when no row is valid."""
     count = global_count(where, group, x.dtype)

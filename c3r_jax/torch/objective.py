@@ -10,7 +10,7 @@ from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.autocast import as_outside, without_autocast
-from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, promote
+from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, masked_means, promote
 from c3r_jax.torch.batch_checks import check_batch, checked_evidence
 from c3r_jax.torch.cap import Cap, capped_loss
 from c3r_jax.torch.classification import CLASSIFICATION
@@ -18,13 +18,13 @@ from c3r_jax.torch.counterfactual import Predict, closeness
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
 from c3r_jax.torch.first_stage import FirstStage
-from c3r_jax.torch.gate import cap_of, explained_share, is_zero, weights_of
+from c3r_jax.torch.gate import cap_of, explained_alone, explained_share, is_zero, weights_of
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.risk import C3Risk, risk_of
 from c3r_jax.torch.task import Task
-from c3r_jax.torch.task_term import Evidence, task_term
+from c3r_jax.torch.task_term import AloneOutputs, Evidence, outputs_alone, task_term
 from c3r_jax.torch.worlds import hypothetical_representation, real_world
 
 
@@ -40,8 +40,9 @@ class C3RTerms(NamedTuple):
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
       experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
-      explained: share of what z predicts that z_c predicts too, :func:`explained_share`; None where no gate, subsets or
-        experts need it.
+      explained: share of what z predicts that z_c predicts too, :func:`explained_share`, or with subsets of what single
+        modalities predict that the others explain, :func:`explained_alone`, if that is less; at most the share that was
+        given. None where no gate, subsets or experts need it.
       rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
@@ -81,6 +82,7 @@ def c3r_loss(
     generator: torch.Generator | None = None,
     moments: Moments | None = None,
     evidence: Evidence | None = None,
+    explained: Float[Tensor, ""] | float | None = None,
     task: Task = CLASSIFICATION,
 ) -> tuple[Float[Tensor, ""], C3RTerms]:
     r"""The C3R objective of one (global) batch, for any encoder, fusion and head; call ``backward`` on the loss.
@@ -113,6 +115,8 @@ def c3r_loss(
         batches); the gradient goes through this batch only.
       evidence: {name: (B, K)} of experts of these rows that were computed on all training rows; None: experts are
         computed from the batch.
+      explained: the explained share of rows that are not trained on, see :func:`held_out_share`: the gate is at most
+        this. None: that of the batch, which is too high once its rows have been learned by heart.
       task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used:
         :class:`MultiLabel`, :class:`Regression`.
 
@@ -162,6 +166,7 @@ def c3r_loss(
             generator=generator,
             earlier=moments,
             evidence=evidence,
+            held_out=explained,
             task=task,
         )
 
@@ -191,6 +196,7 @@ def _terms(
     generator: torch.Generator | None,
     earlier: Moments | None,
     evidence: Evidence | None,
+    held_out: Float[Tensor, ""] | float | None,
     task: Task,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], C3RTerms]:
     """The weighted task term, the sum of the other weighted terms, and all of them alone before their weights."""
@@ -211,22 +217,26 @@ def _terms(
     relative = config.gate or config.subsets or config.expert > 0  # to what a constant prediction says
     if prior is None and (relative or config.necessity == "kl"):
         prior = task.batch_prior(labels, num_classes, where=rows, group=group, dtype=dtype)
-    constant = explained = None
+    explained, alone, share = None, None, 1.0
     if relative:
         assert prior is not None  # for type checkers
         constant = task.constant(prior, global_count(rows, group, dtype))
-        outputs = (logits, causal_logits, constant[None, :].expand(len(labels), -1))
-        compared = [task.loss(x.detach(), labels, config.label_smoothing) for x in outputs]
-        explained = explained_share(*global_mean(torch.stack(compared, dim=1), rows, group).unbind())
+        if config.subsets and config.strength:
+            h_hat = real.h_hat if config.gate else None
+            alone = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
+            share = alone.additivity
+        explained = _explained(logits, causal_logits, constant, alone, labels, present, config, **masks)
+        if held_out is not None:
+            explained = torch.minimum(explained, torch.as_tensor(held_out).detach().to(explained))
+        share = share * explained if config.gate else share
     by = weights_of(config, explained)
     term = task_term(
-        predict,
-        fuse,
         features,
         logits,
+        None if alone is None else alone.outputs,
         labels,
         present,
-        constant=constant,
+        share=share,
         expert=by.expert,
         evidence=evidence,
         **shared,
@@ -274,6 +284,38 @@ def _terms(
             rows=None if batch is None else _by_name(features, batch.count),
         ),
     )
+
+
+@torch.no_grad()
+def _explained(
+    logits: Tensor,
+    causal_logits: Tensor,
+    constant: Tensor,
+    alone: AloneOutputs | None,
+    labels: Tensor,
+    present: Tensor,
+    config: C3RConfig,
+    *,
+    where: Where,
+    group: Group | None,
+    task: Task,
+) -> Float[Tensor, ""]:
+    """The explained share: of z, and where they are known of each modality alone, whichever is smaller."""
+
+    def losses(outputs: Tensor) -> Tensor:
+        return task.loss(outputs.detach(), labels, config.label_smoothing)
+
+    nothing = losses(constant[None, :].expand(len(labels), -1))
+    compared = [torch.stack([losses(logits), losses(causal_logits), nothing])]
+    masks = [torch.ones_like(present[:, 0])]
+    if alone is not None and alone.explained is not None:
+        several = present.sum(1) > 1
+        for m, (own, explained) in enumerate(zip(alone.outputs, alone.explained, strict=True)):
+            compared.append(torch.stack([losses(own), losses(explained), nothing]))
+            masks.append(present[:, m] & several)
+    means = masked_means(torch.stack(compared), torch.stack(masks), where, group)
+    at_z = explained_share(*means[0])
+    return at_z if len(means) == 1 else torch.minimum(at_z, explained_alone(*means[1:].T))
 
 
 def _necessity(

@@ -27,6 +27,20 @@ class Alone(NamedTuple):
     additivity: Float[Tensor, ""]
 
 
+class AloneOutputs(NamedTuple):
+    """What each modality alone says, and what the others explain of it.
+
+    Attributes:
+      outputs: (M, B, K) l_m of each modality alone.
+      explained: (M, B, K) the same of its explained part, without gradient; None without a first stage.
+      additivity: of :class:`Alone`.
+    """
+
+    outputs: Float[Tensor, "modalities batch classes"]
+    explained: Float[Tensor, "modalities batch classes"] | None
+    additivity: Float[Tensor, ""]
+
+
 class TaskTerm(NamedTuple):
     """The task term of a batch.
 
@@ -40,15 +54,14 @@ class TaskTerm(NamedTuple):
 
 
 def task_term(
-    predict: Predict,
-    fuse: Fuse,
     features: dict[str, Tensor],
     logits: Float[Tensor, "batch classes"],
+    alone: Float[Tensor, "modalities batch classes"] | None,
     labels: Num[Tensor, "batch ..."],
     present: Bool[Tensor, "batch modalities"],
     *,
     config: C3RConfig,
-    constant: Float[Tensor, " classes"] | None,
+    share: Any,
     expert: Any,
     evidence: Evidence | None,
     where: Where,
@@ -61,27 +74,18 @@ def task_term(
        T_i = (1 - a)\, t_i(\text{all}) + a\, \text{mean}_m\, t_i(\{m\}), \quad
        t_i(S) = (1 - w)\, \ell(l_S, y_i) + w\, \ell\left(l_S + \sum_{m \in S} \log(q_m / p), y_i\right)
 
-    "All" is all that the row has, the mean is over each modality of it alone, and a is ``config.subsets`` times the
-    strength and the additivity: where joint outputs are the sum of those of each modality, to train these is to train
-    it; where they are not, fusion itself has to be trained. For all, l_S is predict(z). A modality alone counts with
-    the share c that its evidence has in the fusion:
-
-    .. math::
-       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
-
-    with l_0 the best constant logits, see :func:`alone_in_joint`. Without it a mean of modalities would have to be as
-    sure with one of them as with all, and rare classes would pay for that. q_m is the expert of modality m, w its
-    weight.
+    "All" is all that the row has, the mean is over each modality of it alone, see :func:`outputs_alone`, and a is
+    ``config.subsets`` times the strength and ``share``. For all, l_S is predict(z). q_m is the expert of modality m, w
+    its weight.
 
     Args:
-      predict: z (B, d) -> logits (B, K).
-      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
       features: {name: (B, d_name)}, zero where absent or excluded.
       logits: (B, K) predict(fuse(features, present)).
+      alone: (M, B, K) outputs of :func:`outputs_alone`; None without subsets.
       labels: (B,).
       present: (B, M) bool.
       config: which subsets, and how strong C3R is.
-      constant: (K,) l_0; None without subsets.
+      share: how far modalities alone may stand for all together, 0 to 1.
       expert: w, 0 to 1; the number 0 switches experts off.
       evidence: the experts of these rows, where they are known; None: computed from the batch.
       where: (B,) bool, rows that count.
@@ -114,22 +118,69 @@ def task_term(
         return (1 - expert) * plain + expert * task.loss(joined, labels, config.label_smoothing)
 
     losses = of_subset(logits, present)
-    if not config.subsets or config.strength == 0:
+    if alone is None:
         return TaskTerm(losses, experts)
-    assert constant is not None  # the objective has it wherever there are subsets
-    columns, alone = torch.arange(present.shape[1], device=present.device), []
-    for m in range(present.shape[1]):
-        # A row without the modality keeps what it has, so that its z is finite, and is not counted.
-        only = torch.where(present[:, [m]], columns[None, :] == m, present)
-        alone.append((only, promote(predict(fuse(zero_absent(features, only), only)))))
-    outputs = torch.stack([value for _, value in alone])
-    found = alone_in_joint(logits, outputs, present, constant, where=where, group=group, task=task)
-    share = found.share[:, None]
     total, count = torch.zeros_like(losses), present.sum(1).to(losses.dtype)
-    for m, (only, value) in enumerate(alone):
-        total = total + keep(present[:, m], of_subset(task.at_share(value, constant, share), only))
+    for m, (only, value) in enumerate(zip(alone_in(present), alone, strict=True)):
+        total = total + keep(present[:, m], of_subset(value, only))
     further = keep(count > 0, total / count.clamp(min=1) - losses)
-    return TaskTerm(losses + min(1.0, config.strength) * config.subsets * found.additivity * further, experts)
+    return TaskTerm(losses + min(1.0, config.strength) * config.subsets * share * further, experts)
+
+
+def alone_in(present: Bool[Tensor, "batch modalities"]) -> Bool[Tensor, "modalities batch modalities"]:
+    """Of each row one modality; a row without it keeps what it has, so that its z is finite, and is not counted."""
+    columns = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    return torch.where(present.T[:, :, None], columns[:, None, :], present[None, :, :])
+
+
+def outputs_alone(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Tensor],
+    explained: dict[str, Tensor] | None,
+    logits: Float[Tensor, "batch classes"],
+    present: Bool[Tensor, "batch modalities"],
+    constant: Float[Tensor, " classes"],
+    *,
+    where: Where,
+    group: Group | None,
+    task: Task,
+) -> AloneOutputs:
+    r"""The outputs of each modality alone, with the share c that its evidence has in the fusion.
+
+    .. math::
+       l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
+
+    with l_0 the best constant logits, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
+    sure with one of them as with all, and rare classes would pay for that.
+
+    Args:
+      predict: z (B, d) -> logits (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent or excluded.
+      explained: {name: (B, d_name)} what the other modalities explain of each; None without a first stage.
+      logits: (B, K) predict(fuse(features, present)).
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      group: process group over which the batch is split.
+      task: what outputs mean.
+    """
+
+    def of(h: dict[str, Tensor]) -> Float[Tensor, "modalities batch classes"]:
+        return torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(present)])
+
+    outputs = of(features)
+    found = alone_in_joint(promote(logits), outputs, present, constant, where=where, group=group, task=task)
+
+    def at_share(values: Tensor) -> Float[Tensor, "modalities batch classes"]:
+        return torch.stack([task.at_share(value, constant, found.share[:, None]) for value in values])
+
+    others = None
+    if explained is not None:
+        with torch.no_grad():
+            others = at_share(of({name: h.detach() for name, h in explained.items()}))
+    return AloneOutputs(at_share(outputs), others, found.additivity)
 
 
 @torch.no_grad()

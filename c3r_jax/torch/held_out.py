@@ -1,0 +1,105 @@
+"""How far the real world explains a model's predictions, measured on rows that it is not trained on."""
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+
+from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.batch import global_count, masked_means, promote, zero_absent
+from c3r_jax.torch.batch_checks import check_batch
+from c3r_jax.torch.classification import CLASSIFICATION
+from c3r_jax.torch.counterfactual import Predict
+from c3r_jax.torch.gate import explained_alone, explained_share
+from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_representation
+from c3r_jax.torch.moments import Moments
+from c3r_jax.torch.processes import Group
+from c3r_jax.torch.task import Task
+from c3r_jax.torch.task_term import alone_in
+
+SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
+
+
+@torch.no_grad()
+def held_out_share(
+    predict: Predict,
+    fuse: Fuse,
+    features: Features,
+    labels: Num[Tensor, "batch ..."],
+    moments: Moments,
+    *,
+    config: C3RConfig = C3RConfig(),
+    present: Bool[Tensor, "batch modalities"] | None = None,
+    where: Bool[Tensor, " batch"] | None = None,
+    group: Group | None = None,
+    task: Task = CLASSIFICATION,
+) -> Float[Tensor, ""]:
+    r"""The explained share of rows that are not trained on, for ``c3r_loss(explained=...)``; without gradient.
+
+    .. math::
+       g = \min\left(\left[\frac{H - S}{H - T}\right]_0^1,\
+       \left[1 - \frac{\max_m (S_m - T_m)_+}{\max_m (H_m - T_m)}\right]_0^1\right), \quad
+       T = \min_\beta \text{mean}_i\, \ell(l_0 + \beta (l(z_i) - l_0), y_i)
+
+    S is the same at z_c, H of the best constant prediction, T_m and S_m at modality m alone and at
+    what the others explain of it, over the rows with m and another. On rows that a model has learned by heart, every
+    modality says the label and so explains the others: the share of the training batch is then too high, and
+    C3R silences what no other modality says. A few hundred rows, asked every ten steps or so, show it.
+
+    Args:
+      predict: z (B, d) -> outputs (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)} of rows that are not trained on.
+      labels: (B, ...).
+      moments: of training rows with the same encoders, such as ``C3RTerms.moments``.
+      config: instrument and ridge.
+      present: (B, M) bool, columns in the sorted order of the names.
+      where: (B,) bool, rows that count.
+      group: process group over which the rows are split.
+      task: what outputs and labels mean.
+
+    Raises:
+      ValueError: on arguments of the wrong shape, dtype or range.
+
+    Examples:
+      >>> a, b, noise = torch.randn(3, 400, 2, generator=torch.Generator().manual_seed(0))
+      >>> same, apart = {"a": a, "b": a + 0.1 * noise}, {"a": a, "b": b}
+      >>> labels = (a[:, 0] + b[:, 0] > 0).long()
+      >>> fuse = lambda h, present: h["a"] * present[:, :1] + h["b"] * present[:, 1:]
+      >>> predict = lambda z: torch.stack([-z[:, 0], z[:, 0]], dim=1)
+      >>> from c3r_jax.torch import c3r_loss
+      >>> def share(h):
+      ...     moments = c3r_loss(predict, fuse, h, labels)[1].moments
+      ...     return held_out_share(predict, fuse, h, labels, moments).item()
+      >>> share(same) > 0.9, share(apart) < 0.1
+      (True, True)
+    """
+    features, labels, present, rows = check_batch(features, labels, config, present, where, None, task)
+    z = fuse(features, present)
+    real = RealWorld(z)
+    if config.instrument != "none":
+        real = causal_representation(fuse, features, present, moments, config=config)
+    logits = promote(predict(z))
+    prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)
+    constant = task.constant(prior, global_count(rows, group, logits.dtype))
+
+    def losses(outputs: Tensor) -> Float[Tensor, "scales batch"]:
+        scales = [torch.full((len(outputs), 1), scale).to(outputs) for scale in SCALES]
+        at = [task.at_share(outputs, constant, scale) for scale in scales]
+        return torch.stack([task.loss(value, labels, config.label_smoothing) for value in at])
+
+    nothing = losses(constant[None, :].expand_as(logits))
+    compared = [torch.stack([losses(logits), losses(promote(predict(real.z_c))), nothing])]
+    masks = [torch.ones_like(present[:, 0])]
+    if real.h_hat is not None:
+        several = present.sum(1) > 1
+        for m, only in enumerate(alone_in(present)):
+            own, explained = (promote(predict(fuse(zero_absent(h, only), only))) for h in (features, real.h_hat))
+            compared.append(torch.stack([losses(own), losses(explained), nothing]))
+            masks.append(present[:, m] & several)
+    columns = torch.stack(compared)
+    means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
+    own, explained, at_constant = means.reshape(columns.shape[:3]).amin(2).T
+    share = explained_share(own[0], explained[0], at_constant[0])
+    if len(masks) == 1:
+        return share
+    return torch.minimum(share, explained_alone(own[1:], explained[1:], at_constant[1:]))
