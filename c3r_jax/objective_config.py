@@ -45,16 +45,17 @@ class C3RConfig:
         residual, the part that the other modalities do not explain; 0: no experts. They are those of each batch, unless
         ``evidence`` is given: ``train.cache_frozen`` computes it once on all training rows if every encoder is frozen.
       subsets: share of the task term that asks each modality alone for the label, in equal parts of those that a row
-        has; the rest asks all of them together. 0: nothing is asked of one alone.
+        has, as far as the gate allows; the rest asks all of them together. 0: nothing is asked of one alone.
       cap: largest length of the other terms' gradient, relative to the task term's, with respect to features, fusion
         and head; 0: no cap. With labels and ``w_task`` the number 0, for a task loss of your own, the task term
         is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
-      gate: whether ``lambda_n``, ``expert`` and ``cap`` are multiplied by the share of what z predicts that z_c
-        predicts too (:func:`c3r_jax.core.gate.explained_share`), and the necessity loss of a row by the share of its
-        class, p_y / sum_k p_k^2: what the instrument does not explain is silenced only as far as the rest can speak in
-        its place, and rare classes give up less. ``lambda_v`` is multiplied by what the rows of each first stage
-        support: nothing up to three rows for each column of the instrument, all from six on
-        (:func:`c3r_jax.core.relevance.supported_share`).
+      gate: whether ``subsets``, ``lambda_n``, ``expert`` and ``cap`` are multiplied by the share of what z predicts
+        that z_c predicts too (:func:`c3r_jax.core.gate.explained_share`), or with ``subsets`` of what single modalities
+        predict that the others explain (:func:`c3r_jax.core.gate.explained_alone`), if that is less; and the necessity
+        loss of a row by the share of its class, p_y / sum_k p_k^2: what the instrument does not explain is silenced
+        only as far as the rest can speak in its place, and rare classes give up less. ``lambda_v`` is multiplied by
+        what the rows of each first stage support: nothing up to three rows for each column of the instrument, all from
+        six on (:func:`c3r_jax.core.relevance.supported_share`).
       strength: multiplies every weight but ``w_task``, and up to 1 the part of the task term that is about subsets;
         0: plain training.
 

@@ -83,7 +83,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
       modality_dropout: share of training examples that lose some of their modalities.
       regularised: False trains plainly, with the same network; the instrument is then post hoc.
       class_weight: None, "balanced" or {class: weight}. It and ``sample_weight`` set how often an example is drawn.
-      validation_fraction: share of every class's rows that is held out; 0: no calibration, no ``c3_risk_``. If the
+      validation_fraction: share of every class's rows that is held out, for calibration, for ``c3_risk_`` and for the
+        gate (:func:`c3r_jax.held_out_share`, every ten steps, from 20 rows on); 0: none of these. If the
         model is not over-fitted, training rows are also used for calibration.
       modalities: {name: columns} of a wide X.
       route: default of ``predict``: "representation" (z) or "instrument" (z_c).

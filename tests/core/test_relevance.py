@@ -17,7 +17,7 @@ COLUMNS = 2 * WIDTH  # of each instrument, with three modalities
 
 def weighted(data, moments=None, **settings):
     """The loss of a thousandth of the task and L_v, its terms and gradient."""
-    config = c3r_jax.C3RConfig(w_task=0.001, lambda_s=0.0, lambda_n=0.0, cap=0.0, **settings)
+    config = c3r_jax.C3RConfig(w_task=0.001, lambda_s=0.0, lambda_n=0.0, subsets=0.0, cap=0.0, **settings)
 
     @jax.jit
     def run(features, moments):
