@@ -324,3 +324,33 @@ def test_sixty_steps(preset):
     other.load_state_dict(to_state_dict(params))
     with torch.no_grad():
         np.testing.assert_allclose(other(tensors, torch.tensor(present)), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_share_of_held_out_rows_and_what_it_bounds():
+    with jax.enable_x64(True):
+        inputs, present, where, labels = batch(0, True)
+        params = weights(1)
+        training = dict(zip(("present", "where"), (present, where), strict=True))
+        in_jax = of(jnp, jax.tree.map(jnp.asarray, params), inputs)
+        moments = c3r_jax.c3r_loss(*in_jax, jnp.asarray(labels), **jax.tree.map(jnp.asarray, training))[1].moments
+        arrays = jax.tree.map(torch.tensor, (params, inputs))
+        of_torch = of(torch, *arrays)
+        masks = jax.tree.map(torch.tensor, training)
+        same_moments = c3r_torch.c3r_loss(*of_torch, torch.tensor(labels), **masks)[1].moments
+        held, has, counts, of_held = batch(2, True)
+        more = dict(zip(("present", "where"), (has, counts), strict=True))
+        predict, fuse, h = of(jnp, jax.tree.map(jnp.asarray, params), held)
+        expected = c3r_jax.held_out_share(
+            predict, fuse, h, jnp.asarray(of_held), moments, **jax.tree.map(jnp.asarray, more)
+        )
+        predict, fuse, h = of(torch, arrays[0], jax.tree.map(torch.tensor, held))
+        found = c3r_torch.held_out_share(
+            predict, fuse, h, torch.tensor(of_held), same_moments, **jax.tree.map(torch.tensor, more)
+        )
+        same(found, expected)
+        bound = {"explained": 0.01}
+        in_both = (
+            c3r_torch.c3r_loss(*of_torch, torch.tensor(labels), **masks, **bound)[1].task,
+            c3r_jax.c3r_loss(*in_jax, jnp.asarray(labels), **jax.tree.map(jnp.asarray, training), **bound)[1].task,
+        )
+        same(*in_both)
