@@ -143,7 +143,7 @@ def failures(invalid: Mapping[str, Any], specific: Mapping[str, Any]) -> Figure:
     _lines(right, specific, "same", scale=1)
     right.set_xlabel("strength of a cause that one modality alone sees (log-odds)")
     right.set_ylabel("accuracy, no shift, %")
-    right.set_title("a cause is dropped", fontsize=11)
+    right.set_title("one modality has a cause of its own", fontsize=11)
     for ax in (left, right):
         ax.legend()
     return figure
