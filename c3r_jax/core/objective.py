@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, checked_weights, keep
+from c3r_jax.core.batch import Where, checked_weights, concrete, keep
 from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_present, without_outer_state
 from c3r_jax.core.cap import capped_loss
 from c3r_jax.core.config import C3RConfig
@@ -109,6 +109,9 @@ def c3r_loss(
     axis = checked_axis(axis_name)
     features, labels, present, rows = check_batch(features, labels, config, present, where, task)
     evidence = None if evidence is None else checked_evidence(evidence, features, rows)
+    known = None if explained is None else concrete(explained)
+    if known is not None and not (known.shape == () and 0 <= known <= 1):
+        raise ValueError(f"explained is {known}, but one share between 0 and 1 was expected: see held_out_share.")
     counts: Where = rows
     if weights is not None:
         counts = checked_weights(weights, rows)

@@ -287,7 +287,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
         arguments = (plan, seed, self._weights(config), self.learning_rate, self.weight_decay)
         if held is not None:  # padded with rows of no modality, so that data of nearly equal size share a program
-            held = jax.tree.map(lambda x: pad_rows(x, shared_size(len(held.labels))), held)
+            size = shared_size(len(held.labels))
+            held = jax.tree.map(lambda x: pad_rows(x, size), held)
         params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments, held))
         broken = np.flatnonzero(~np.isfinite(losses))
         if len(broken):

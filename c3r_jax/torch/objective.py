@@ -144,6 +144,8 @@ def c3r_loss(
     features, labels, present, rows = check_batch(features, labels, config, present, where, weights, task)
     task.check_smoothing(config.label_smoothing)
     evidence = None if evidence is None else checked_evidence(evidence, features, mask_of(rows))
+    if not (explained is None or isinstance(explained, Tensor) or 0 <= explained <= 1):  # a tensor may be elsewhere
+        raise ValueError(f"explained is {explained}, but one share between 0 and 1 was expected: see held_out_share.")
     device = labels.device
     predict, fuse = as_outside(predict, device), as_outside(fuse, device)
 

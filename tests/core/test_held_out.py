@@ -130,6 +130,13 @@ def test_the_gate_is_at_most_the_given_share(share):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), gradient, plain)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5, np.nan, np.ones(2)])
+def test_what_is_no_share_is_named(share):
+    features, labels = rows_of(0, 90)
+    with pytest.raises(ValueError, match="explained is .* but one share between 0 and 1 was expected"):
+        c3r_loss(predict, fuse, as_jax(features), jnp.asarray(labels), explained=share)
+
+
 @pytest.mark.filterwarnings("ignore:the first stages of a and b are weak")
 def test_what_both_modalities_together_say_is_not_lost():
     """Classes by the sum of two numbers, one in each modality; with the gate off, accuracy falls by half."""
