@@ -73,11 +73,11 @@ def held_out_share(
       >>> share(same) > 0.9, share(apart) < 0.1
       (True, True)
     """
-    features, labels, present, rows = check_batch(features, labels, config, present, where, None, task)
-    z = fuse(features, present)
+    features, labels, has, rows = check_batch(features, labels, config, present, where, None, task)
+    z = fuse(features, has)
     real = RealWorld(z)
     if config.instrument != "none":
-        real = causal_representation(fuse, features, present, moments, config=config)
+        real = causal_representation(fuse, features, has, moments, config=config)
     logits = promote(predict(z))
     prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)
     constant = task.constant(prior, global_count(rows, group, logits.dtype))
@@ -89,13 +89,13 @@ def held_out_share(
 
     nothing = losses(constant[None, :].expand_as(logits))
     compared = [torch.stack([losses(logits), losses(promote(predict(real.z_c))), nothing])]
-    masks = [torch.ones_like(present[:, 0])]
+    masks = [torch.ones_like(has[:, 0])]
     if real.h_hat is not None:
-        several = present.sum(1) > 1
-        for m, only in enumerate(alone_in(present)):
+        several = has.sum(1) > 1
+        for m, only in enumerate(alone_in(has)):
             own, explained = (promote(predict(fuse(zero_absent(h, only), only))) for h in (features, real.h_hat))
             compared.append(torch.stack([losses(own), losses(explained), nothing]))
-            masks.append(present[:, m] & several)
+            masks.append(has[:, m] & several)
     columns = torch.stack(compared)
     means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
     own, explained, at_constant = means.reshape(columns.shape[:3]).amin(2).T
