@@ -74,6 +74,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "half of subsets": {"config": C3RConfig(expert=0.5, subsets=0.5)},
     "experts of features, not residuals": {"reads_features": True},
     "without gate": {"config": C3RConfig(expert=0.5, gate=False)},
+    "gate of each batch": {"validation_fraction": 0.0},
     "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},
     "without penalties": {"config": C3RConfig(expert=0.5, lambda_s=0.0, lambda_n=0.0)},
     "with relevance": {"config": C3RConfig(expert=0.5, lambda_v=1.0)},
