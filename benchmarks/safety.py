@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.uneven import UNEVEN
+from benchmarks.worlds.uneven import UNEVEN
 from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
