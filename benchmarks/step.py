@@ -2,8 +2,8 @@
 
 python benchmarks/step.py --json OUT.json
 
-C3R in three forms: "first", as the demo is configured; "default", C3RConfig(); and "expert", the default with experts
-of each batch. FLOPs come from the compiled programs (``cost_analysis``), peak memory from their buffers
+C3R in two forms: "default", C3RConfig(), as the demo is configured; and "expert", the default with experts of each
+batch. FLOPs come from the compiled programs (``cost_analysis``), peak memory from their buffers
 (``memory_analysis``), times from alternating runs of all in one process: their ratios stay valid if the machine's speed
 drifts.
 """
@@ -26,7 +26,7 @@ from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.step.train_step import step_columns, train_step
 from configs.emoji import get_config
 
-FORMS: dict[str, C3RConfig | None] = {"first": None, "default": C3RConfig(), "expert": C3RConfig(expert=0.5)}
+FORMS = {"default": C3RConfig(), "expert": C3RConfig(expert=0.5)}
 
 
 def compile_step(form: str, batch_size: int | None):
