@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks.worlds.uneven import UNEVEN
+from benchmarks.worlds.uneven import UNEVEN, Sample, World
 from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
@@ -35,9 +35,6 @@ from c3r_jax.models.build import build_feature_model
 from c3r_jax.results.record import Meter
 from c3r_jax.step.in_memory import Rows, Structure, weights_of
 from c3r_jax.step.state import init_state
-
-Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
-World = Callable[[int], dict[str, Sample]]  # seed -> "train", "same" and perhaps "shift"
 
 INPUTS = 12  # of each modality of the Gaussian worlds
 DISTANCE = 1.76  # of the classes' centres from their middle, in standard deviations of the noise

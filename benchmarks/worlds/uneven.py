@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
 
 Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
-World = Callable[[int], dict[str, Sample]]  # seed -> "train" and "same"
+World = Callable[[int], dict[str, Sample]]  # seed -> "train", "same" and perhaps "shift"
 
 TRAIN_ROWS, TEST_ROWS = 1000, 4000
 

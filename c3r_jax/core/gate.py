@@ -102,6 +102,22 @@ def explained_share(
     return jnp.where(predicts, jnp.clip((at_constant - at_z_c) / jnp.where(predicts, gained, 1), 0, 1), 0)
 
 
+def smaller_share(
+    own: Float[Array, " sets"], explained: Float[Array, " sets"], constant: Float[Array, " sets"]
+) -> Float[Array, ""]:
+    """The explained share of z or that of modalities alone, whichever is smaller; without gradient.
+
+    Args:
+      own: (1,) or (1 + M,) mean losses at z, and perhaps of each modality alone.
+      explained: the same at z_c, and of what the others explain of each modality.
+      constant: the same of the best constant prediction.
+    """
+    share = explained_share(own[0], explained[0], constant[0])
+    if len(own) == 1:
+        return share
+    return jnp.minimum(share, explained_alone(own[1:], explained[1:], constant[1:]))
+
+
 def explained_alone(
     alone: Float[Array, " modalities"], explained: Float[Array, " modalities"], constant: Float[Array, " modalities"]
 ) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness
 from c3r_jax.core.expert import Expert
 from c3r_jax.core.first_stage import FirstStage
-from c3r_jax.core.gate import explained_alone, explained_share, is_zero, weights_of
+from c3r_jax.core.gate import is_zero, smaller_share, weights_of
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
@@ -217,9 +217,7 @@ def _explained(
         several = present.sum(1) > 1
         compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
         masks += [present[:, m] & several for m in range(count)]
-    means = masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name)
-    at_z = explained_share(*means[0])
-    return at_z if len(means) == 1 else jnp.minimum(at_z, explained_alone(*means[1:].T))
+    return smaller_share(*masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name).T)
 
 
 def _losses_of(

@@ -91,6 +91,22 @@ def explained_share(
     return torch.where(predicts, ((at_constant - at_z_c) / torch.where(predicts, gained, 1)).clamp(0, 1), 0)
 
 
+def smaller_share(
+    own: Float[Tensor, " sets"], explained: Float[Tensor, " sets"], constant: Float[Tensor, " sets"]
+) -> Float[Tensor, ""]:
+    """The explained share of z or that of modalities alone, whichever is smaller; without gradient.
+
+    Args:
+      own: (1,) or (1 + M,) mean losses at z, and perhaps of each modality alone.
+      explained: the same at z_c, and of what the others explain of each modality.
+      constant: the same of the best constant prediction.
+    """
+    share = explained_share(own[0], explained[0], constant[0])
+    if len(own) == 1:
+        return share
+    return torch.minimum(share, explained_alone(own[1:], explained[1:], constant[1:]))
+
+
 @torch.no_grad()
 def explained_alone(
     alone: Float[Tensor, " modalities"], explained: Float[Tensor, " modalities"], constant: Float[Tensor, " modalities"]
