@@ -15,6 +15,7 @@ from c3r_jax.core.moments import Moments
 from c3r_jax.evaluation.collapse import relative_spread
 from c3r_jax.evaluation.contrastive_metrics import pair_metrics, retrieval
 from c3r_jax.evaluation.environments import environment_report
+from c3r_jax.evaluation.explained import bounds_gate, validation_share
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.evaluation.task_scores import branch_scores
 from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
@@ -68,7 +69,8 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
     Returns:
       Every score of the task; accuracy through the instrument; the mean of each score over every modality subset
       ("mean_accuracy") and, where environments are known, in the worst one ("worst_environment_accuracy"); risks;
-      except for segmentation, the relative spread of z ("z_spread"). For a contrastive task: the share of examples
+      except for segmentation, the relative spread of z ("z_spread"), and with C3R's gate the explained share of the
+      split ("explained", :func:`validation_share`). For a contrastive task: the share of examples
       whose own key is the best match in the full split, loss terms and risks; "retrieval", the mean share of examples
       whose partner in another modality is the best match; and where every class has phrases, "zero_shot", the accuracy
       of classes by phrases, also of every modality subset and their mean.
@@ -94,6 +96,8 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
         risk = measured_risk(branches[0], labels, experiment.method.target)
         spread["z_spread"] = relative_spread(branches[0].z)
         spread |= _worst_environment(experiment, branches[0], labels)
+        if moments is not None and bounds_gate(experiment):
+            spread["explained"] = validation_share(experiment, params, moments, h, present, labels)
     values = dict(scored[0]["representation"])
     values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]
     values |= spread | {f"risk_{name}": float(value) for name, value in risk._asdict().items()}

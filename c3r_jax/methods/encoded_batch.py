@@ -97,7 +97,7 @@ def encoded_batch(
       h: {modality: (B, d)} representations, zero where absent, or maps (B, ..., d).
       present: (B, M) bool.
       batch: {"labels", "where"}, and where known "environment" (B,), "evidence" {modality: (B, K)} and
-        "explained", a scalar.
+        "explained", a scalar or (B,) with one value.
       target: the task's losses and correctness.
       label_smoothing: label smoothing of the task's loss.
       axis_name: mapped axis over which the batch is split.
@@ -106,6 +106,9 @@ def encoded_batch(
     if any(value.ndim > 2 for value in h.values()):  # one label per position of a map
         labels = jnp.reshape(labels, -1)
     rows, (present, where) = rows_of(h, present, batch["where"])
+    explained = batch.get("explained")
+    if explained is not None:
+        explained = jnp.ravel(explained)[0]
     return EncodedBatch(
         model,
         variables,
@@ -118,5 +121,5 @@ def encoded_batch(
         label_smoothing,
         axis_name,
         batch.get("evidence"),
-        batch.get("explained"),
+        explained,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, PRNGKeyArray
@@ -23,14 +24,22 @@ from c3r_jax.step.optimizer import plateau_scale
 from c3r_jax.step.state import Batch, TrainState
 
 
-def step_columns(batch: Batch, rival: Rival = NO_RIVAL) -> Batch:
+def step_columns(batch: Batch, rival: Rival = NO_RIVAL, explained: float | None = None) -> Batch:
     """The columns of a pipeline's batch that a step reads.
 
     "environment" only where the rival compares environments, and "evidence" where experts of all rows are known.
+
+    Args:
+      batch: a batch of the input pipeline.
+      rival: the method's rival.
+      explained: the explained share of rows that are not trained on; each row gets it, so that every device does.
     """
     more = ("environment",) if rival.needs_environments and "environment" in batch else ()
     more += ("evidence",) if "evidence" in batch else ()
-    return {name: batch[name] for name in ("inputs", "present", "labels", "where", *more)}
+    columns = {name: batch[name] for name in ("inputs", "present", "labels", "where", *more)}
+    if explained is None:
+        return columns
+    return columns | {"explained": np.full(batch["where"].shape, explained, np.float32)}
 
 
 def example_keys(key: PRNGKeyArray, num_examples: int, axis_name: str | None) -> PRNGKeyArray:
@@ -60,8 +69,8 @@ def train_step(
     Args:
       state: :class:`TrainState`, equal on every device.
       batch: {"inputs", "present", "labels", "where"}, and "environment" for a rival that compares environments,
-        "evidence" {modality: (B, K)} where experts of all training rows are known, and "explained" where the explained
-        share of rows that are not trained on is.
+        "evidence" {modality: (B, K)} where experts of all training rows are known, and "explained", a scalar or that in
+        each row, where the explained share of rows that are not trained on is.
       model: the twin network.
       method: the training method.
       optimizer: output of :func:`build_optimizer`.

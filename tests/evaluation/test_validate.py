@@ -1,18 +1,26 @@
 """Validation while a run trains: parameters are scored with their own moments, as after training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+import c3r_jax.evaluation.explained as explained
 import c3r_jax.evaluation.validate as validation
+from c3r_jax.core.held_out import held_out_share
 from c3r_jax.evaluation.conditions import conditions_of
+from c3r_jax.evaluation.explained import bounds_gate
 from c3r_jax.evaluation.run_scores import scored_run
 from c3r_jax.evaluation.validate import validate, validation_moments
-from c3r_jax.experiments.encode import encode_split
+from c3r_jax.experiments.encode import encode_split, without_encoders
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.models.branches import measured_risk
+from c3r_jax.models.twin import apply
 from c3r_jax.report.plots import series_of
 from c3r_jax.report.tables import RISK_NAMES, number, risks_table
+from c3r_jax.step.train_step import step_columns
 
 
 def test_averaged_parameters_are_scored_with_moments_of_their_own(small_config):
@@ -66,3 +74,55 @@ def test_moments_of_a_large_training_split_are_those_of_some_of_it(small_config,
     first, second = (validation_moments(experiment, state) for _ in range(2))
     assert first.count == second.count == 64 < count
     np.testing.assert_array_equal(first.cov, second.cov)
+
+
+def test_the_explained_share_is_that_of_validation_examples(small_config, monkeypatch):
+    """Of the split's own rows with the training split's first stage; of evenly spaced ones where there are many."""
+    small_config.optimizer.learning_rate = 0.03
+    experiment = build_experiment(small_config)
+    state, batches = experiment.first_state(), experiment.train_iterator()
+    for _ in range(12):  # an untrained network's predictions are worth nothing, so nothing of them is explained
+        state, _ = experiment.step(state, experiment.devices.split(step_columns(next(batches), explained=1.0)))
+    batches.close()
+    found = validate(experiment, state)["explained"]
+    params = experiment.devices.host(state.params)
+    train, present, *_ = encode_split(experiment, state.params, "train")
+    moments = experiment.branches.measure_moments(without_encoders(params), train, present)
+    h, present, labels, _ = encode_split(experiment, state.params, "validation")
+    model = experiment.model
+    fuse, predict = (functools.partial(apply, model, {"params": params}, part) for part in (model.fuse, model.predict))
+
+    def share(rows):
+        of = {name: value[rows] for name, value in h.items()}
+        shared = {"config": model.c3r, "present": present[rows]}
+        return float(held_out_share(predict, fuse, of, labels[rows], moments, **shared))
+
+    everything = np.arange(len(labels))
+    np.testing.assert_allclose(found, share(everything), rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(explained, "MOST", 30)
+    some = np.linspace(0, len(labels) - 1, 30).round().astype(int)
+    assert len(labels) > 60 and some[-1] == len(labels) - 1
+    np.testing.assert_allclose(validate(experiment, state)["explained"], share(some), rtol=1e-4, atol=1e-6)
+    assert 0 < found < 1 and abs(share(some) - found) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, True),
+        ({"method": "plain"}, False),
+        ({"c3r.gate": False}, False),
+        ({"c3r.strength": 0.0}, False),
+        ({"c3r.instrument": "none"}, False),
+        ({"task": "softmax"}, False),
+    ],
+)
+def test_only_a_gate_is_bounded(small_config, changed, expected):
+    small_config.update_from_flattened_dict(changed)
+    assert bounds_gate(build_experiment(small_config)) is expected
+
+
+def test_few_examples_bound_no_gate(small_config, monkeypatch):
+    experiment = build_experiment(small_config)
+    monkeypatch.setattr(explained, "FEWEST", len(experiment.sources["validation"]) + 1)
+    assert not bounds_gate(experiment)

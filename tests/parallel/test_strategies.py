@@ -22,6 +22,7 @@ from tests.comparing import assert_same_values
 from tests.parallel.chips import chips
 
 STEPS = 20
+BOUNDS = [1.0] * 15 + [0.05] * 5  # explained share of held-out rows in each step
 WAYS = {  # strategy, chunks, model.remat; each is compared with one device
     "pmap 8": (Replicated, 1, False),
     "pmap 8, four chunks": (Replicated, 4, False),
@@ -34,7 +35,7 @@ def begin(config):
     """The state before the first step and the batches of all steps, on the host: the same for every way."""
     experiment = build_experiment(config)
     iterator = experiment.train_iterator()
-    batches = [step_columns(next(iterator)) for _ in range(STEPS)]
+    batches = [step_columns(next(iterator), explained=bound) for bound in BOUNDS]
     iterator.close()
     return jax.device_get(jax.jit(experiment.state_maker())()), batches
 
@@ -69,7 +70,7 @@ def run(config, start, batches, devices, chunks, remat, guarded=False):
 @pytest.fixture
 def plain_descent(small_config):
     """Plain gradient descent shows the gradients as they are; Adam would blow up the rounding of those near zero."""
-    small_config.optimizer.name, small_config.optimizer.learning_rate = "sgd", 0.05
+    small_config.optimizer.name, small_config.optimizer.learning_rate = "sgd", 0.3
     small_config.train.steps, small_config.train.ema_decay = STEPS, 0.9
     small_config.modality_dropout.switch = "on"
     small_config.c3r.counterfactual = "permute"  # pairs of examples from different devices
@@ -82,6 +83,8 @@ def test_every_way_trains_the_same(plain_descent):
     start = begin(plain_descent)
     expected, state, _ = run(plain_descent, *start, Replicated(jax.devices()[:1]), 1, False)
     assert len(expected) == STEPS and expected[0]["loss"] > 0
+    gates = np.array([values["explained"] for values in expected])
+    assert gates[:15].max() > 0.1 and np.isclose(gates[15:].max(), 0.05), gates  # open at times, and then bounded
     for name, (make, chunks, remat) in WAYS.items():
         devices = make()
         history, other, after = run(plain_descent, *start, devices, chunks, remat, guarded=True)

@@ -1,5 +1,6 @@
 """The training loop: exact resume, selection, and what stops it."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 
+import c3r_jax.evaluation.validate as validation
 from c3r_jax.errors import CheckpointError, ConfigError, NonFiniteError, WorkdirError
 from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.training import health as watching
-from c3r_jax.training.loop import fit
+from c3r_jax.training.loop import LoopState, fit
 from tests.comparing import last_state
 from tests.processes import command_environment, train_command
 
@@ -93,6 +95,23 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(small_config, whole_run,
     assert whole[0] == parts[0] == 12
     chex.assert_trees_all_equal(whole[1], parts[1])
     assert fit(small_config, tmp_path / "parts").steps == 12  # and a finished run has nothing left to do
+
+
+def test_the_gate_is_at_most_that_of_the_last_validation(small_config, tmp_path, monkeypatch):
+    """Shut where that finds nothing explained; it is kept with the checkpoint, and older ones have none."""
+    small_config.optimizer.learning_rate, small_config.train.eval_every = 0.03, 6
+    shares = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(validation, "validation_share", lambda *_, share=share: share)
+        fit(small_config, tmp_path / str(share))
+        history = read_history(tmp_path / str(share))
+        shares[share] = [line["values"]["explained"] for line in history if line["split"] == "train"]
+    assert shares[0.0][:6] == shares[1.0][:6]
+    assert shares[0.0][6:] == [0.0] * 6 and max(shares[1.0][6:]) > 0
+    state = LoopState(explained=0.25)
+    progress = json.loads(json.dumps(dataclasses.asdict(state)))
+    assert LoopState.read(progress, 4) == state
+    assert LoopState.read({"selection": progress["selection"]}, 4).explained == 1.0
 
 
 @pytest.mark.slow
