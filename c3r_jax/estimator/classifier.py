@@ -41,6 +41,7 @@ from c3r_jax.step.in_memory import (
     batch_plan,
     model_of,
     padded,
+    padded_held,
     run_of,
     structure_of,
     weights_of,
@@ -286,9 +287,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     ) -> tuple:
         plan = batch_plan(len(rows.labels), batch_size=self.batch_size, steps=self.steps, seed=seed, weights=weights)
         arguments = (plan, seed, self._weights(config), self.learning_rate, self.weight_decay)
-        if held is not None:  # padded with rows of no modality, so that data of nearly equal size share a program
-            size = shared_size(len(held.labels))
-            held = jax.tree.map(lambda x: pad_rows(x, size), held)
+        held = None if held is None else padded_held(held)
         params, losses = jax.device_get(run_of(structure)(padded(rows), *arguments, held))
         broken = np.flatnonzero(~np.isfinite(losses))
         if len(broken):

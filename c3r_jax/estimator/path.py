@@ -21,7 +21,7 @@ from c3r_jax.estimator.inputs import Layout
 from c3r_jax.estimator.path_program import path_of
 from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
 from c3r_jax.metrics.strength_rules import RULES, choose_strength
-from c3r_jax.step.in_memory import Rows, batch_plan, padded, weights_of
+from c3r_jax.step.in_memory import Rows, batch_plan, padded, padded_held, weights_of
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 COLUMNS = ("strength", "fold", "accuracy", "balanced_accuracy", "expert_accuracy", "c3_risk")
@@ -204,13 +204,15 @@ def _train_fold(
     # All rows are there in every fold, those held out without being read in training: folds then share a program.
     rows = padded(Rows(*layout.arrays(matrices), codes.astype(np.int32)))
     fit_rows, held_rows = (np.pad(mask, (0, len(rows.labels) - len(mask))) for mask in (fit, held))
+    structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
+    judged = structure.regularised and calibration.sum() >= MIN_HELD_OUT  # as in the estimator's own training
+    judges = padded_held(rows.take(np.flatnonzero(calibration))) if judged else None
     if config.expert:
         rows = with_experts_of_different(rows, num_classes, source, where=fit_rows)
     own = None if weights is None else weights[fit]
     if own is not None and not own.any():
         raise DataError("sample_weight is 0 in all training rows of a fold: use fewer folds or other weights.")
     plan = batch_plan(int(fit.sum()), batch_size=batch, steps=estimator.steps, seed=seed, weights=own)
-    structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
     trained = jax.device_get(
         path_of(structure)(
             rows,
@@ -220,6 +222,7 @@ def _train_fold(
             estimator.weight_decay,
             fit_rows,
             held_rows,
+            judges,
             by_weights,
         )
     )

@@ -41,6 +41,7 @@ def train_and_predict(
     weight_decay: Any,
     train: Bool[Array, " n"],
     held: Bool[Array, " n"],
+    judges: Rows | None,
     weights: Any,
 ) -> Trained:
     """One run of a fold; pure.
@@ -54,9 +55,10 @@ def train_and_predict(
       weight_decay: weight decay of AdamW.
       train: which rows the instrument's moments are measured on.
       held: the rows held out of the fold.
+      judges: rows of neither, which the gate is measured on, as ``held`` of :func:`c3r_jax.step.in_memory.train_run`.
       weights: one run's, as from :func:`c3r_jax.step.in_memory.weights_of`.
     """
-    params, losses = train_run(structure, rows, plan, seed, weights, learning_rate, weight_decay)
+    params, losses = train_run(structure, rows, plan, seed, weights, learning_rate, weight_decay, judges)
     model, config, variables = model_of(structure)[0], structure.config, {"params": params}
     predict, fuse = (functools.partial(apply, model, variables, part) for part in (model.predict, model.fuse))
     h = apply(model, variables, model.encode, rows.inputs, rows.present)
@@ -78,4 +80,4 @@ def path_of(structure: Structure) -> Callable[..., Trained]:
     """:func:`train_and_predict` of a structure for several weights at once; folds of one data set share the program."""
     make_room()
     one = functools.partial(train_and_predict, structure)
-    return jax.jit(jax.vmap(one, in_axes=(None, None, None, None, None, None, None, 0)))
+    return jax.jit(jax.vmap(one, in_axes=(*[None] * 8, 0)))

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.caches import make_room, quick_compilation
-from c3r_jax.core.batch import zero_absent
+from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.instruments import instrument_moments
@@ -289,6 +289,11 @@ def padded(rows: Rows) -> Rows:
     """Rows padded with zeros to a multiple of :data:`BLOCK`; no plan uses the padding."""
     extra = -len(rows.labels) % BLOCK
     return jax.tree.map(lambda x: np.pad(x, ((0, extra), *[(0, 0)] * (x.ndim - 1))), rows)
+
+
+def padded_held(rows: Rows) -> Rows:
+    """Held-out rows, and rows of no modality, which do not count: data of nearly equal size then share a program."""
+    return jax.tree.map(lambda x: pad_rows(x, shared_size(len(rows.labels))), rows)
 
 
 def with_experts(rows: Rows, num_classes: int, where: Any = None) -> Rows:

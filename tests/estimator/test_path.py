@@ -44,20 +44,26 @@ def test_folds_share_a_program_and_strengths_their_batches(searched):
     _, called = searched
     assert len(called) == 3 and path_of.cache_info().misses == 1
     assert path_of(called[0][0])._cache_size() == 1
-    for structure, (rows, plan, seed, _, _, fit, held, weights), _ in called:
+    for structure, (rows, plan, seed, _, _, fit, held, judges, weights), _ in called:
         assert structure.regularised and weights.shape[0] == len(STRENGTHS) and plan.ndim == 2 and seed == 0
         assert set(np.unique(plan)) <= set(np.flatnonzero(fit)) and not (fit & held).any()
         for evidence in rows.evidence.values():
             assert not evidence[~fit].any() and evidence[fit].any()
+        between = np.flatnonzero(
+            ~(fit | held)[:400]
+        )  # the gate is measured on rows that are neither trained on nor scored
+        assert len(between) >= 20 and (judges.present.any(1).sum(), judges.evidence) == (len(between), None)
+        for name, values in judges.inputs.items():
+            np.testing.assert_array_equal(values[: len(between)], rows.inputs[name][between])
     held = np.stack([arguments[6][:400] for _, arguments, _ in called])
     np.testing.assert_array_equal(held.sum(0), 1)  # each row is scored once
 
 
 def test_a_strength_of_the_path_is_that_run_alone_and_zero_is_plain_training(searched):
     _, called = searched
-    structure, (rows, plan, seed, *rates, _, _, weights), together = called[1]
+    structure, (rows, plan, seed, *rates, _, _, judges, weights), together = called[1]
     for s, made in enumerate((structure._replace(regularised=False), structure, structure)):
-        losses = run_of(made)(rows, plan, seed, weights[s], *rates)[1]
+        losses = run_of(made)(rows, plan, seed, weights[s], *rates, judges)[1]
         np.testing.assert_allclose(together.losses[s], losses, rtol=2e-3, atol=1e-3)
         assert np.abs(np.delete(together.losses, s, 0) - np.asarray(losses)).max(1).min() > 1e-2
 
