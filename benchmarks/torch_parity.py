@@ -28,7 +28,7 @@ from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.results.record import Meter
-from c3r_jax.step.in_memory import EVERY, Rows, Structure, batch_plan, model_of
+from c3r_jax.step.in_memory import DECAY, EVERY, Rows, Structure, batch_plan, model_of
 from c3r_jax.step.state import init_state
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ class InTorch(C3RClassifier):
     ) -> tuple[Any, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
 
-        from c3r_jax.torch import c3r_loss, held_out_share, sufficiency_loss
+        from c3r_jax.torch import c3r_loss, held_out_share, merge_moments, sufficiency_loss
         from c3r_jax.torch.instruments import instrument_moments
         from tests.reference.torch_twin import TorchTwin, to_params, to_state_dict
 
@@ -65,7 +65,7 @@ class InTorch(C3RClassifier):
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         losses = []
         arrays, held = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (rows, held))
-        explained = None
+        explained, earlier = None, None
         for step, chosen in enumerate(torch.from_numpy(plan).long()):
             batch = arrays.take(chosen)
             h, labels = model.encode(batch.inputs), batch.labels.long()
@@ -74,11 +74,14 @@ class InTorch(C3RClassifier):
                     with torch.no_grad():
                         z, every = model.fuse(h, batch.present), torch.ones(len(labels), dtype=torch.bool)
                         moments = instrument_moments(h, z, batch.present, config=config, where=every)
+                        moments = moments if earlier is None else merge_moments(earlier, moments)
                         others = {"config": config, "present": held.present}
                         of_held = (model.encode(held.inputs), held.labels.long())
                         explained = held_out_share(model.head, model.fuse, *of_held, moments, **others)
                 more = {"config": config, "present": batch.present, "evidence": batch.evidence, "explained": explained}
-                loss = c3r_loss(model.head, model.fuse, h, labels, **more)[0]
+                loss, terms = c3r_loss(model.head, model.fuse, h, labels, **more)
+                merged = terms.moments if earlier is None else merge_moments(earlier, terms.moments)
+                earlier = merged._replace(count=merged.count * DECAY)
             else:
                 loss = sufficiency_loss(model.head(model.fuse(h, batch.present)), labels).mean()
             optimizer.zero_grad()

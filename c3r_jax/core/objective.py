@@ -77,8 +77,8 @@ def c3r_loss(
       fitted: the result of :func:`real_world` for these rows, where several losses share it.
       evidence: {name: (B, K)} of experts of these rows that were computed on all training rows, see
         :func:`c3r_jax.experts_of_rows`; None: experts are computed from the batch.
-      explained: the explained share of rows that are not trained on, see :func:`c3r_jax.held_out_share`: the gate is at
-        most this. None: that of the batch, which is too high once its rows have been learned by heart.
+      explained: the explained share of rows that are not trained on, see :func:`c3r_jax.held_out_share`, for the gate.
+        None, or NaN under ``jit``: that of the batch, too high once its rows have been learned by heart.
       task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used.
 
     Returns:

@@ -35,9 +35,9 @@ class C3RTerms(NamedTuple):
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
       experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
-      explained: share of what z predicts that z_c predicts too, :func:`explained_share`, or with subsets of what single
-        modalities predict that the others explain, :func:`explained_alone`, if that is less; at most the share that was
-        given. None where no gate, subsets or experts need it.
+      explained: the explained share that was given, or that of the batch: of what z predicts, the share that z_c
+        predicts too, :func:`explained_share`, and with subsets at most :func:`explained_alone` and
+        :func:`repeated_share`. None where no gate, subsets or experts need it.
       rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
@@ -99,7 +99,7 @@ def weighted_terms(
       earlier: accumulated :class:`Moments` of earlier batches.
       fitted: the result of :func:`real_world`, where several losses share it.
       evidence: the experts of these rows, where they are known.
-      held_out: the largest explained share there may be, of rows that are not trained on; None: no bound.
+      held_out: the explained share of rows that are not trained on; None or NaN: that of the batch.
       task: what outputs and labels mean.
 
     Returns:
@@ -137,7 +137,8 @@ def weighted_terms(
     if relative:
         explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name)
         if held_out is not None:
-            explained = jnp.minimum(explained, jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype)))
+            measured = jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype))
+            explained = jnp.where(jnp.isnan(measured), explained, measured)
         alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
     own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets], "alone": alone}
@@ -199,7 +200,7 @@ def _explained(
     weights: Float[Array, " batch"] | None,
     axis_name: str | None,
 ) -> Float[Array, ""]:
-    """The explained share: of z, and where they are known of each modality alone, whichever is smaller.
+    """The explained share: of z, and where they are known of each modality alone, whichever is least.
 
     Args:
       losses: of z, perhaps of each modality alone and of its explained part, and of the constant.
@@ -215,8 +216,9 @@ def _explained(
     masks = [jnp.ones(len(present), bool)]
     if len(losses) == 2 * count + 2:
         several = present.sum(1) > 1
+        compared += compared
         compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
-        masks += [present[:, m] & several for m in range(count)]
+        masks += [several, *(present[:, m] & several for m in range(count))]
     return smaller_share(*masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name).T)
 
 

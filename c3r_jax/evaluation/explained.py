@@ -1,4 +1,4 @@
-"""How far the real world explains a run's predictions on its validation split: what bounds C3R's gate in training."""
+"""How far the real world explains a run's predictions on its validation split: C3R's gate in training."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from c3r_jax.models.twin import apply
 FEWEST, MOST = 20, 1024  # validation examples: fewer say nothing, and more say the same
 
 
-def bounds_gate(experiment: Experiment) -> bool:
+def measures_share(experiment: Experiment) -> bool:
     """Whether each validation measures :func:`validation_share`: C3R has a gate, and the split enough examples.
 
     For contrastive tasks and segmentation the gate stays that of each batch.

@@ -15,7 +15,7 @@ from c3r_jax.core.moments import Moments
 from c3r_jax.evaluation.collapse import relative_spread
 from c3r_jax.evaluation.contrastive_metrics import pair_metrics, retrieval
 from c3r_jax.evaluation.environments import environment_report
-from c3r_jax.evaluation.explained import bounds_gate, validation_share
+from c3r_jax.evaluation.explained import measures_share, validation_share
 from c3r_jax.evaluation.segmentation import VolumeScorer, volume_scores
 from c3r_jax.evaluation.task_scores import branch_scores
 from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
@@ -96,7 +96,7 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
         risk = measured_risk(branches[0], labels, experiment.method.target)
         spread["z_spread"] = relative_spread(branches[0].z)
         spread |= _worst_environment(experiment, branches[0], labels)
-        if moments is not None and bounds_gate(experiment):
+        if moments is not None and measures_share(experiment):
             spread["explained"] = validation_share(experiment, params, moments, h, present, labels)
     values = dict(scored[0]["representation"])
     values["accuracy_instrument"] = scored[0]["instrument"]["accuracy"]

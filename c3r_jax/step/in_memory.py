@@ -20,6 +20,7 @@ from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.instruments import instrument_moments
+from c3r_jax.core.moments import Moments, merge_moments
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
 from c3r_jax.methods.build import make_method
@@ -30,6 +31,9 @@ from c3r_jax.models.build import build_feature_model
 from c3r_jax.models.twin import TwinNetwork, apply
 from c3r_jax.step.state import TrainState, init_state
 from c3r_jax.step.train_step import train_step
+
+DECAY = 0.9  # of the running moments, at each step
+EVERY = 10  # steps between two measurements of the explained share on held-out rows
 
 
 class Rows(NamedTuple):
@@ -100,7 +104,7 @@ def train_on_arrays(
     model: TwinNetwork,
     method: Method,
     optimizer: optax.GradientTransformation,
-    moments_decay: float = 0.9,
+    moments_decay: float = DECAY,
     held: Rows | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One run from initialisation to its last step; pure, to be compiled by the caller.
@@ -123,13 +127,15 @@ def train_on_arrays(
 
     measured = held is not None and method.regularised and method.c3r.gate and method.c3r.instrument != "none"
 
-    def step(carried: tuple[TrainState, Array], chosen: Array) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
-        state, share = carried
+    def step(
+        carried: tuple[TrainState, Array], numbered: tuple[Array, Array]
+    ) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
+        (state, share), (number, chosen) = carried, numbered
         batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}
         if measured:
             share = jax.lax.cond(
-                state.step % EVERY == 0,
-                lambda: _held_out_share(state, batch, held, model=model, method=method),
+                number % EVERY == 0,  # the same for all runs of a study: were it not, each step would measure
+                lambda: _held_out_share(state, batch, held, moments_decay, model=model, method=method),
                 lambda: share,
             )
             batch |= {"explained": share}
@@ -137,14 +143,14 @@ def train_on_arrays(
         state, metrics = train_step(state, batch, moments_decay=moments_decay, **settings)
         return (state, share), metrics
 
-    (state, _), metrics = jax.lax.scan(step, (state, jnp.zeros(())), plan)
+    (state, _), metrics = jax.lax.scan(step, (state, jnp.zeros(())), (jnp.arange(len(plan)), plan))
     return state, metrics
 
 
 def _held_out_share(
-    state: TrainState, batch: Mapping[str, Any], held: Any, *, model: TwinNetwork, method: Method
+    state: TrainState, batch: Mapping[str, Any], held: Any, decay: float, *, model: TwinNetwork, method: Method
 ) -> Float[Array, ""]:
-    """:func:`held_out_share` of rows that are not trained on, with the first stage of a batch."""
+    """:func:`held_out_share` of rows that are not trained on, with the first stage of this batch and those before."""
     variables, config = {**state.variables, "params": state.params}, method.c3r
     fuse, predict = (functools.partial(apply, model, variables, part) for part in (model.fuse, model.predict))
 
@@ -152,14 +158,13 @@ def _held_out_share(
         return zero_absent(apply(model, variables, model.encode, inputs, present), present)
 
     h, present = encoded(batch["inputs"], batch["present"]), batch["present"]
+    earlier = Moments(*(state.instrument[name] for name in Moments._fields))
     moments = instrument_moments(h, fuse(h, present), present, config=config, where=batch["where"])
+    moments = merge_moments(earlier._replace(count=earlier.count * decay), moments)
     shared: dict[str, Any] = {"present": held.present, "where": held.present.any(1), "task": method.target}
     return held_out_share(
         predict, fuse, encoded(held.inputs, held.present), held.labels, moments, config=config, **shared
     )
-
-
-EVERY = 10  # steps between two measurements of the explained share on held-out rows
 
 
 def _all(chosen: Array) -> Bool[Array, " batch"]:

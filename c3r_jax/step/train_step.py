@@ -32,7 +32,8 @@ def step_columns(batch: Batch, rival: Rival = NO_RIVAL, explained: float | None 
     Args:
       batch: a batch of the input pipeline.
       rival: the method's rival.
-      explained: the explained share of rows that are not trained on; each row gets it, so that every device does.
+      explained: the explained share of rows that are not trained on, NaN where it is unknown; each row gets it, so that
+        every device does. None: there is no such column.
     """
     more = ("environment",) if rival.needs_environments and "environment" in batch else ()
     more += ("evidence",) if "evidence" in batch else ()

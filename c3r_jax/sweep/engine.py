@@ -25,6 +25,8 @@ from c3r_jax.sweep.grid import Cell, SweepRun, run_structure, run_weights
 from c3r_jax.sweep.settings import SweepSettings
 from c3r_jax.sweep.study_data import Data, make_data, test_names
 
+HELD = 512  # validation rows on which the gate is measured, at most
+
 
 def evaluate_run(made: Structure, params: Any, data: Data) -> dict[str, Any]:
     """Accuracy of every test by route, and the C3 risk on validation rows; a pure function.
@@ -86,7 +88,9 @@ def compiled_chunk(made: Structure) -> Callable[..., Any]:
         data: Data, index: Any, seed: Any, weights: Any, learning_rate: Any, weight_decay: Any
     ) -> dict[str, Any]:
         run_data = jax.tree.map(lambda x: x[index], data)
-        params, losses = train_run(made, run_data.train, run_data.plan, seed, weights, learning_rate, weight_decay)
+        held = jax.tree.map(lambda x: x[0, :HELD], run_data.tests)  # the first test is for selection
+        arguments = (run_data.plan, seed, weights, learning_rate, weight_decay)
+        params, losses = train_run(made, run_data.train, *arguments, held)
         return {**evaluate_run(made, params, run_data), "first_loss": losses[0], "last_loss": losses[-1]}
 
     together = jax.vmap(train_and_evaluate, in_axes=(None, 0, 0, 0, None, None))

@@ -94,17 +94,19 @@ def explained_share(
 def smaller_share(
     own: Float[Tensor, " sets"], explained: Float[Tensor, " sets"], constant: Float[Tensor, " sets"]
 ) -> Float[Tensor, ""]:
-    """The explained share of z or that of modalities alone, whichever is smaller; without gradient.
+    """:func:`explained_share`, :func:`explained_alone` or :func:`repeated_share`, whichever is least; without gradient.
 
     Args:
-      own: (1,) or (1 + M,) mean losses at z, and perhaps of each modality alone.
+      own: (1,) or (2 + M,) mean losses at z, and perhaps at z in the rows with several modalities and of each modality
+        alone.
       explained: the same at z_c, and of what the others explain of each modality.
       constant: the same of the best constant prediction.
     """
     share = explained_share(own[0], explained[0], constant[0])
     if len(own) == 1:
         return share
-    return torch.minimum(share, explained_alone(own[1:], explained[1:], constant[1:]))
+    share = torch.minimum(share, explained_alone(own[2:], explained[2:], constant[2:]))
+    return torch.minimum(share, repeated_share(explained[1], explained[2:], constant[1], constant[2:]))
 
 
 @torch.no_grad()
@@ -135,3 +137,46 @@ def explained_alone(
     lacking = (torch.minimum(explained, constant) - alone).clamp(min=0).max()
     predicts = gained > 1e-3 * constant.abs().max()
     return torch.where(predicts, (1 - lacking / torch.where(predicts, gained, 1)).clamp(0, 1), 1)
+
+
+NOTHING_REPEATED, ENOUGH_REPEATED = 0.1, 0.3  # r up to which g is 0, and from which on it is 1
+
+
+@torch.no_grad()
+def repeated_share(
+    together: Float[Tensor, ""],
+    alone: Float[Tensor, " modalities"],
+    at_constant: Float[Tensor, ""],
+    constants: Float[Tensor, " modalities"],
+) -> Float[Tensor, ""]:
+    r"""How far what the others explain of single modalities says the same, from mean losses; without gradient.
+
+    .. math::
+       r = \frac{1}{M - 1} \left( \frac{\sum_m (H_m - S_m)_+}{H - S} - 1 \right), \quad
+       g = \left[ \frac{r - 0.1}{0.2} \right]_0^1
+
+    S_m is the loss of what the other modalities explain of modality m, S that of all these parts together, H_m and H
+    of the best constant prediction. Where one cause is behind all modalities, each part says nearly as much as all of
+    them, and r is near 1. Where the evidence is dealt out to the modalities, their parts add up, and r is near 0: each
+    of them alone then knows little, and has nothing to lean on in place of what C3R would silence. It is 0 where the
+    parts say nothing, and 1 for one modality.
+
+    Args:
+      together: S, over the rows with several modalities.
+      alone: (M,) S_m, each over those of them with modality m.
+      at_constant: H.
+      constants: (M,) H_m.
+
+    Examples:
+      >>> parts, one = [torch.tensor(x) for x in ([0.5, 0.5], [0.7, 0.7])], torch.ones(())
+      >>> [round(repeated_share(0.4 * one, x, one, torch.ones(2)).item(), 2) for x in parts]
+      [1.0, 0.0]
+    """
+    if len(alone) == 1:
+        return torch.ones_like(together)
+    gained = at_constant - together
+    predicts = gained > 1e-3 * at_constant.abs()
+    parts = (constants - alone).clamp(min=0).sum() / torch.where(predicts, gained, 1)
+    repeated = (parts - 1) / (len(alone) - 1)
+    ramp = (repeated - NOTHING_REPEATED) / (ENOUGH_REPEATED - NOTHING_REPEATED)
+    return torch.where(predicts, ramp.clamp(0, 1), 0)

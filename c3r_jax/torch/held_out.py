@@ -37,20 +37,23 @@ def held_out_share(
 
     .. math::
        g = \min\left(\left[\frac{H - S}{H - T}\right]_0^1,\
-       \left[1 - \frac{\max_m (S_m - T_m)_+}{\max_m (H_m - T_m)}\right]_0^1\right), \quad
+       \left[1 - \frac{\max_m (S_m - T_m)_+}{\max_m (H_m - T_m)}\right]_0^1,\
+       \left[\frac{r - 0.1}{0.2}\right]_0^1\right), \quad
+       r = \frac{1}{M - 1} \left( \frac{\sum_m (H_m - S_m)_+}{H - S} - 1 \right), \quad
        T = \min_\beta \text{mean}_i\, \ell(l_0 + \beta (l(z_i) - l_0), y_i)
 
-    S is the same at z_c, H of the best constant prediction, T_m and S_m at modality m alone and at
-    what the others explain of it, over the rows with m and another. On rows that a model has learned by heart, every
-    modality says the label and so explains the others: the share of the training batch is then too high, and
-    C3R silences what no other modality says. A few hundred rows, asked every ten steps or so, show it.
+    S is the same at z_c, H of the best constant prediction, T_m and S_m at modality m alone and at what the others
+    explain of it, over the rows with m and another (in r all are of rows with several). On rows that a model has
+    learned by heart, every modality says the label and so explains the others: the share of the training batch is then
+    too high, and C3R silences what no other modality says. A few hundred rows, asked every ten steps or so, show it.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
       features: {name: (B, d_name)} of rows that are not trained on.
       labels: (B, ...).
-      moments: of training rows with the same encoders, such as ``C3RTerms.moments``.
+      moments: of training rows with the same encoders: ``C3RTerms.moments``, better of several batches, merged with a
+        decay by :func:`merge_moments`; those of one batch are less exact, and the share is then too small.
       config: instrument and ridge.
       present: (B, M) bool, columns in the sorted order of the names.
       where: (B,) bool, rows that count.
@@ -92,6 +95,7 @@ def held_out_share(
     masks = [torch.ones_like(has[:, 0])]
     if real.h_hat is not None:
         several = has.sum(1) > 1
+        compared, masks = compared * 2, [*masks, several]
         for m, only in enumerate(alone_in(has)):
             own, explained = (promote(predict(fuse(zero_absent(h, only), only))) for h in (features, real.h_hat))
             compared.append(torch.stack([losses(own), losses(explained), nothing]))

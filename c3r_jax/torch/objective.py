@@ -40,9 +40,9 @@ class C3RTerms(NamedTuple):
       first_stage: {name: :class:`FirstStage`} for "two_stage", else None.
       moments: :class:`Moments` of this batch, to accumulate; None without an instrument.
       experts: {name: :class:`Expert`} of the task term; None without experts, or where their evidence was given.
-      explained: share of what z predicts that z_c predicts too, :func:`explained_share`, or with subsets of what single
-        modalities predict that the others explain, :func:`explained_alone`, if that is less; at most the share that was
-        given. None where no gate, subsets or experts need it.
+      explained: the explained share that was given, or that of the batch: of what z predicts, the share that z_c
+        predicts too, :func:`explained_share`, and with subsets at most :func:`explained_alone` and
+        :func:`repeated_share`. None where no gate, subsets or experts need it.
       rows: {name: number of rows of this batch in the modality's first stage}; None without an instrument.
       cap: :class:`Cap`, how strong the other terms' gradient was; None without a cap. With a cap only the loss can be
         differentiated: these terms are then constants.
@@ -115,8 +115,8 @@ def c3r_loss(
         batches); the gradient goes through this batch only.
       evidence: {name: (B, K)} of experts of these rows that were computed on all training rows; None: experts are
         computed from the batch.
-      explained: the explained share of rows that are not trained on, see :func:`held_out_share`: the gate is at most
-        this. None: that of the batch, which is too high once its rows have been learned by heart.
+      explained: the explained share of rows that are not trained on, see :func:`held_out_share`, for the gate. None,
+        or a tensor that is NaN: that of the batch, too high once its rows have been learned by heart.
       task: the task; its loss replaces the cross-entropy, and its necessity and correctness are used:
         :class:`MultiLabel`, :class:`Regression`.
 
@@ -229,7 +229,8 @@ def _terms(
             share = alone.additivity
         explained = _explained(logits, causal_logits, constant, alone, labels, present, config, **masks)
         if held_out is not None:
-            explained = torch.minimum(explained, torch.as_tensor(held_out).detach().to(explained))
+            measured = torch.as_tensor(held_out).detach().to(explained)
+            explained = torch.where(measured.isnan(), explained, measured)
         share = share * explained if config.gate else share
     by = weights_of(config, explained)
     term = task_term(
@@ -302,7 +303,7 @@ def _explained(
     group: Group | None,
     task: Task,
 ) -> Float[Tensor, ""]:
-    """The explained share: of z, and where they are known of each modality alone, whichever is smaller."""
+    """The explained share: of z, and where they are known of each modality alone, whichever is least."""
 
     def losses(outputs: Tensor) -> Tensor:
         return task.loss(outputs.detach(), labels, config.label_smoothing)
@@ -312,6 +313,7 @@ def _explained(
     masks = [torch.ones_like(present[:, 0])]
     if alone is not None and alone.explained is not None:
         several = present.sum(1) > 1
+        compared, masks = compared * 2, [*masks, several]
         for m, (own, explained) in enumerate(zip(alone.outputs, alone.explained, strict=True)):
             compared.append(torch.stack([losses(own), losses(explained), nothing]))
             masks.append(present[:, m] & several)

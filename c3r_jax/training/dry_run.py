@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from c3r_jax.data.catalogue import is_missing
 from c3r_jax.errors import ConfigError
-from c3r_jax.evaluation.explained import bounds_gate
+from c3r_jax.evaluation.explained import measures_share
 from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.models.twin import apply
 from c3r_jax.parallel.chips import CHIPS, Chip
@@ -150,7 +151,7 @@ def lower_step(experiment: Experiment) -> Any:
     """The step, traced but not compiled; the state exists only as shapes and shardings."""
     devices = experiment.devices
     size = experiment.settings.train.batch_size
-    explained = 1.0 if bounds_gate(experiment) else None
+    explained = np.nan if measures_share(experiment) else None
     columns = step_columns(training_columns(experiment), experiment.method.rival, explained)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), columns)
     state, split = devices.abstract(experiment.state_maker(), shapes)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
-from c3r_jax.evaluation.explained import bounds_gate
+from c3r_jax.evaluation.explained import measures_share
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encoded_batches
@@ -62,13 +62,13 @@ class LoopState:
       selection: model selection so far.
       health: history for the health checks.
       validated: step of the last validation.
-      explained: explained share of the validation split then, which C3R's gate is at most until the next one.
+      explained: explained share of the validation split then, for C3R's gate until the next one; None: unknown.
     """
 
     selection: Selection = dataclasses.field(default_factory=Selection)
     health: Health = dataclasses.field(default_factory=Health)
     validated: int = 0
-    explained: float = 1.0
+    explained: float | None = None
 
     @classmethod
     def read(cls, progress: dict[str, Any], step: int) -> "LoopState":
@@ -78,7 +78,7 @@ class LoopState:
             Selection(**progress["selection"]),
             health,
             progress.get("validated", step),
-            progress.get("explained", 1.0),
+            progress.get("explained"),
         )
 
 
@@ -171,7 +171,7 @@ def _fit(
             rise,
         )
     strength = method.c3r.strength if method.regularised else 0.0
-    bounded = bounds_gate(experiment)
+    measured = measures_share(experiment)
     watch = StepWatch(
         experiment.devices.host,
         log,
@@ -204,7 +204,7 @@ def _fit(
                     value = _selected(values, train.select_by)
                     loop_state.selection.update(value, step)
                     loop_state.validated = saved = step
-                    loop_state.explained = values.get("explained", 1.0)
+                    loop_state.explained = values.get("explained")
                     log.write(step, "validation", {name: x for name, x in values.items() if np.isfinite(x)})
                     watch.check_validation(step, values, last=step == train.steps)
                     save(step, value)
@@ -213,7 +213,8 @@ def _fit(
                 if step == train.steps or stopped_early or stop.requested():
                     break
                 batch = prepare(next(iterator))
-                columns = step_columns(batch, method.rival, loop_state.explained if bounded else None)
+                explained = np.nan if loop_state.explained is None else loop_state.explained
+                columns = step_columns(batch, method.rival, explained if measured else None)
                 state, metrics = experiment.step(state, experiment.devices.split(columns))
                 step += 1
                 watch.add(step, metrics, batch)  # and checks the one before
