@@ -68,7 +68,10 @@ def oracle(train, held, labels, present, where):
     both = where & present.all(1)
     own, others = ([least(x[m] @ HEAD, both) for m in ("a", "b")] for x in (known, explained))
     lacking = max(max(x - y, 0) for x, y in zip(others, own, strict=True))
-    return min(of_z, np.clip(1 - lacking / max(nothing(both) - y for y in own), 0, 1))
+    alone = np.clip(1 - lacking / max(nothing(both) - y for y in own), 0, 1)
+    together = nothing(both) - least(fuse(explained, present[:, ::-1]) @ HEAD, both)
+    repeated = sum(max(nothing(both) - x, 0) for x in others) / together - 1  # of two modalities: M - 1 is 1
+    return of_z, alone, np.clip((repeated - 0.1) / 0.2, 0, 1)
 
 
 @pytest.mark.parametrize("own", [0.3, 1.0])
@@ -80,9 +83,9 @@ def test_the_share_is_the_formula(own, x64):
     moments = c3r_loss(predict, fuse, as_jax(train), jnp.asarray(of_train), **SETTINGS)[1].moments
     masks = {"present": jnp.asarray(present), "where": jnp.asarray(where)}
     found = held_out_share(predict, fuse, as_jax(held), jnp.asarray(labels), moments, **masks)
-    expected = oracle(train, held, labels, present, where)
-    assert 0.1 < expected < 1
-    np.testing.assert_allclose(found, expected, rtol=1e-7)
+    shares = oracle(train, held, labels, present, where)
+    assert 0.1 < min(shares) < 1, shares
+    np.testing.assert_allclose(found, min(shares), rtol=1e-7)
 
 
 def test_over_devices_it_is_that_of_all_rows():
@@ -112,7 +115,7 @@ def test_numbers_have_a_share_too():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_gate_is_at_most_the_given_share(share):
+def test_the_gate_is_the_given_share(share):
     features, labels = rows_of(0, 90, 0.3)
 
     def loss(h, explained):
@@ -121,8 +124,11 @@ def test_the_gate_is_at_most_the_given_share(share):
     h = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), as_jax(features))
     (_, bounded), gradient = jax.value_and_grad(loss, has_aux=True)(h, share)
     _, free = loss(h, None)
-    assert float(free.explained) > 0.3
-    np.testing.assert_allclose(bounded.explained, min(share, float(free.explained)), rtol=1e-6)
+    assert 0.3 < float(free.explained) < 1
+    np.testing.assert_allclose(bounded.explained, share, rtol=1e-6)
+    unknown = jax.jit(lambda h, share: c3r_loss(predict, fuse, h, jnp.asarray(labels), explained=share)[1])(h, np.nan)
+    of_batch = c3r_loss(predict, fuse, h, jnp.asarray(labels))[1]
+    np.testing.assert_allclose(unknown.explained, of_batch.explained, rtol=1e-5)
     if share == 0:  # nothing but the task of all modalities together is left
         plain = jax.grad(lambda h: c3r_loss(predict, fuse, h, jnp.asarray(labels), config=C3RConfig(strength=0.0))[0])(
             h

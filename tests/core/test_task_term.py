@@ -13,7 +13,7 @@ import pytest
 import c3r_jax
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.expert import residual_experts
-from c3r_jax.core.gate import explained_alone
+from c3r_jax.core.gate import explained_alone, repeated_share
 from c3r_jax.core.objective import c3r_loss
 from c3r_jax.core.task_term import alone_in_joint
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -108,14 +108,19 @@ def gate(features, labels, present, where, constant):
 
 
 def gate_alone(terms, alone, labels, present, where, constant, share):
-    """1 - max_m (min(S_m, H_m) - T_m)_+ / max_m (H_m - T_m), of rows that have both modalities."""
+    """1 - max_m (min(S_m, H_m) - T_m)_+ / max_m (H_m - T_m), and how far the S_m repeat each other, at most 1.
+
+    Both of rows that have both modalities.
+    """
     both = where & present.all(1)
     at_hat = [constant + share * (np.asarray(terms.first_stage[m].fitted) @ HEAD - constant) for m in ("a", "b")]
     t, s = ([cross_entropy(x, labels)[both].mean() for x in outputs] for outputs in (alone, at_hat))
     h = cross_entropy(np.tile(constant, (40, 1)), labels)[both].mean()
     found = 1 - max(max(min(x, h) - y, 0) for x, y in zip(s, t, strict=True)) / max(h - y for y in t)
-    assert 0 < found < 1
-    return found
+    together = h - cross_entropy(np.asarray(terms.z_c) @ HEAD, labels)[both].mean()
+    repeated = (sum(max(h - x, 0) for x in s) / together - 1 - 0.1) / 0.2
+    assert 0 < repeated < found < 1
+    return min(found, repeated)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +137,22 @@ def gate_alone(terms, alone, labels, present, where, constant, share):
 def test_what_modalities_alone_predict_is_explained_by_the_others(alone, explained, share):
     found = explained_alone(*map(jnp.asarray, (alone, explained, [1.0, 1.0])))
     np.testing.assert_allclose(found, share, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("together", "parts", "share"),
+    [
+        (0.2, [0.2, 0.2, 0.2], 1),  # each says what all say
+        (0.4, [0.8, 0.8, 0.8], 0),  # dealt out
+        (0.4, [0.4, 1.5, 1.0], 0),  # one alone
+        (0.5, [0.6, 0.65, 0.95], 1),  # (.4 + .35 + .05) / .5 - 1 over 2 is .3, the end of the ramp
+        (0.5, [0.65, 0.7, 0.95], 0.5),  # .2: its middle
+        (1.0, [0.5, 0.5, 0.5], 0),  # nothing is explained together
+    ],
+)
+def test_explained_parts_that_say_the_same(together, parts, share):
+    numbers = (jnp.asarray(together), jnp.asarray(parts), jnp.asarray(1.0), jnp.ones(3))
+    np.testing.assert_allclose(repeated_share(*numbers), share, rtol=1e-5, atol=1e-6)
 
 
 def test_modalities_that_complement_each_other_are_trained_together():

@@ -11,7 +11,7 @@ import c3r_jax.evaluation.explained as explained
 import c3r_jax.evaluation.validate as validation
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.evaluation.conditions import conditions_of
-from c3r_jax.evaluation.explained import bounds_gate
+from c3r_jax.evaluation.explained import measures_share
 from c3r_jax.evaluation.run_scores import scored_run
 from c3r_jax.evaluation.validate import validate, validation_moments
 from c3r_jax.experiments.encode import encode_split, without_encoders
@@ -117,12 +117,12 @@ def test_the_explained_share_is_that_of_validation_examples(small_config, monkey
         ({"task": "softmax"}, False),
     ],
 )
-def test_only_a_gate_is_bounded(small_config, changed, expected):
+def test_only_where_there_is_a_gate_is_the_share_measured(small_config, changed, expected):
     small_config.update_from_flattened_dict(changed)
-    assert bounds_gate(build_experiment(small_config)) is expected
+    assert measures_share(build_experiment(small_config)) is expected
 
 
-def test_few_examples_bound_no_gate(small_config, monkeypatch):
+def test_of_few_examples_no_share_is_measured(small_config, monkeypatch):
     experiment = build_experiment(small_config)
     monkeypatch.setattr(explained, "FEWEST", len(experiment.sources["validation"]) + 1)
-    assert not bounds_gate(experiment)
+    assert not measures_share(experiment)

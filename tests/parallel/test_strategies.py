@@ -22,7 +22,7 @@ from tests.comparing import assert_same_values
 from tests.parallel.chips import chips
 
 STEPS = 20
-BOUNDS = [1.0] * 15 + [0.05] * 5  # explained share of held-out rows in each step
+SHARES = [np.nan] * 2 + [0.5] * 10 + [1.0] * 8  # explained share of held-out rows in each step, at first unknown
 WAYS = {  # strategy, chunks, model.remat; each is compared with one device
     "pmap 8": (Replicated, 1, False),
     "pmap 8, four chunks": (Replicated, 4, False),
@@ -35,7 +35,7 @@ def begin(config):
     """The state before the first step and the batches of all steps, on the host: the same for every way."""
     experiment = build_experiment(config)
     iterator = experiment.train_iterator()
-    batches = [step_columns(next(iterator), explained=bound) for bound in BOUNDS]
+    batches = [step_columns(next(iterator), explained=share) for share in SHARES]
     iterator.close()
     return jax.device_get(jax.jit(experiment.state_maker())()), batches
 
@@ -84,7 +84,8 @@ def test_every_way_trains_the_same(plain_descent):
     expected, state, _ = run(plain_descent, *start, Replicated(jax.devices()[:1]), 1, False)
     assert len(expected) == STEPS and expected[0]["loss"] > 0
     gates = np.array([values["explained"] for values in expected])
-    assert gates[:15].max() > 0.1 and np.isclose(gates[15:].max(), 0.05), gates  # open at times, and then bounded
+    np.testing.assert_allclose(gates[2:], SHARES[2:], rtol=1e-6)
+    assert np.isfinite(gates[:2]).all()
     for name, (make, chunks, remat) in WAYS.items():
         devices = make()
         history, other, after = run(plain_descent, *start, devices, chunks, remat, guarded=True)

@@ -326,7 +326,7 @@ def test_sixty_steps(preset):
         np.testing.assert_allclose(other(tensors, torch.tensor(present)), logits, rtol=1e-5, atol=1e-5)
 
 
-def test_the_share_of_held_out_rows_and_what_it_bounds():
+def test_the_share_of_held_out_rows_and_the_gate_that_it_is():
     with jax.enable_x64(True):
         inputs, present, where, labels = batch(0, True)
         params = weights(1)

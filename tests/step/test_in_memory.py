@@ -107,7 +107,7 @@ def test_cap_and_experts_are_logged_where_there_are_any(c3r):
     assert newer == ({"cap_scale", "cap_limit", "expert_accuracy/a", "expert_accuracy/b"} if c3r.expert else set())
 
 
-def test_the_gate_is_at_most_that_of_held_out_rows():
+def test_the_gate_is_that_of_held_out_rows():
     """Held-out labels that follow nothing shut it; padding, and rows of no modality, do not count."""
     model, method = model_of(C3RConfig()), Method("c3r", True, C3RConfig(), 0.0)
     rows, plan = rows_of(0), batch_plan(80, batch_size=BATCH, steps=41, seed=3)
@@ -121,7 +121,8 @@ def test_the_gate_is_at_most_that_of_held_out_rows():
     explained = [np.asarray(found["explained"]) for found in (free, own, same, shut)]
     np.testing.assert_allclose(explained[1], explained[2], rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), kept.params, padded.params)
-    assert explained[0][30:].mean() > 0.3 and explained[1][30:].mean() > 0.3
+    assert explained[1][30:].min() > 0.3 and np.ptp(explained[1][30:40]) == 0  # measured every ten steps
+    assert np.ptp(explained[0][30:40]) > 0  # of each batch
     assert explained[3].max() < 0.1, explained
 
 

@@ -97,7 +97,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(small_config, whole_run,
     assert fit(small_config, tmp_path / "parts").steps == 12  # and a finished run has nothing left to do
 
 
-def test_the_gate_is_at_most_that_of_the_last_validation(small_config, tmp_path, monkeypatch):
+def test_the_gate_is_that_of_the_last_validation(small_config, tmp_path, monkeypatch):
     """Shut where that finds nothing explained; it is kept with the checkpoint, and older ones have none."""
     small_config.optimizer.learning_rate, small_config.train.eval_every = 0.03, 6
     shares = {}
@@ -107,11 +107,11 @@ def test_the_gate_is_at_most_that_of_the_last_validation(small_config, tmp_path,
         history = read_history(tmp_path / str(share))
         shares[share] = [line["values"]["explained"] for line in history if line["split"] == "train"]
     assert shares[0.0][:6] == shares[1.0][:6]
-    assert shares[0.0][6:] == [0.0] * 6 and max(shares[1.0][6:]) > 0
+    assert shares[0.0][6:] == [0.0] * 6 and shares[1.0][6:] == [1.0] * 6
     state = LoopState(explained=0.25)
     progress = json.loads(json.dumps(dataclasses.asdict(state)))
     assert LoopState.read(progress, 4) == state
-    assert LoopState.read({"selection": progress["selection"]}, 4).explained == 1.0
+    assert LoopState.read({"selection": progress["selection"]}, 4).explained is None
 
 
 @pytest.mark.slow
