@@ -51,7 +51,8 @@ class C3RConfig:
         is no part of the loss and only sets that length; the terms' z and logits then have a gradient.
       gate: whether ``subsets``, ``lambda_n``, ``expert`` and ``cap`` are multiplied by the share of what z predicts
         that z_c predicts too (:func:`c3r_jax.core.gate.explained_share`), or with ``subsets`` of what single modalities
-        predict that the others explain (:func:`c3r_jax.core.gate.explained_alone`), if that is less; and the necessity
+        predict that the others explain (:func:`c3r_jax.core.gate.explained_alone`) or by how far explained parts say
+        the same (:func:`c3r_jax.core.gate.repeated_share`), whichever is least; and the necessity
         loss of a row by the share of its class, p_y / sum_k p_k^2: what the instrument does not explain is silenced
         only as far as the rest can speak in its place, and rare classes give up less. ``lambda_v`` is multiplied by
         what the rows of each first stage support: nothing up to three rows for each column of the instrument, all from
