@@ -85,8 +85,8 @@ def test_a_split_batch_has_the_same_capped_gradient():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 64)
     cause = np.eye(3)[labels] + 0.5 * rng.standard_normal((64, 3))
-    features = {m: jnp.asarray(cause + rng.standard_normal((64, 3)), jnp.float32) for m in ("a", "b")}
-    head, where = jnp.eye(3) / 2, jnp.asarray(rng.random(64) < 0.9)
+    features = {m: jnp.asarray(cause + 0.5 * rng.standard_normal((64, 3)), jnp.float32) for m in ("a", "b")}
+    head, where = 2 * jnp.eye(3), jnp.asarray(rng.random(64) < 0.9)
     value = lambda x, w, y, m, axis=None: c3r(x, w, y, m, axis)  # noqa: E731
     whole, terms = jax.grad(value, argnums=(0, 1), has_aux=True)(features, head, jnp.asarray(labels), where)
     assert float(terms.cap.scale) < 1 and terms.experts is not None and 0.1 < float(terms.explained) < 0.9
