@@ -65,7 +65,7 @@ class InTorch(C3RClassifier):
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         losses = []
         arrays, held = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (rows, held))
-        explained, earlier = None, None
+        explained, earlier = None, None  # of held-out rows, and the moments of the batches before
         for step, chosen in enumerate(torch.from_numpy(plan).long()):
             batch = arrays.take(chosen)
             h, labels = model.encode(batch.inputs), batch.labels.long()
@@ -73,15 +73,16 @@ class InTorch(C3RClassifier):
                 if held is not None and step % EVERY == 0:
                     with torch.no_grad():
                         z, every = model.fuse(h, batch.present), torch.ones(len(labels), dtype=torch.bool)
-                        moments = instrument_moments(h, z, batch.present, config=config, where=every)
-                        moments = moments if earlier is None else merge_moments(earlier, moments)
+                        own = instrument_moments(h, z, batch.present, config=config, where=every)
+                        moments = own if earlier is None or own is None else merge_moments(earlier, own)
                         others = {"config": config, "present": held.present}
                         of_held = (model.encode(held.inputs), held.labels.long())
                         explained = held_out_share(model.head, model.fuse, *of_held, moments, **others)
                 more = {"config": config, "present": batch.present, "evidence": batch.evidence, "explained": explained}
                 loss, terms = c3r_loss(model.head, model.fuse, h, labels, **more)
-                merged = terms.moments if earlier is None else merge_moments(earlier, terms.moments)
-                earlier = merged._replace(count=merged.count * DECAY)
+                if terms.moments is not None:
+                    merged = terms.moments if earlier is None else merge_moments(earlier, terms.moments)
+                    earlier = merged._replace(count=merged.count * DECAY)
             else:
                 loss = sufficiency_loss(model.head(model.fuse(h, batch.present)), labels).mean()
             optimizer.zero_grad()
