@@ -102,7 +102,7 @@ def explained_share(
     return jnp.where(predicts, jnp.clip((at_constant - at_z_c) / jnp.where(predicts, gained, 1), 0, 1), 0)
 
 
-def smaller_share(
+def least_share(
     own: Float[Array, " sets"], explained: Float[Array, " sets"], constant: Float[Array, " sets"]
 ) -> Float[Array, ""]:
     """:func:`explained_share`, :func:`explained_alone` or :func:`repeated_share`, whichever is least; without gradient.

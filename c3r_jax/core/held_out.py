@@ -8,7 +8,7 @@ from c3r_jax.core.batch import global_count, masked_means, zero_absent
 from c3r_jax.core.batch_checks import check_batch
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
-from c3r_jax.core.gate import smaller_share
+from c3r_jax.core.gate import least_share
 from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
@@ -105,4 +105,4 @@ def held_out_share(
     columns = jnp.stack([jnp.stack([*pair, at_constant]) for pair in compared])
     sets = columns.reshape(len(masks), -1, len(rows))
     means = masked_means(sets, jnp.stack(masks), rows, task.weights(labels), axis)
-    return smaller_share(*means.reshape(*columns.shape[:3]).min(2).T)
+    return least_share(*means.reshape(*columns.shape[:3]).min(2).T)

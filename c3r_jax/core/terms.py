@@ -14,7 +14,7 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness
 from c3r_jax.core.expert import Expert
 from c3r_jax.core.first_stage import FirstStage
-from c3r_jax.core.gate import is_zero, smaller_share, weights_of
+from c3r_jax.core.gate import is_zero, least_share, weights_of
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
@@ -219,7 +219,7 @@ def _explained(
         compared += compared
         compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
         masks += [several, *(present[:, m] & several for m in range(count))]
-    return smaller_share(*masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name).T)
+    return least_share(*masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name).T)
 
 
 def _losses_of(

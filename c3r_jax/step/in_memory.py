@@ -20,7 +20,7 @@ from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.instruments import instrument_moments
-from c3r_jax.core.moments import Moments, merge_moments
+from c3r_jax.core.moments import merge_moments
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
 from c3r_jax.methods.build import make_method
@@ -158,9 +158,8 @@ def _held_out_share(
         return zero_absent(apply(model, variables, model.encode, inputs, present), present)
 
     h, present = encoded(batch["inputs"], batch["present"]), batch["present"]
-    earlier = Moments(*(state.instrument[name] for name in Moments._fields))
     moments = instrument_moments(h, fuse(h, present), present, config=config, where=batch["where"])
-    moments = merge_moments(earlier._replace(count=earlier.count * decay), moments)
+    moments = merge_moments(state.earlier_moments(decay), moments)
     shared: dict[str, Any] = {"present": held.present, "where": held.present.any(1), "task": method.target}
     return held_out_share(
         predict, fuse, encoded(held.inputs, held.present), held.labels, moments, config=config, **shared

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from c3r_jax.core.moments import Moments
 from c3r_jax.methods.rival import NO_RIVAL, Rival
 from c3r_jax.models.twin import TwinNetwork
 from c3r_jax.step.frozen import blank_frozen, split_frozen
@@ -42,6 +43,11 @@ class TrainState(NamedTuple):
     def evaluated(self) -> Any:
         """The parameters to evaluate: the averaged ones, if there are any."""
         return self.ema or self.params
+
+    def earlier_moments(self, decay: float) -> Moments:
+        """The running moments as they count beside a new batch's; only where there is an instrument."""
+        running = Moments(*(self.instrument[name] for name in Moments._fields))
+        return running._replace(count=running.count * decay)
 
 
 def init_state(

@@ -119,8 +119,7 @@ def train_step(
     updates, opt_state = update(gradient, state.opt_state, trained, value=loss)
     instrument = state.instrument
     if moments is not None:
-        running = Moments(*(instrument[name] for name in Moments._fields))
-        merged = merge_moments(running._replace(count=running.count * moments_decay), moments)
+        merged = merge_moments(state.earlier_moments(moments_decay), moments)
         instrument = {**instrument, **merged._asdict()}
     if terms is not None:
         instrument = {**instrument, **terms.state}

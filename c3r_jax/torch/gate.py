@@ -91,7 +91,7 @@ def explained_share(
     return torch.where(predicts, ((at_constant - at_z_c) / torch.where(predicts, gained, 1)).clamp(0, 1), 0)
 
 
-def smaller_share(
+def least_share(
     own: Float[Tensor, " sets"], explained: Float[Tensor, " sets"], constant: Float[Tensor, " sets"]
 ) -> Float[Tensor, ""]:
     """:func:`explained_share`, :func:`explained_alone` or :func:`repeated_share`, whichever is least; without gradient.

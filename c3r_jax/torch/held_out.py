@@ -9,7 +9,7 @@ from c3r_jax.torch.batch import global_count, masked_means, promote, zero_absent
 from c3r_jax.torch.batch_checks import check_batch
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict
-from c3r_jax.torch.gate import smaller_share
+from c3r_jax.torch.gate import least_share
 from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
@@ -102,4 +102,4 @@ def held_out_share(
             masks.append(has[:, m] & several)
     columns = torch.stack(compared)
     means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
-    return smaller_share(*means.reshape(columns.shape[:3]).amin(2).T)
+    return least_share(*means.reshape(columns.shape[:3]).amin(2).T)

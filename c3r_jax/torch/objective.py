@@ -18,7 +18,7 @@ from c3r_jax.torch.counterfactual import Predict, closeness
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
 from c3r_jax.torch.first_stage import FirstStage
-from c3r_jax.torch.gate import cap_of, is_zero, smaller_share, weights_of
+from c3r_jax.torch.gate import cap_of, is_zero, least_share, weights_of
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
@@ -317,7 +317,7 @@ def _explained(
         for m, (own, explained) in enumerate(zip(alone.outputs, alone.explained, strict=True)):
             compared.append(torch.stack([losses(own), losses(explained), nothing]))
             masks.append(present[:, m] & several)
-    return smaller_share(*masked_means(torch.stack(compared), torch.stack(masks), where, group).T)
+    return least_share(*masked_means(torch.stack(compared), torch.stack(masks), where, group).T)
 
 
 def _necessity(
