@@ -116,32 +116,24 @@ def weighted_terms(
     causal_logits = _counted(fixed.sufficiency, predict(real.z_c))
     hypothetical_logits = _counted(fixed.necessity, predict(z_bar))
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
-    prior = None if config.prior is None else jnp.asarray(config.prior)
-    relative = bool(config.gate or config.subsets or not is_zero(config.expert))  # to what a constant prediction says
-    if prior is None and (relative or config.necessity == "kl"):
-        prior = task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
-    causal_losses, explained, alone = loss(causal_logits, labels), None, None
-    outputs, of_explained = [logits], []
-    if relative:
-        assert prior is not None  # for type checkers
-        constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
-        if config.subsets and not is_zero(config.strength):
-            masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-            h_hat = real.h_hat if config.gate else None
-            one = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
-            outputs += [*one.outputs]
-            of_explained, alone = [] if one.explained is None else [*one.explained], one.additivity
-        of_explained.append(jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape)))
-    subsets = len(outputs)
-    of_outputs = _counted(config.w_task, _losses_of(loss, outputs + of_explained, labels, task.at_once))
-    if relative:
-        explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name)
+    prior = _prior(labels, logits, rows, config, axis_name, task)
+    causal_losses, beside = loss(causal_logits, labels), _Beside([], [], None, None)
+    if _is_relative(config):
+        h_hat = real.h_hat if config.gate else None
+        beside = _outputs_beside(predict, fuse, features, h_hat, logits, present, prior, rows, config, axis_name, task)
+    outputs = [logits, *beside.alone]
+    compared = [*beside.explained, *([] if beside.constant is None else [beside.constant])]
+    of_outputs = _counted(config.w_task, _losses_of(loss, outputs + compared, labels, task.at_once))
+    explained, alone = None, beside.additivity
+    if beside.constant is not None:
+        several = len(beside.explained) > 0
+        explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name, each_alone=several)
         if held_out is not None:
             measured = jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype))
             explained = jnp.where(jnp.isnan(measured), explained, measured)
         alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs[:subsets]), "losses": of_outputs[:subsets], "alone": alone}
+    own = {"outputs": jnp.stack(outputs), "losses": of_outputs[: len(outputs)], "alone": alone}
     term = task_term(
         **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )
@@ -192,6 +184,78 @@ def weighted_terms(
     )
 
 
+class _Beside(NamedTuple):
+    """The outputs that the task term and the gate need beside those of all modalities together.
+
+    Attributes:
+      alone: M of (B, K), of each modality alone; none without subsets.
+      explained: M of (B, K), of what the others explain of each; none without subsets, gate or first stage.
+      additivity: how far the joint outputs are the mean of those alone; None without subsets.
+      constant: (B, K) of the best constant prediction; None where nothing is compared with it.
+    """
+
+    alone: list[Array]
+    explained: list[Array]
+    additivity: Float[Array, ""] | None
+    constant: Float[Array, "batch classes"] | None
+
+
+def _is_relative(config: C3RConfig) -> bool:
+    """Whether anything is compared with what a constant prediction says."""
+    return bool(config.gate or config.subsets or not is_zero(config.expert))
+
+
+def _prior(
+    labels: Array, logits: Array, rows: Where, config: C3RConfig, axis_name: str | None, task: Task
+) -> Array | None:
+    """The configured shares of the classes, or those of the batch; None where nothing needs them."""
+    if config.prior is not None:
+        return jnp.asarray(config.prior)
+    if _is_relative(config) or config.necessity == "kl":
+        return task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
+    return None
+
+
+def _outputs_beside(
+    predict: Predict,
+    fuse: Fuse,
+    features: dict[str, Array],
+    h_hat: dict[str, Array] | None,
+    logits: Float[Array, "batch classes"],
+    present: Bool[Array, "batch modalities"],
+    prior: Array | None,
+    rows: Where,
+    config: C3RConfig,
+    axis_name: str | None,
+    task: Task,
+) -> _Beside:
+    """The constant outputs and, with subsets, those of each modality alone and of what the others explain of it.
+
+    Args:
+      predict: z (B, d) -> outputs (B, K).
+      fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
+      features: {name: (B, d_name)}, zero where absent or excluded.
+      h_hat: {name: (B, d_name)} what the others explain of each; None where the gate does not ask.
+      logits: (B, K) of all modalities together.
+      present: (B, M) bool.
+      prior: (K,) shares of the classes.
+      rows: (B,) rows that count.
+      config: weights and modes.
+      axis_name: mapped axis over which the batch is split.
+      task: what outputs and labels mean.
+    """
+    assert prior is not None  # for type checkers
+    constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
+    alone, explained, additivity = [], [], None
+    if config.subsets and not is_zero(config.strength):
+        masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
+        found = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
+        alone, additivity = [*found.outputs], found.additivity
+        explained = [] if found.explained is None else [*found.explained]
+    constants = jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape))
+    return _Beside(alone, explained, additivity, constants)
+
+
 def _explained(
     losses: Float[Array, "outputs batch"],
     causal_losses: Float[Array, " batch"],
@@ -199,22 +263,25 @@ def _explained(
     rows: Where,
     weights: Float[Array, " batch"] | None,
     axis_name: str | None,
+    *,
+    each_alone: bool,
 ) -> Float[Array, ""]:
     """The explained share: of z, and where they are known of each modality alone, whichever is least.
 
     Args:
-      losses: of z, perhaps of each modality alone and of its explained part, and of the constant.
+      losses: of z, perhaps of each modality alone, perhaps of its explained part, and of the constant.
       causal_losses: (B,) of z_c.
       present: (B, M) bool.
       rows: (B,) rows that count.
       weights: (B,) of the rows, or None.
       axis_name: mapped axis over which the batch is split.
+      each_alone: whether the losses of each modality alone and of its explained part are among them.
     """
     losses, causal_losses = jax.lax.stop_gradient((losses, causal_losses))
     count = present.shape[1]
     compared = [jnp.stack([losses[0], causal_losses, losses[-1]])]
     masks = [jnp.ones(len(present), bool)]
-    if len(losses) == 2 * count + 2:
+    if each_alone:
         several = present.sum(1) > 1
         compared += compared
         compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
