@@ -50,7 +50,16 @@ SOURCES: dict[str, Source] = {
     "emoji_shift_pretrained": Source(
         ("benchmarks/emoji_shift.py", "--config", "emoji_shift_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
     ),
-    "pretrain": Source(("benchmarks/pretrain.py",), RUNS, 15, 3, tolerance=HITS),
+    "pretrain": Source(("benchmarks/pretrain.py",), RUNS, 15, 5, tolerance=HITS),
+    "pretrain_openclipart": Source(
+        ("benchmarks/pretrain.py", "--config", "pretrain_openclipart", *ON_DATA),
+        RUNS,
+        20,
+        5,
+        (),
+        ("openclipart",),
+        HITS,
+    ),
     "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 3, (), ("watch",), HITS),
     "uci_views": Source(
         ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 15, 3, (), ("uci_views",), HITS

@@ -71,6 +71,7 @@ class Layout(abc.ABC):
       missing: which words in its lists stand for a missing value.
       columns: {modality: names of the columns of its features}, where they have names.
       pictures: {modality: what the values of its images or frames mean}, where it is not the default.
+      phrases: {class name: what a person would call its examples}, for classification without labels.
     """
 
     name: ClassVar[str]
@@ -94,6 +95,7 @@ class Layout(abc.ABC):
     missing: MissingValues = MissingValues()
     columns: Mapping[str, tuple[str, ...]] = {}
     pictures: Mapping[str, PictureRules] = {}
+    phrases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def for_source(self, source: pathlib.Path) -> "Layout":
         """The layout for a source: this one, unless the source itself defines its modalities."""

@@ -121,6 +121,7 @@ def write_manifest(
         },
         "class_names": list(listing.class_names),
         "class_order": order,
+        "phrases": {label: list(some) for label, some in layout.phrases.items()},
         "regions": {name: list(ids) for name, ids in layout.regions.items()},
         "splits": splits,
         "environments": listing.environments(layout),

@@ -179,6 +179,7 @@ def load_prepared(
         environment=column,
         environments=names,
         columns={name: tuple(columns) for name, columns in manifest.get("columns", {}).items()},
+        phrases={label: tuple(some) for label, some in manifest.get("phrases", {}).items()},
     )
     return PreparedSource(directory, manifest, stored_split, positions, info)
 

@@ -22,6 +22,21 @@ CLASSES = (
     *("animals", "buildings", "computer", "food", "geography", "office"),
     *("people", "plants", "recreation", "signs_and_symbols", "tools", "transportation"),
 )
+# What a person who has seen neither drawings nor titles would call drawings of each class.
+PHRASES = {
+    "animals": ("dog", "cat", "bird", "fish", "horse", "butterfly", "cow", "rabbit"),
+    "buildings": ("house", "church", "castle", "tower", "hut", "bridge"),
+    "computer": ("computer", "keyboard", "monitor", "icon", "mouse", "folder", "printer", "server"),
+    "food": ("fruit", "bread", "cake", "vegetable", "glass of wine", "apple", "cheese", "coffee"),
+    "geography": ("map", "globe", "country", "continent", "world map", "island"),
+    "office": ("pen", "pencil", "book", "paper", "envelope", "desk", "clip"),
+    "people": ("man", "woman", "face", "girl", "boy", "person", "head"),
+    "plants": ("flower", "tree", "leaf", "rose", "grass", "plant"),
+    "recreation": ("ball", "game", "toy", "guitar", "party", "sport", "Christmas", "playing card"),
+    "signs_and_symbols": ("sign", "flag", "arrow", "symbol", "star", "coat of arms", "road sign", "heart"),
+    "tools": ("hammer", "screwdriver", "saw", "knife", "wrench", "scissors"),
+    "transportation": ("car", "bus", "airplane", "ship", "train", "bicycle", "truck", "boat"),
+}
 # Folders without a subject of their own, of fewer than sixty drawings, or (shapes) by one author for the most part.
 LEFT_OUT = (
     *("buttons", "containers", "decorations", "education", "electronics", "logos"),
@@ -86,6 +101,7 @@ class Openclipart(Layout):
     published_sizes = {"train": 2599, "validation": 830, "test": 881, UNSEEN: 1537}
     splits = {split: split for split in (*SHARES, UNSEEN)}
     fit = "squash"
+    phrases = PHRASES
 
     def __init__(self) -> None:
         self._listed: dict[pathlib.Path, tuple[list[Drawing], list[str]]] = {}

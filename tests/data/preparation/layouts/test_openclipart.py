@@ -143,6 +143,7 @@ def test_to_a_training_step(source, tmp_path):
     config.data.tokenizer, config.eval.split, config.rival.name = "bytes", UNSEEN, "vrex"
     experiment, batch = take_step(config)
     info = experiment.sources["train"].info
+    assert info.phrases == openclipart.PHRASES and list(info.phrases) == list(info.class_names) == list(CLASSES)
     assert info.environment == "author" and experiment.method.rival.environments == len(
         set(batch["environment"]) - {-1}
     )
