@@ -1,8 +1,8 @@
 """Contrastive pretraining, plain and with C3R: retrieval, zero-shot classes, linear probes, on test and under shift.
 
 Run ``python benchmarks/pretrain.py --json OUT.json`` (emoji; about fifteen minutes on two cores) or, for a prepared
-set, ``python benchmarks/pretrain.py --config pretrain_openclipart --data DIR --json OUT.json``, whose split "unseen" is
-scored too. Checkpoints and probe penalties are chosen on validation.
+set, ``python benchmarks/pretrain.py --config pretrain_openclipart --data DIR --weights DIR --json OUT.json``, whose split
+"unseen" is scored too. Checkpoints and probe penalties are chosen on validation.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks.emoji_shift import shown
-from benchmarks.sets import trained_size, write_figures
+from benchmarks.sets import trained_size, with_weights_of, write_figures
 from c3r_jax.commands.demo_leads import shifted_splits
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.experiments.settings import read_settings
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--config", default="pretrain_emoji", help="a name in configs/ (default pretrain_emoji)")
     parser.add_argument("--data", type=pathlib.Path, help="folder of prepared sets")
+    parser.add_argument("--weights", type=pathlib.Path, help="folder of published weights (default: as configured)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", default="softmax", choices=("softmax", "sigmoid"))
     arguments = parser.parse_args()
-    config = importlib.import_module(f"configs.{arguments.config}").get_config()
+    config = with_weights_of(importlib.import_module(f"configs.{arguments.config}").get_config(), arguments.weights)
     config.task = arguments.task
     if arguments.data is not None:
         config.data.path = str(arguments.data)

@@ -1,5 +1,6 @@
 """Classes by phrases: each class is the mean representation of phrases that name it, and no label is learned."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ def class_keys(experiment: Experiment, params: Any) -> np.ndarray | None:
         for name in modalities
     }
     text_only = np.tile([name == "text" for name in modalities], (len(phrases), 1))
-    source = ArraySource(columns, owners, info=info, present=text_only)
+    # Phrases are of no environment, whatever the examples are of.
+    source = ArraySource(columns, owners, info=dataclasses.replace(info, environments=()), present=text_only)
     rows = unit(jnp.asarray(encode_split(experiment, params, source)[0]["text"]))
     return np.asarray(unit(jnp.stack([rows[owners == k].mean(0) for k in range(info.num_classes)])))
 

@@ -52,11 +52,11 @@ SOURCES: dict[str, Source] = {
     ),
     "pretrain": Source(("benchmarks/pretrain.py",), RUNS, 15, 5, tolerance=HITS),
     "pretrain_openclipart": Source(
-        ("benchmarks/pretrain.py", "--config", "pretrain_openclipart", *ON_DATA),
+        ("benchmarks/pretrain.py", "--config", "pretrain_openclipart", *ON_DATA, *WEIGHTS),
         RUNS,
         20,
         5,
-        (),
+        ENCODERS,
         ("openclipart",),
         HITS,
     ),
