@@ -1,8 +1,8 @@
 """Contrastive pretraining, plain and with C3R: retrieval, zero-shot classes, linear probes, on test and under shift.
 
-Run ``python benchmarks/pretrain.py --json OUT.json`` (emoji; about fifteen minutes on two cores) or, for a prepared
-set, ``python benchmarks/pretrain.py --config pretrain_openclipart --data DIR --weights DIR --json OUT.json``, whose split
-"unseen" is scored too. Checkpoints and probe penalties are chosen on validation.
+Run ``python benchmarks/pretrain.py --json OUT.json`` (emoji; about fifteen minutes on two cores) or ``python
+benchmarks/pretrain.py --config pretrain_openclipart --data DIR --weights DIR --json OUT.json``, whose split "unseen" is
+scored too. Checkpoints and probe penalties are chosen on validation.
 """
 
 import argparse

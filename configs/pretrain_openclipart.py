@@ -7,7 +7,7 @@ python eval.py --workdir=runs/pretrain_openclipart --split=unseen
 
 docs/data.md says how to prepare DIR. Both published encoders are frozen, and what is trained brings their vectors into
 one space: 2,599 drawings are too few to learn pictures and words from. Evaluation: retrieval, zero-shot classification
-by phrases, and logistic regression on the representations; "unseen" are drawings by authors of whom none was trained on.
+by phrases, and logistic regression on the representations; "unseen" has drawings by authors never trained on.
 docs/results.md says what was measured.
 """
 
