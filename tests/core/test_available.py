@@ -11,6 +11,7 @@ import c3r_jax
 from c3r_jax.core.available import available_moments, available_rows, imputed_moments
 from c3r_jax.core.first_stage import columns, fit_modalities
 from c3r_jax.core.moments import Moments, merge_moments
+from tests.core.jitted import c3r_loss
 
 from . import problems
 
@@ -112,9 +113,7 @@ def test_rows_without_every_modality_count() -> None:
     present[np.arange(3, 128), np.arange(125) % 3] = False
     labels, features = jnp.asarray(data.labels), {m: jnp.asarray(h) for m, h in data.features.items()}
     config = c3r_jax.C3RConfig()
-    _, terms = c3r_jax.c3r_loss(
-        data.predict, problems.mean_fuse, features, labels, config=config, present=jnp.asarray(present)
-    )
+    _, terms = c3r_loss(data.predict, problems.mean_fuse, features, labels, config=config, present=jnp.asarray(present))
     rows = available_rows(jnp.asarray(present), jnp.ones(128, bool)).sum(1)
     np.testing.assert_array_equal([terms.rows[name] for name in problems.NAMES], rows)
     assert 0 < float(terms.relevance) < 1
@@ -149,7 +148,7 @@ def test_a_modality_without_rows_adds_nothing() -> None:
 
     @jax.jit
     def run(features, present):
-        return c3r_jax.c3r_loss(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), present=present)
+        return c3r_loss(data.predict, problems.mean_fuse, features, jnp.asarray(data.labels), present=present)
 
     loss, terms = run(features, present)
     assert np.isfinite(loss) and float(terms.rows[problems.NAMES[1]]) == 0

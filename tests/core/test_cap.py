@@ -11,6 +11,7 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.cap import capped_loss
+from tests.core.jitted import c3r_loss
 
 
 def parts(rows, shared):
@@ -78,7 +79,7 @@ def test_no_gradient_of_the_task_leaves_none(inputs):
 def c3r(features, head, labels, where, axis_name=None):
     config = c3r_jax.C3RConfig.strong(cap=0.2)
     fuse = lambda h, present: sum(h.values()) / len(h)  # noqa: E731
-    return c3r_jax.c3r_loss(lambda z: z @ head, fuse, features, labels, config=config, where=where, axis_name=axis_name)
+    return c3r_loss(lambda z: z @ head, fuse, features, labels, config=config, where=where, axis_name=axis_name)
 
 
 def test_a_split_batch_has_the_same_capped_gradient():
@@ -120,7 +121,7 @@ def test_where_nothing_passes_the_instrument_only_the_task_is_trained(gate):
 
     def gradient(**fields):
         config, fuse = c3r_jax.C3RConfig(gate=gate, **fields), lambda h, _: h["a"] + 0.1 * h["b"]
-        loss = lambda h: c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, labels[0], config=config)[0]  # noqa: E731
+        loss = lambda h: c3r_loss(lambda z: z @ head, fuse, h, labels[0], config=config)[0]  # noqa: E731
         return np.concatenate([*jax.jit(jax.grad(loss))(h).values()])
 
     of_task = gradient(lambda_s=0.0, lambda_n=0.0)
@@ -181,7 +182,7 @@ def test_terms_beside_a_task_loss_of_ones_own_are_within_its_length():
     def loss(h, **fields):
         fields = {"expert": 0.0, "lambda_v": 4.0, "cap": 1.0, "gate": False} | fields
         config = c3r_jax.C3RConfig.strong(**fields)
-        return c3r_jax.c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)
+        return c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)
 
     whole, alone, free = (
         jax.jit(jax.value_and_grad(functools.partial(loss, **fields), has_aux=True))(h)
@@ -203,9 +204,7 @@ def test_a_task_loss_of_ones_own_from_the_terms_is_trained():
 
     def own(head, cap):
         config = c3r_jax.C3RConfig(w_task=0.0, cap=cap)
-        terms = c3r_jax.c3r_loss(
-            lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config
-        )[1]
+        terms = c3r_loss(lambda z: z @ head, lambda h, _: (h["image"] + h["text"]) / 2, h, labels, config=config)[1]
         return -jax.nn.log_softmax(terms.logits)[jnp.arange(64), labels].mean() + jnp.square(terms.z).mean()
 
     capped, free = (jax.jit(jax.grad(functools.partial(own, cap=cap)))(head) for cap in (1.0, 0.0))

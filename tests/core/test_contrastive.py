@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.contrastive import contrastive_c3r_loss, unit
+from c3r_jax.core.contrastive import unit
 from tests.core import oracle_matching
+from tests.core.jitted import contrastive_c3r_loss
 
 NAMES = ("audio", "image", "text")
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from c3r_jax.core.expert import BETAS, residual_experts
+from c3r_jax.core.expert import BETAS
 from c3r_jax.core.leave_one_out import leave_one_out
+from tests.core.jitted import residual_experts
 
 RIDGE = 1e-2
 

@@ -12,13 +12,12 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.expert import residual_experts
 from c3r_jax.core.gate import explained_alone, repeated_share
-from c3r_jax.core.objective import c3r_loss
 from c3r_jax.core.task_term import alone_in_joint
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
+from tests.core.jitted import c3r_loss, residual_experts
 from tests.core.test_expert import as_jax, experts_oracle
 
 HEAD = 0.8 * np.eye(3) + 0.2 * np.random.default_rng(5).standard_normal((3, 3))
@@ -50,7 +49,7 @@ def problem():
 def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     features, labels, present, where = problem
     config = c3r_jax.C3RConfig(expert=expert, subsets=subsets)
-    _, terms = c3r_jax.c3r_loss(
+    _, terms = c3r_loss(
         lambda z: z @ jnp.asarray(HEAD),
         fuse,
         as_jax(features),
@@ -91,7 +90,7 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
 
 def gate(features, labels, present, where, constant):
     """(H - S) / (H - T) from the reference implementation's z_c."""
-    _, terms = c3r_jax.c3r_loss(
+    _, terms = c3r_loss(
         lambda z: z @ jnp.asarray(HEAD),
         fuse,
         as_jax(features),
@@ -174,7 +173,7 @@ def test_kl_without_a_prior_takes_the_batch_shares(problem):
     features, labels, _, where = problem
     shares = tuple((np.bincount(labels[where], minlength=3) / where.sum()).tolist())
     both = [
-        c3r_jax.c3r_loss(
+        c3r_loss(
             lambda z: z @ jnp.asarray(HEAD, jnp.float32),
             fuse,
             jax.tree.map(lambda h: jnp.asarray(h, jnp.float32), as_jax(features)),
@@ -291,7 +290,7 @@ def test_strength_zero_is_plain_training(problem):
     where = jnp.asarray(where)
 
     def loss(config, h, head):
-        return c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, jnp.asarray(labels), config=config, where=where)[0]
+        return c3r_loss(lambda z: z @ head, fuse, h, jnp.asarray(labels), config=config, where=where)[0]
 
     def plain(h, head):
         losses = CLASSIFICATION.loss(fuse(h, np.ones((40, 2), bool)) @ head, jnp.asarray(labels))

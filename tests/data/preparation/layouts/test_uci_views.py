@@ -82,5 +82,5 @@ def test_missing_table_is_named(tables, tmp_path):
 def test_to_a_training_step(tables, tmp_path):
     write(tmp_path, {name: text(table) for name, table in tables.items()})
     prepare(LAYOUT, tmp_path, tmp_path / "out")
-    _, batch = take_step(shrunk(uci_views.get_config(), tmp_path / "out"))
+    _, batch = take_step(shrunk(uci_views.get_config(), tmp_path / "out", "c3r"))
     assert {name: value.shape[1] for name, value in batch["inputs"].items()} == VIEWS
