@@ -259,7 +259,10 @@ def _choices(
             "out of strengths.",
             stacklevel=3,
         )
-    error = by_fold["accuracy"].std(0, ddof=1) / np.sqrt(folds) if folds > 1 else np.zeros(len(strengths))
+    spread = {
+        name: values.std(0, ddof=1) if folds > 1 else np.zeros(len(strengths)) for name, values in by_fold.items()
+    }
+    errors = {rule.figure: spread[rule.figure] / np.sqrt(folds) for rule in RULES.values() if rule.tolerated}
     table = None
     if groups is not None:
         scored = np.isfinite(correct[~failed]).all(0)  # a splitter need not hold out every row
@@ -272,4 +275,4 @@ def _choices(
             "accuracy": accuracy.ravel(),
         }
     possible = [name for name, rule in RULES.items() if groups is not None or not rule.groups]
-    return {name: strengths[choose_strength(name, strengths, figures, error)] for name in possible}, table
+    return {name: strengths[choose_strength(name, strengths, figures, errors)] for name in possible}, table

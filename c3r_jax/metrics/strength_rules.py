@@ -31,28 +31,32 @@ RULES = {
     "worst_group": Rule("worst_group", groups=True),
     "balanced_accuracy": Rule("balanced_accuracy"),
     "c3_risk": Rule("c3_risk", lowest=True),
-    "expert_accuracy": Rule("expert_accuracy", lowest=True),
+    "expert_accuracy": Rule("expert_accuracy", lowest=True, tolerated=1.0),
 }
 
 
-def choose_strength(rule: str, strengths: Sequence[float], figures: Mapping[str, ArrayLike], error: ArrayLike) -> int:
-    """The index of the strength that a rule chooses; among equals the weakest, but see ``one_standard_error``.
+def choose_strength(
+    rule: str, strengths: Sequence[float], figures: Mapping[str, ArrayLike], errors: Mapping[str, ArrayLike]
+) -> int:
+    """The index of the strength that a rule chooses; among equals the weakest, but see those with a standard error.
 
-    ==================== ===========================================================================
+    ==================== ====================================================================================
     accuracy             the highest accuracy
     one_standard_error   the strongest whose accuracy is within one standard error of the highest
     held_out_groups      the highest mean accuracy over groups that were left out of training
     worst_group          the highest accuracy in the worst of these groups
     balanced_accuracy    the highest mean recall over classes
     c3_risk              the lowest C3 risk
-    expert_accuracy      the lowest accuracy of experts on what was learned, beyond the instrument
-    ==================== ===========================================================================
+    expert_accuracy      the strongest whose accuracy of experts on what was learned, beyond the instrument, is within
+                         one standard error of the lowest
+    ==================== ====================================================================================
 
     Args:
       rule: a name of :data:`RULES`.
       strengths: (S,) in any order.
       figures: {figure: (S,)}, at least the rule's; NaN where a strength cannot be chosen.
-      error: (S,) standard error of the accuracy, of which the best strength's is read.
+      errors: {figure: (S,) its standard errors}, of which the best strength's is read; of the figures of rules that
+        tolerate one.
 
     Returns:
       The index.
@@ -62,7 +66,8 @@ def choose_strength(rule: str, strengths: Sequence[float], figures: Mapping[str,
 
     Examples:
       >>> accuracy = {"accuracy": [0.90, 0.91, 0.905, 0.80]}
-      >>> [choose_strength(rule, [0, 0.5, 1, 2], accuracy, [0.01] * 4) for rule in ("accuracy", "one_standard_error")]
+      >>> rules, errors = ("accuracy", "one_standard_error"), {"accuracy": [0.01] * 4}
+      >>> [choose_strength(rule, [0, 0.5, 1, 2], accuracy, errors) for rule in rules]
       [1, 2]
 
     References:
@@ -77,5 +82,5 @@ def choose_strength(rule: str, strengths: Sequence[float], figures: Mapping[str,
     if not chosen.tolerated:
         return best
     values = np.where(np.isfinite(values), values, -np.inf)
-    least = values[best] - chosen.tolerated * np.nan_to_num(np.asarray(error)[best])
+    least = values[best] - chosen.tolerated * np.nan_to_num(np.asarray(errors[chosen.figure])[best])
     return max((i for i in order if values[i] >= least), key=lambda i: strengths[i])

@@ -66,7 +66,7 @@ def rules_table(records: Sequence[Record], world: str, *, rows: int) -> Table:
     Args:
       records: records of the study.
       world: the structural model.
-      rows: validation rows of a seed, which give the standard error of their accuracy.
+      rows: validation rows of a seed, which give the standard errors of shares of them.
 
     Returns:
       A :class:`Table`; the oracle, which looks at the shifted test, is the last row and marked as no valid rule.
@@ -109,12 +109,13 @@ def choices(records: Sequence[Record], world: str, *, rows: int) -> dict[str, li
             for name, column in FIGURES.items()
         }
         strengths = [run["weights"][C3R_STRENGTH] for run in runs]
-        error = np.sqrt(figures["accuracy"] * (1 - figures["accuracy"]) / rows)
+        shares = {rule.figure: figures[rule.figure] for rule in RULES.values() if rule.tolerated}
+        errors = {name: np.sqrt(share * (1 - share) / rows) for name, share in shares.items()}
         for rule in chosen:
             if rule == ORACLE:
                 best = max(range(len(runs)), key=lambda i: scores[i]["shift"])
             else:
-                best = choose_strength(rule, strengths, figures, error)
+                best = choose_strength(rule, strengths, figures, errors)
             chosen[rule].append(runs[best])
     return chosen
 

@@ -10,7 +10,7 @@ FIGURES = {
     "accuracy": (0.895, 0.90, 0.80, 0.90),
     "balanced_accuracy": (0.90, 0.70, 0.70, 0.70),
     "c3_risk": (0.8, 0.9, 0.7, 0.7),
-    "expert_accuracy": (0.5, 0.6, 0.4, 0.7),
+    "expert_accuracy": (0.409, 0.6, 0.5, 0.4),
     "group_accuracy": (0.6, 0.5, 0.7, 0.5),
     "worst_group": (0.4, 0.4, 0.3, 0.2),
 }
@@ -19,28 +19,30 @@ CHOICES = {
     "one_standard_error": 1.0,
     "balanced_accuracy": 1.0,
     "c3_risk": 0.5,
-    "expert_accuracy": 2.0,
+    "expert_accuracy": 1.0,
     "held_out_groups": 2.0,
     "worst_group": 0.0,
 }
+
+ERRORS = {name: [0.01] * 4 for name in ("accuracy", "expert_accuracy")}
 
 
 def test_every_rule_has_its_choice():
     assert CHOICES.keys() == RULES.keys()
     for rule, strength in CHOICES.items():
-        assert STRENGTHS[choose_strength(rule, STRENGTHS, FIGURES, [0.01] * 4)] == strength, rule
+        assert STRENGTHS[choose_strength(rule, STRENGTHS, FIGURES, ERRORS)] == strength, rule
 
 
 @pytest.mark.parametrize(("error", "strength"), [(0.0, 0.5), (0.004, 0.5), (0.006, 1.0), (0.2, 2.0), (np.nan, 0.5)])
 def test_the_strongest_within_one_standard_error(error, strength):
     """The error is that of the best, here of strength 0."""
-    errors = [9.0, error, 9.0, 9.0]
+    errors = {"accuracy": [9.0, error, 9.0, 9.0]}
     assert STRENGTHS[choose_strength("one_standard_error", STRENGTHS, FIGURES, errors)] == strength
 
 
 def test_a_strength_without_a_number_is_never_chosen():
     figures = {"accuracy": [0.5, np.nan, np.inf, 0.4], "c3_risk": [np.nan, np.nan, 0.3, np.nan]}
     for rule, index in (("accuracy", 0), ("one_standard_error", 0), ("c3_risk", 2)):
-        assert choose_strength(rule, [0, 1, 2, 3], figures, [0.0] * 4) == index, rule
+        assert choose_strength(rule, [0, 1, 2, 3], figures, {"accuracy": [0.0] * 4}) == index, rule
     with pytest.raises(ValueError, match="no strength has a finite accuracy"):
-        choose_strength("accuracy", [0, 1], {"accuracy": [np.nan, np.nan]}, [0, 0])
+        choose_strength("accuracy", [0, 1], {"accuracy": [np.nan, np.nan]}, {})
