@@ -38,7 +38,8 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
     whose accuracy is within one standard error of the best), "balanced_accuracy", "c3_risk", "expert_accuracy", and
     with groups "held_out_groups" and "worst_group". Rows that come from where the training rows do cannot show what a
     shift would cost: "accuracy" asks which strength costs nothing, "one_standard_error" how much can be had for nearly
-    nothing, and "expert_accuracy" where the model reads least of what each modality alone says, where cues often are.
+    nothing, and "expert_accuracy" where the model reads least of what each modality alone says, where cues often are
+    (without 0 among the strengths: plain training leaves single modalities half trained, and may seem to read little).
     Only groups that differ as future data will differ measure what is wanted.
 
     Args:

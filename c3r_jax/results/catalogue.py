@@ -44,7 +44,7 @@ SOURCES: dict[str, Source] = {
         ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
     ),
     "emoji_folds": Source(
-        ("benchmarks/emoji_folds.py", "--methods", "dropout", "c3r", "c3r_dropout"), RUNS, 20, 3, tolerance=HITS
+        ("benchmarks/emoji_folds.py", "--methods", "dropout", "c3r", "c3r_dropout"), RUNS, 30, 5, tolerance=HITS
     ),
     "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 15, 3, tolerance=HITS),
     "emoji_shift_pretrained": Source(

@@ -11,9 +11,11 @@ import pytest
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation.contrastive_scores import pretrained_table
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.zero_shot import class_keys
 from c3r_jax.experiments.check_config import check_data
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.metrics_log import read_history
+from c3r_jax.experiments.open import restore_best
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.step.train_step import step_columns
 from c3r_jax.training.loop import fit
@@ -31,7 +33,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def test_pretraining_is_evaluated(contrastive, tmp_path):
+def test_pretraining_is_evaluated(contrastive, tmp_path, monkeypatch):
     done = fit(contrastive, tmp_path)
     history = read_history(tmp_path)
     validations = [(line["step"], line["values"]) for line in history if line["split"] == "validation"]
@@ -70,6 +72,14 @@ def test_pretraining_is_evaluated(contrastive, tmp_path):
     keys = np.stack([unit(encode(source.info.phrases[name]).mean(0)) for name in source.info.class_names])
     found = (encode(source.texts) @ keys.T).argmax(1)
     np.testing.assert_allclose(rows["clean", "text"]["zero_shot"], np.mean(found == source.labels), atol=0.02)
+
+    # Phrases are of no environment, though examples may be.
+    params = restore_best(experiment, tmp_path)[1]
+    of_phrases, train = class_keys(experiment, params), experiment.sources["train"]
+    np.testing.assert_allclose(of_phrases, unit(keys), atol=1e-4)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "info", dataclasses.replace(train.info, environment="maker", environments=("A", "B")))
+        np.testing.assert_array_equal(class_keys(experiment, params), of_phrases)
 
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "eval.py"), f"--workdir={tmp_path}"],
