@@ -25,7 +25,7 @@ from tests.processes import command_environment
 
 def test_programs_of_many_settings_are_forgotten_and_compiled_again_to_the_same_numbers(small_config, tmp_path):
     small_config.train.steps = small_config.train.eval_every = 2
-    small_config.optimizer.warmup_steps = 1
+    small_config.optimizer.warmup_steps, small_config.method = 1, "plain"
     losses, counts = [], []
     for i, width in enumerate((4, 6, 4)):
         small_config.model.dim = width
