@@ -109,6 +109,7 @@ def _mark(ax: Axes, chosen: Mapping[str, float], strengths: np.ndarray, rules: S
         at.setdefault(int(np.flatnonzero(strengths == strength)[0]), []).append(rule)
     most = max(map(len, at.values()))
     low, high = ax.get_ylim()
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])  # no numbers beside the marks
     ax.set_ylim(low, high + (high - low) * 0.09 * most)
     for place, names in at.items():
         ax.axvline(place, color="#555555", linestyle=":", linewidth=1.4, zorder=0.5)

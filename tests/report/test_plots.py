@@ -10,6 +10,7 @@ from c3r_jax.report import (
     aggregate,
     modality_bars,
     path_figure,
+    path_figures,
     plots,
     reliability_diagram,
     risk_curves,
@@ -56,6 +57,16 @@ def test_path_of_strengths(tmp_path):
         cv = types.SimpleNamespace(path_=table, strength_=chosen, rule="c3_risk")
         _check_picture(path_figure(cv, tmp_path / f"{chosen}.png"))
     assert (tmp_path / "0.0.png").read_bytes() != (tmp_path / "2.0.png").read_bytes()
+
+
+def test_marks_of_a_path_stand_above_the_numbers(tmp_path, monkeypatch):
+    """An axis of shares ends at 100 %, however many marks stand above it."""
+    axes = []
+    monkeypatch.setattr(path_figures, "save", lambda figure, path: axes.extend(figure.axes) or path)
+    table = {name: [0.99, 0.95] for name in ("accuracy", "expert_accuracy", "c3_risk")} | {"strength": [0.0, 1.0]}
+    chosen = {"w": dict.fromkeys(("accuracy", "one_standard_error", "c3_risk"), 1.0)}
+    path_figures.draw_paths({"w": table}, chosen, tmp_path / "a.png", runs="folds")
+    assert axes and all(max(ax.get_yticks()) <= 100 < ax.get_ylim()[1] for ax in axes[:1])
 
 
 def test_reliability(run, tmp_path):
