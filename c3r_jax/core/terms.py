@@ -117,10 +117,8 @@ def weighted_terms(
     hypothetical_logits = _counted(fixed.necessity, predict(z_bar))
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
     prior = _prior(labels, logits, rows, config, axis_name, task)
-    causal_losses, beside = loss(causal_logits, labels), _Beside([], [], None, None)
-    if _is_relative(config):
-        h_hat = real.h_hat if config.gate else None
-        beside = _outputs_beside(predict, fuse, features, h_hat, logits, present, prior, rows, config, axis_name, task)
+    causal_losses = loss(causal_logits, labels)
+    beside = _outputs_beside(predict, fuse, features, real.h_hat, logits, present, prior, rows, config, axis_name, task)
     outputs = [logits, *beside.alone]
     compared = [*beside.explained, *([] if beside.constant is None else [beside.constant])]
     of_outputs = _counted(config.w_task, _losses_of(loss, outputs + compared, labels, task.at_once))
@@ -235,21 +233,23 @@ def _outputs_beside(
       predict: z (B, d) -> outputs (B, K).
       fuse: ({name: (B, d_name)}, present (B, M)) -> z (B, d).
       features: {name: (B, d_name)}, zero where absent or excluded.
-      h_hat: {name: (B, d_name)} what the others explain of each; None where the gate does not ask.
+      h_hat: {name: (B, d_name)} what the others explain of each; None without a first stage.
       logits: (B, K) of all modalities together.
       present: (B, M) bool.
-      prior: (K,) shares of the classes.
+      prior: (K,) shares of the classes; None where nothing needs them.
       rows: (B,) rows that count.
       config: weights and modes.
       axis_name: mapped axis over which the batch is split.
       task: what outputs and labels mean.
     """
-    assert prior is not None  # for type checkers
+    if prior is None or not _is_relative(config):
+        return _Beside([], [], None, None)
     constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
     alone, explained, additivity = [], [], None
     if config.subsets and not is_zero(config.strength):
         masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-        found = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
+        asked = h_hat if config.gate else None
+        found = outputs_alone(predict, fuse, features, asked, logits, present, constant, **masks)
         alone, additivity = [*found.outputs], found.additivity
         explained = [] if found.explained is None else [*found.explained]
     constants = jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape))

@@ -260,10 +260,8 @@ def _choices(
             "out of strengths.",
             stacklevel=3,
         )
-    spread = {
-        name: values.std(0, ddof=1) if folds > 1 else np.zeros(len(strengths)) for name, values in by_fold.items()
-    }
-    errors = {rule.figure: spread[rule.figure] / np.sqrt(folds) for rule in RULES.values() if rule.tolerated}
+    none = np.zeros(len(strengths))  # one fold shows no spread
+    errors = {name: by_fold[name].std(0, ddof=1) / np.sqrt(folds) if folds > 1 else none for name in COLUMNS[2:]}
     table = None
     if groups is not None:
         scored = np.isfinite(correct[~failed]).all(0)  # a splitter need not hold out every row
