@@ -41,7 +41,7 @@ def known_truth(workdir: pathlib.Path, seeds: int) -> Lead:
     """
     found = _measured(workdir / "truth.json", min(seeds, 3))
     what = (
-        "A made world whose cause is known: two modalities see the cause of the label, and each has a cue of its own "
+        "A synthetic data set whose cause is known: two modalities see the cause of the label, and each has a cue of its own "
         f"that agrees with it in 85 % of the rows, and in 15 % once cues are reversed. {ROWS} rows, {STEPS} steps, the "
         "estimator's defaults. On the right: in how many of the same rows the prediction follows when the cause alone, "
         "or one cue alone, is changed; 100 and 0 would be right."

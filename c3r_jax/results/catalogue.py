@@ -39,14 +39,14 @@ ON_DATA = ("--data", "{data}")
 WEIGHTS = ("--weights", "{weights}")
 STUDY = ("benchmarks/study.py", "--study")
 SOURCES: dict[str, Source] = {
-    "emoji": Source(("benchmarks/sets.py",), RUNS, 8, 3, tolerance=HITS),
+    "emoji": Source(("benchmarks/sets.py",), RUNS, 25, 5, tolerance=HITS),
     "emoji_pretrained": Source(
-        ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
+        ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 15, 5, ENCODERS, (), HITS
     ),
     "emoji_folds": Source(
         ("benchmarks/emoji_folds.py", "--methods", "dropout", "c3r", "c3r_dropout"), RUNS, 30, 5, tolerance=HITS
     ),
-    "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 15, 3, tolerance=HITS),
+    "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 30, 5, tolerance=HITS),
     "emoji_shift_pretrained": Source(
         ("benchmarks/emoji_shift.py", "--config", "emoji_shift_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
     ),
@@ -60,14 +60,23 @@ SOURCES: dict[str, Source] = {
         ("openclipart",),
         HITS,
     ),
-    "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 3, (), ("watch",), HITS),
+    "watch": Source(("benchmarks/sets.py", "--config", "watch", *ON_DATA), RUNS, 8, 5, (), ("watch",), HITS),
     "uci_views": Source(
-        ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 15, 3, (), ("uci_views",), HITS
+        ("benchmarks/sets.py", "--config", "uci_views", *ON_DATA), RUNS, 18, 5, (), ("uci_views",), HITS
     ),
-    "stamps": Source(("benchmarks/sets.py", "--config", "stamps", *ON_DATA), RUNS, 20, 3, (), ("stamps",), HITS),
+    "stamps": Source(("benchmarks/sets.py", "--config", "stamps", *ON_DATA), RUNS, 20, 5, (), ("stamps",), HITS),
+    "stamps_pretrained": Source(
+        ("benchmarks/sets.py", "--config", "stamps_pretrained", *ON_DATA, *WEIGHTS),
+        RUNS,
+        20,
+        5,
+        ENCODERS,
+        ("stamps",),
+        HITS,
+    ),
     "structural": Source(("benchmarks/structural.py",), CELLS, 20, 5, tolerance=HITS),
     "ablation": Source((*STUDY, "ablation"), RUNS, 10, 5, tolerance=HITS),
-    "rivals": Source((*STUDY, "rivals"), RUNS, 20, 3, tolerance=HITS),
+    "rivals": Source((*STUDY, "rivals"), RUNS, 20, 5, tolerance=HITS),
     "torch_parity": Source(
         ("benchmarks/torch_parity.py", *WEIGHTS, *ON_DATA, "--vectors", "{vectors}"),
         CELLS,

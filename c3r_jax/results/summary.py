@@ -67,6 +67,7 @@ MAKERS = ("twitter", "apple", "facebook")
 OTHERS, OTHERS_WORST = ([f"{score}, {maker}" for maker in MAKERS] for score in ("accuracy", "worst subset"))
 ROWS = {
     "shift": Rows("plain", "c3r", "", ("c3r, strong", "c3r, hinge")),
+    "safety": Rows("plain", "c3r", "", ("c3r, strong", "c3r, hinge")),
     "shift_rivals": Rows("plain", "c3r", "{} + c3r"),
     "rivals": Rows("mean", "mean + C3R", "{} + C3R", ("C3R, first version",)),
     "structural": Rows(
@@ -79,6 +80,10 @@ ROWS = {
     "watch": Rows("plain", "c3r", "c3r+{}"),
     "uci_views": Rows("plain", "c3r", "c3r+{}"),
     "stamps": Rows("plain", "c3r", "c3r+{}"),
+    "emoji_pretrained": Rows("plain", "c3r", "c3r+{}"),
+    "stamps_pretrained": Rows("plain", "c3r", "c3r+{}"),
+    "emoji_shift": Rows("plain", "c3r", "c3r_{}", ("c3r, first version",)),
+    "emoji_shift_pretrained": Rows("plain", "c3r", "c3r_{}", ("c3r, first version",)),
 }
 
 
@@ -95,10 +100,24 @@ LINES = {
     "clip art by known authors": Line(False, False, Place("shift", "openclipart", "accuracy, same")),
     "emoji from scratch": Line(False, False, Place("emoji", "emoji_styles", "clean")),
     "emoji from scratch, worst condition": Line(False, True, Place("emoji", "emoji_styles", "worst")),
+    "emoji from scratch, planted cues": Line(False, False, Place("emoji_shift", "emoji_shift", "test, representation")),
+    "emoji, two layers on frozen encoders": Line(False, False, Place("emoji_pretrained", "emoji_pretrained", "clean")),
+    "emoji, two layers on frozen encoders, worst condition": Line(
+        False, True, Place("emoji_pretrained", "emoji_pretrained", "worst")
+    ),
     "six views from scratch": Line(False, False, Place("uci_views", "uci_views", "clean")),
     "six views from scratch, worst subset": Line(False, True, Place("uci_views", "uci_views", "worst")),
     "stamps from scratch": Line(False, False, Place("stamps", "stamps", "clean")),
     "stamps from scratch, worst subset": Line(False, True, Place("stamps", "stamps", "worst")),
+    "stamps, two layers on frozen encoders": Line(
+        False, False, Place("stamps_pretrained", "stamps_pretrained", "clean")
+    ),
+    "stamps, two layers on frozen encoders, worst subset": Line(
+        False, True, Place("stamps_pretrained", "stamps_pretrained", "worst")
+    ),
+    "digits in halves": Line(False, False, Place("safety", "digits in halves", "accuracy, same")),
+    "digits in quarters": Line(False, False, Place("safety", "digits in quarters", "accuracy, same")),
+    "clusters in four modalities": Line(False, False, Place("safety", "clusters, 4 modalities", "accuracy, same")),
     "no cues": Line(False, False, Place("structural", "null", "same")),
     "cues hold, confounded": Line(False, False, Place("rivals", "confounded", "same")),
     "cues hold, anticausal": Line(False, False, Place("rivals", "anticausal", "same")),
@@ -115,6 +134,12 @@ LINES = {
     "watch from scratch, two people": Line(True, False, Place("watch", "watch", "clean")),
     "watch from scratch, two people, worst modality": Line(True, True, Place("watch", "watch", "worst")),
     "emoji from scratch, by Twitter": Line(True, False, Place("emoji", "emoji_styles", "twitter")),
+    "emoji from scratch, cues turned": Line(
+        True, False, Place("emoji_shift", "emoji_shift", "shift, representation")
+    ),
+    "emoji, two layers on frozen encoders, cues turned": Line(
+        True, False, Place("emoji_shift_pretrained", "emoji_shift_pretrained", "shift, representation")
+    ),
     "cues turned, confounded": Line(True, False, Place("rivals", "confounded", "shift")),
     "cues turned, confounded, worst test": Line(True, True, Place("rivals", "confounded", "worst, shift")),
     "cues turned, anticausal": Line(True, False, Place("rivals", "anticausal", "shift")),
