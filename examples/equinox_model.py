@@ -22,7 +22,7 @@ class LateFusion(eqx.Module):
         self.head = eqx.nn.Linear(16, 2, key=last)
 
     def fuse(self, h, present):
-        share = present / present.sum(1, keepdims=True)
+        share = present / jnp.maximum(present.sum(1, keepdims=True), 1)
         return share[:, [0]] * h["m1"] + share[:, [1]] * h["m2"]
 
     def encode(self, inputs):

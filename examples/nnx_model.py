@@ -24,7 +24,7 @@ class LateFusion(nnx.Module):
         return {"m1": self.m1(inputs["m1"]), "m2": self.m2(inputs["m2"])}
 
     def fuse(self, h, present):
-        share = present / present.sum(1, keepdims=True)
+        share = present / jnp.maximum(present.sum(1, keepdims=True), 1)
         return share[:, [0]] * h["m1"] + share[:, [1]] * h["m2"]
 
     def __call__(self, inputs):

@@ -22,7 +22,7 @@ def encode(params, inputs):
 
 
 def fuse(h, present):
-    share = present / present.sum(1, keepdims=True)
+    share = present / jnp.maximum(present.sum(1, keepdims=True), 1)
     return sum(share[:, [i]] * value for i, value in enumerate(h.values()))
 
 

@@ -21,7 +21,7 @@ class Model(nn.Module):
         return {m: encoder(torch.as_tensor(inputs[m])) for m, encoder in self.encoders.items()}
 
     def fuse(self, h, present):
-        share = present / present.sum(1, keepdim=True)
+        share = present / present.sum(1, keepdim=True).clamp(min=1)
         return sum(share[:, [i]] * h[m] for i, m in enumerate(sorted(h)))
 
     def forward(self, inputs, present):

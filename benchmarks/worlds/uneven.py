@@ -14,6 +14,7 @@ Sample = tuple[dict[str, np.ndarray], np.ndarray]  # inputs and labels
 World = Callable[[int], dict[str, Sample]]  # seed -> "train", "same" and perhaps "shift"
 
 TRAIN_ROWS, TEST_ROWS = 1000, 4000
+FEW = 190  # a tenth of them are fewer than the estimator's gate is measured on
 
 
 def split(inputs: dict[str, np.ndarray], labels: np.ndarray, seed: int, test: int) -> dict[str, Sample]:
@@ -33,6 +34,15 @@ def sum_of_two(seed: int) -> dict[str, Sample]:
     inputs = {name: rng.standard_normal((TRAIN_ROWS + TEST_ROWS, 10)) for name in ("m1", "m2")}
     total = inputs["m1"][:, 0] + inputs["m2"][:, 0]
     return split(inputs, np.digitize(total, (-2, -1, 0, 1, 2)), seed, TEST_ROWS)
+
+
+def own_bit_of_few(seed: int) -> dict[str, Sample]:
+    """Four classes in 190 rows: three modalities see one bit of the label, and only the first sees the other."""
+    rng = np.random.default_rng(seed)
+    shared, own = rng.integers(0, 2, FEW + TEST_ROWS), rng.integers(0, 2, (FEW + TEST_ROWS, 3))
+    bits = {f"m{m + 1}": np.stack([shared, shared, own[:, m], own[:, m]], axis=1) for m in range(3)}
+    inputs = {name: 2 * value - 1 + rng.standard_normal(value.shape) for name, value in bits.items()}
+    return split(inputs, 2 * shared + own[:, 0], seed, TEST_ROWS)
 
 
 def strong_and_weak(seed: int) -> dict[str, Sample]:
@@ -85,6 +95,7 @@ def digits(rows: int, columns: int) -> World:
 
 UNEVEN: dict[str, World] = {
     "sum of two modalities": sum_of_two,
+    "190 rows, a bit of one modality alone": own_bit_of_few,
     "a strong and a weak modality": strong_and_weak,
     "clusters, 2 modalities": clusters(2, 8, 12),
     "clusters, 4 modalities": clusters(4, 4, 16),

@@ -1,8 +1,8 @@
 """The demo: four methods and three seeds, where the cause is known, where data shifts, with noise and less to see.
 
-First a synthetic data set in which one can change the cause alone, and a cue alone; then emoji from raw pictures and names,
-tested on the same names as another maker draws them; then missing and noisy inputs. With a configuration of yours, your
-data takes the place of emoji, and the synthetic set is left out.
+First a synthetic data set in which one can change the cause alone, and a cue alone; then emoji from raw pictures and
+names, tested on the same names as another maker draws them; then missing and noisy inputs. With a configuration of
+yours, your data takes the place of emoji, and the synthetic set is left out.
 
   c3r demo --workdir=runs/demo
   c3r demo --config=watch --config.data.path=runs/data --seeds=5 --workdir=runs/watch

@@ -41,10 +41,10 @@ def known_truth(workdir: pathlib.Path, seeds: int) -> Lead:
     """
     found = _measured(workdir / "truth.json", min(seeds, 3))
     what = (
-        "A synthetic data set whose cause is known: two modalities see the cause of the label, and each has a cue of its own "
-        f"that agrees with it in 85 % of the rows, and in 15 % once cues are reversed. {ROWS} rows, {STEPS} steps, the "
-        "estimator's defaults. On the right: in how many of the same rows the prediction follows when the cause alone, "
-        "or one cue alone, is changed; 100 and 0 would be right."
+        "A synthetic data set whose cause is known: two modalities see the cause of the label, and each has a cue of "
+        f"its own that agrees with it in 85 % of the rows, and in 15 % once cues are reversed. {ROWS} rows, {STEPS} "
+        "steps, the estimator's defaults. On the right: in how many of the same rows the prediction follows when the "
+        "cause alone, or one cue alone, is changed; 100 and 0 would be right."
     )
     accuracy, follows = list(TRUTH)[:2], list(TRUTH)[2:]
     panels = {"accuracy": accuracy[::-1], "the prediction follows": follows[::-1]}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from c3r_jax.core.batch import Weighted, Where, expand, promote
+from c3r_jax.core.mapped_axes import is_tracked
 
 Losses = Callable[[Any, Any], tuple[tuple[Array, Array], Any]]  # (rows, shared) -> ((task, penalty), anything)
 
@@ -79,8 +80,11 @@ def capped_loss(
     if not counted:
         task, of_task = jnp.zeros_like(task), jax.tree.map(jnp.zeros_like, of_task)
     gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
-    products = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), (rows, shared), gradient)
-    carrier = sum(jax.tree.leaves(products), jnp.zeros(()))
+    of_rows, of_shared = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), (rows, shared), gradient)
+    carrier = _total(of_rows)
+    if is_tracked(axis_name):  # one number of all devices, as the loss: what they share would count once for each
+        carrier = jax.lax.psum(carrier, axis_name)
+    carrier = carrier + _total(of_shared)
     carried = carrier - jax.lax.stop_gradient(carrier)  # 0, unlike its gradient
     loss = task + penalty + carried.astype(task.dtype)
     return loss, Cap(scale, limit, task_norm, penalty_norm), passed
@@ -90,19 +94,26 @@ def _norm(gradient: tuple[Any, Any], axis_name: str | None, where: Where | None)
     """Length of the gradient of the global loss, whose rows are spread over devices.
 
     A sum over devices inside the loss is differentiated on every device: each has its own rows' gradient times the
-    number of devices, and a part of the shared ones' that becomes the gradient when it is averaged.
+    number of devices, and a part of the shared ones' that becomes the gradient when it is averaged. Where ``shard_map``
+    tracks what differs between devices, each has its own rows' gradient, and all have that of the shared ones.
     """
     rows, shared = gradient
     if isinstance(where, Weighted):
         times = jnp.where(where.rows, where.weights, 1)
         rows = jax.tree.map(lambda x: x / jnp.sqrt(expand(times, x)).astype(x.dtype), rows)
     of_rows = _square(rows)
-    if axis_name:
+    if is_tracked(axis_name):
+        of_rows = jax.lax.psum(of_rows, axis_name)
+    elif axis_name:
         of_rows = jax.lax.psum(of_rows, axis_name) / jax.lax.axis_size(axis_name) ** 2
         shared = jax.lax.pmean(shared, axis_name)
     return jnp.sqrt(of_rows + _square(shared))
 
 
+def _total(tree: Any) -> Array:
+    return sum(jax.tree.leaves(tree), jnp.zeros(()))
+
+
 def _square(tree: Any) -> Array:
     squares = [jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum() for x in jax.tree.leaves(tree)]
-    return sum(squares, jnp.zeros(()))
+    return _total(squares)

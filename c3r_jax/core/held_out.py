@@ -1,5 +1,7 @@
 """How far the real world explains a model's predictions, measured on rows that it is not trained on."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
@@ -12,7 +14,7 @@ from c3r_jax.core.gate import least_share
 from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.task_term import alone_in
+from c3r_jax.core.task_term import alone_in, alone_in_joint, said_alone
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -45,6 +47,7 @@ def held_out_share(
     explain of it, over the rows with m and another (in r all are of rows with several). On rows that a model has
     learned by heart, every modality says the label and so explains the others: the share of the training batch is then
     too high, and C3R silences what no other modality says. A few hundred rows, asked every ten steps or so, show it.
+    All three are asked for whatever ``config.subsets`` is: unlike in training, single modalities cost little here.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -94,10 +97,15 @@ def held_out_share(
     compared, masks = [[losses(logits), losses(predict(real.z_c))]], [jnp.ones(len(rows), bool)]
     if real.h_hat is not None:
 
-        def alone(h: Features) -> Float[Array, "modalities scales batch"]:
-            return jax.vmap(lambda only: losses(predict(fuse(zero_absent(h, only), only))))(alone_in(present))
+        def alone(h: Features) -> Float[Array, "modalities batch outputs"]:
+            return jax.vmap(lambda only: predict(fuse(zero_absent(h, only), only)))(alone_in(present))
 
-        pairs = zip(alone(features), alone(real.h_hat), strict=True)
+        own, others = alone(features), alone(real.h_hat)
+        if not task.evidence:  # of which every scale is tried
+            found = alone_in_joint(logits, own, present, constant, where=rows, axis_name=axis, task=task)
+            settings: dict[str, Any] = {"found": found, "present": present, "constant": constant, "task": task}
+            own, others = said_alone(own, **settings), said_alone(others, **settings)
+        pairs = zip(jax.vmap(losses)(own), jax.vmap(losses)(others), strict=True)
         several = present.sum(1) > 1
         compared += [*compared, *([*pair] for pair in pairs)]
         masks += [several, *(present[:, m] & several for m in range(present.shape[1]))]

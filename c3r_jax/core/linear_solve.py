@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from c3r_jax.core.batch import HIGHEST
+from c3r_jax.core.mapped_axes import varying_as
 
 _matmul = partial(jnp.matmul, precision=HIGHEST)
 
@@ -97,6 +98,7 @@ def solve_spd(
     """
     if a.ndim != 2 or a.shape[0] != a.shape[1] or b.ndim != 2 or b.shape[0] != a.shape[0]:
         raise ValueError(f"a has shape {a.shape} and b {b.shape}, but (p, p) and (p, d) were expected.")
+    a, inverse = varying_as((a, inverse), b)  # JAX solves with both or neither
     known = inverse_spd(jax.lax.stop_gradient(a), condition=condition) if inverse is None else inverse
 
     def solve(matvec: Callable[[Array], Array], rhs: Array) -> Array:

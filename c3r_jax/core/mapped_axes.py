@@ -36,6 +36,32 @@ def checked_axis(axis_name: AxisName) -> Any:
     return axis_name
 
 
+def is_tracked(axis_name: AxisName) -> bool:
+    """Whether ``shard_map`` keeps account of which values differ between devices (``check_vma``, its default).
+
+    It then sums the gradients of what all devices share by itself, and sums over devices are differentiated once.
+    """
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    if not axis_name or not set(names) <= set(jax.sharding.get_abstract_mesh().manual_axes):
+        return False
+    return bool(_varying(jax.lax.axis_index(axis_name)))
+
+
+def varying_as(tree: Any, other: Any) -> Any:
+    """The arrays, as ones that differ between devices wherever ``other`` does; only types that ``shard_map`` tracks."""
+
+    def cast(x: Any) -> Any:
+        axes = tuple(sorted(_varying(other) - _varying(x)))
+        return jax.lax.pcast(x, axes, to="varying") if axes else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _varying(x: Any) -> frozenset[str]:
+    kind = jax.typeof(x)
+    return frozenset(getattr(getattr(kind, "manual_axis_type", None), "varying", ()) or getattr(kind, "vma", ()))
+
+
 def has_explicit_axes(arrays: Any) -> bool:
     """Whether arrays lie on a mesh with axes of type Explicit, as ``jax.make_mesh`` makes them by default."""
     first = [x for x in jax.tree.leaves(arrays) if isinstance(x, jax.Array)][:1]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from c3r_jax.core.batch import all_rows, first_row, global_count, promote
+from c3r_jax.core.mapped_axes import varying_as
 from c3r_jax.core.tasks.base import check_kind, check_outputs
 from c3r_jax.core.tasks.classification import Classification
 
@@ -87,6 +88,10 @@ class Matching(Classification):
         others = jnp.where(self.count > 1, jnp.log(jnp.maximum(self.count - 1, 1)), MISSING)
         zero = jnp.zeros_like(others)
         return jnp.stack([zero, others, zero, zero, zero])
+
+    def out_of_range(self, labels: Array, num_outputs: int) -> None:
+        """None: labels are indices of keys, and every one has a key."""
+        del labels, num_outputs
 
     def rarity(self, labels: Array, prior: Array) -> None:
         """None: no key is rarer than another."""
@@ -279,7 +284,8 @@ def around(
         sums = add(sums, *block)
         return (sums, jax.tree.map(lambda x: jax.lax.ppermute(x, axis_name, to_next), block)), None
 
-    return jax.lax.scan(step, (sums, (keys, usable, first)), None, length=devices)[0][0]
+    start = varying_as((sums, (keys, usable, first)), jax.lax.axis_index(axis_name))
+    return jax.lax.scan(step, start, None, length=devices)[0][0]
 
 
 def joined(some: Float[Array, "4 batch"], more: Float[Array, "4 batch"]) -> Float[Array, "4 batch"]:

@@ -54,8 +54,9 @@ def c3r_loss(
     without it. S is the cross-entropy at z_c, N the necessity loss at z_bar, L_v = 1 - R^2 of the first stage. Encoders
     run once, before this function: differentiate through ``features``.
 
-    Under ``pmap`` (or ``shard_map`` with ``check_vma=False``) differentiate inside and average the gradients over
-    ``axis_name``: that is the gradient of the global loss.
+    Under ``pmap`` and ``shard_map`` differentiate inside and average the gradients over ``axis_name``: that is the
+    gradient of the global loss. (With ``check_vma``, its default, ``shard_map`` has summed those of parameters already,
+    and averaging changes nothing.)
 
     Args:
       predict: z (B, d) -> logits (B, K).
@@ -110,8 +111,9 @@ def c3r_loss(
     features, labels, present, rows = check_batch(features, labels, config, present, where, task)
     evidence = None if evidence is None else checked_evidence(evidence, features, rows)
     known = None if explained is None else concrete(explained)
-    if known is not None and not (known.shape == () and 0 <= known <= 1):
-        raise ValueError(f"explained is {known}, but one share between 0 and 1 was expected: see held_out_share.")
+    if explained is not None and (jnp.shape(explained) != () or (known is not None and not 0 <= known <= 1)):
+        shown = f"has shape {jnp.shape(explained)}" if known is None else f"is {known}"
+        raise ValueError(f"explained {shown}, but one share between 0 and 1 was expected: see held_out_share.")
     counts: Where = rows
     if weights is not None:
         counts = checked_weights(weights, rows)

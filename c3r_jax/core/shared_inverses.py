@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from c3r_jax.core.linear_solve import inverse_spd
+from c3r_jax.core.mapped_axes import is_tracked
 from c3r_jax.core.moments import folded, unfolded
 
 # From so many columns on, sending an inverse takes a small part of the time that making it takes. Two inverses of 512
@@ -24,8 +25,7 @@ def are_shared(num_matrices: int, width: int, axis_name: Any) -> bool:
     of_devices = jax.sharding.get_abstract_mesh().manual_axes  # the axes of pmap and shard_map
     if not axis_name or not set(names) <= set(of_devices):
         return False
-    kind = jax.typeof(jax.lax.axis_index(axis_name))
-    if getattr(getattr(kind, "manual_axis_type", None), "varying", ()) or getattr(kind, "vma", ()):  # by version of JAX
+    if is_tracked(axis_name):
         return False
     return width >= WIDE and jax.lax.axis_size(axis_name) >= num_matrices
 

@@ -155,7 +155,8 @@ def outputs_alone(
        l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
 
     with l_0 the best constant outputs, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
-    sure with one of them as with all, and rare classes would pay for that.
+    sure with one of them as with all, and rare classes would pay for that. A number is an estimate, not evidence: there
+    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -176,9 +177,22 @@ def outputs_alone(
 
     outputs = of(features)
     found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
-    at_share = jax.vmap(lambda value: task.at_share(value, constant, found.share[:, None]))
-    others = None if explained is None else jax.lax.stop_gradient(at_share(of(jax.lax.stop_gradient(explained))))
-    return AloneOutputs(at_share(outputs), others, found.additivity)
+    said = partial(said_alone, found=found, present=present, constant=constant, task=task)
+    others = None if explained is None else jax.lax.stop_gradient(said(of(jax.lax.stop_gradient(explained))))
+    return AloneOutputs(said(outputs), others, found.additivity)
+
+
+def said_alone(
+    outputs: Float[Array, "modalities batch outputs"],
+    *,
+    found: Alone,
+    present: Bool[Array, "batch modalities"],
+    constant: Float[Array, " outputs"],
+    task: Task,
+) -> Float[Array, "modalities batch outputs"]:
+    """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
+    share, count = found.share[:, None], jnp.maximum(present.sum(1, keepdims=True), 1)
+    return jax.vmap(lambda value: task.alone(value, constant, share, count))(outputs)
 
 
 def alone_in_joint(

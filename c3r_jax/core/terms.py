@@ -128,7 +128,7 @@ def weighted_terms(
         explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name, each_alone=several)
         if held_out is not None:
             measured = jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype))
-            explained = jnp.where(jnp.isnan(measured), explained, measured)
+            explained = jnp.where(jnp.isnan(measured), explained, jnp.clip(measured, 0, 1))
         alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
     own = {"outputs": jnp.stack(outputs), "losses": of_outputs[: len(outputs)], "alone": alone}

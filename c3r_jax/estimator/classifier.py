@@ -1,5 +1,6 @@
 """C3R as a scikit-learn estimator over feature vectors per modality."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,11 @@ from c3r_jax.core.batch import pad_rows, shared_size
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.risk import C3Risk
 from c3r_jax.data.counter_rng import example_rng
-from c3r_jax.errors import ConfigError, NonFiniteError
+from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
 from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
 from c3r_jax.estimator.frames import check_order, names_of
+from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout
 from c3r_jax.estimator.inputs import (
     Layout,
     check_labels,
@@ -26,7 +28,6 @@ from c3r_jax.estimator.inputs import (
     check_weights,
     parts_of,
     split_modalities,
-    stratified_holdout,
 )
 from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
 from c3r_jax.estimator.table import MultiModal
@@ -48,7 +49,6 @@ from c3r_jax.step.in_memory import (
 )
 
 DEFAULT = C3RConfig(expert=0.5)  # with experts of all training rows
-MIN_HELD_OUT = 20  # rows below which calibration and risk would be noise
 
 
 class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
@@ -85,8 +85,10 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
       regularised: False trains plainly, with the same network; the instrument is then post hoc.
       class_weight: None, "balanced" or {class: weight}. It and ``sample_weight`` set how often an example is drawn.
       validation_fraction: share of every class's rows that is held out, for calibration, for ``c3_risk_`` and for the
-        gate (:func:`c3r_jax.held_out_share`, every ten steps, from 20 rows on); 0: none of these. If the
-        model is not over-fitted, training rows are also used for calibration.
+        gate (:func:`c3r_jax.held_out_share`, every ten steps). Of few rows it is more, up to a quarter, until there are
+        20; below that C3R trains plainly, and says so. 0: none of these; the gate is then measured on rows that are
+        trained on, which can cost accuracy. If the model is not over-fitted, training rows are also used for
+        calibration.
       modalities: {name: columns} of a wide X.
       route: default of ``predict``: "representation" (z) or "instrument" (z_c).
       random_state: seed of everything random; a ``numpy.random.RandomState`` or None are drawn from.
@@ -179,20 +181,25 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
         train = rows.take(~held)
-        structure = self._structure_of(config, tuple(layout.widths), len(classes))
+        judged = held.sum() >= MIN_HELD_OUT
+        structure = self._structure_of(config, tuple(layout.widths), len(classes), judged=judged)
         if structure.regularised and config.expert:
             train = self._with_experts(train, len(classes), source[~held])
-        judges = rows.take(held) if structure.regularised and held.sum() >= MIN_HELD_OUT else None
+        judges = rows.take(held) if structure.regularised and judged else None
         chosen_weights = None if weights is None else weights[~held]
+        if chosen_weights is not None and not chosen_weights.any():
+            raise DataError("sample_weight is 0 in all rows but those that are held out: give more rows a weight.")
         params, losses = self._train(train, structure, config, chosen_weights, seed, judges)
-        self.classes_, self.modalities_, self.loss_curve_ = classes, structure.modalities, losses
-        self._layout, self._structure, self._params = layout, structure, params
-        self._names, self._n_features_out = names_of(parts_of(X, self.modalities)), self.dim
-        self._remember_columns(X, layout.widths, self._names)
-        h = self._encode(rows)
+        new = copy.copy(self)  # what an earlier fit found stays whole until all of this one is known
+        new.classes_, new.modalities_, new.loss_curve_ = classes, structure.modalities, losses
+        new._layout, new._structure, new._params = layout, structure, params
+        new._names, new._n_features_out = names_of(parts_of(X, self.modalities)), self.dim
+        new._remember_columns(X, layout.widths, new._names)
+        h = new._encode(rows)
         train_h = {name: value[~held] for name, value in h.items()}
-        self._moments = self._runner.measure_moments(params, train_h, train.present)
-        self._judge(rows, h, held, config, weights, source)
+        new._moments = new._runner.measure_moments(params, train_h, train.present)
+        new._judge(rows, h, held, config, weights, source)
+        self.__dict__ = new.__dict__
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
         return self
@@ -253,9 +260,16 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         config = DEFAULT if self.config is None else self.config
         return replace(config, strength=config.strength * self.strength)
 
-    def _structure_of(self, config: C3RConfig, modalities: tuple[str, ...], num_classes: int) -> Structure:
-        """The compiled-in structure; at strength 0 that of plain training, so that the numbers are the same."""
-        regularised = self.regularised and config.strength > 0
+    def _structure_of(
+        self, config: C3RConfig, modalities: tuple[str, ...], num_classes: int, *, judged: bool = True
+    ) -> Structure:
+        """The compiled-in structure; at strength 0 that of plain training, so that the numbers are the same.
+
+        So it is without enough held-out rows (``judged``): a gate that only training rows open would let C3R silence
+        what one modality alone says. Whoever asks for no such rows has the gate of each batch.
+        """
+        gated = config.gate and config.instrument != "none" and self.validation_fraction > 0
+        regularised = self.regularised and config.strength > 0 and (judged or not gated)
         return Structure(
             modalities,
             num_classes,
@@ -316,12 +330,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         self.c3_risk_: C3Risk | None = None
         self.first_stage_: dict[str, Any] | None = None
         if held.sum() < MIN_HELD_OUT:
-            if self.validation_fraction:
-                warnings.warn(
-                    f"only {held.sum()} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
-                    "uncalibrated and c3_risk_ is None; give more rows or a larger validation_fraction.",
-                    stacklevel=3,
-                )
+            for note in self._unjudged_notes(rows.present[~held], int(held.sum()), config):
+                warnings.warn(note, stacklevel=3)
             return
         all_branches = self._both_worlds(rows, h, config)
         if weights is None or (weights[held].any() and weights[~held].any()):
@@ -340,6 +350,26 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
         for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=3)
+
+    def _unjudged_notes(self, present: np.ndarray, num_held: int, config: C3RConfig) -> list[str]:
+        """What a fit with too few held-out rows, or none, has to say."""
+        regularised = self._structure.regularised
+        notes = []
+        if self.validation_fraction:
+            plain = self.regularised and config.strength > 0 and not regularised
+            so = ", and C3R trains plainly, for its gate needs such rows" if plain else ""
+            notes.append(
+                f"only {num_held} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
+                f"uncalibrated, c3_risk_ is None{so}; give more rows or a larger validation_fraction."
+            )
+        elif regularised and config.gate and config.instrument != "none":
+            notes.append(
+                "validation_fraction is 0, so that the gate is measured on rows that are trained on: C3R may silence "
+                "what only one modality says, and cost accuracy; hold rows out, such as the default of 0.1."
+            )
+        if regularised and config.instrument == "two_stage":
+            notes += batch_rows_notes(present, self.batch_size, self.dim, config.stage_rows)
+        return notes
 
     def _both_worlds(self, rows: Rows, h: dict[str, np.ndarray], config: C3RConfig) -> Branches:
         """Both branches of training rows, in padded arrays, so that folds of other sizes share the program."""

@@ -8,7 +8,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, Stratified
 from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.estimator.frames import is_missing
-from c3r_jax.estimator.inputs import stratified_holdout
+from c3r_jax.estimator.held_out import stratified_holdout
 
 
 def make_folds(

@@ -139,11 +139,15 @@ class Layout:
         present = presence(matrices)
         for m, (name, matrix) in enumerate(matrices.items()):
             if not present[:, m].any():
-                raise DataError(f"modality {name!r} has no row without NaN: leave it out, or give rows that have it.")
+                raise DataError(
+                    f"modality {name!r} has no row without NaN among the rows that are trained on: leave it out, or "
+                    "give more rows that have it."
+                )
             rows = matrix[present[:, m]]
             self.mean[name] = rows.mean(0)
-            deviation = rows.std(0)
-            self.scale[name] = np.where(deviation > 0, deviation, 1.0)
+            # The deviation of equal numbers is rounding, not 0: divided by it, one more rounding would be a million.
+            rounding = 8 * np.finfo(np.float64).eps * np.abs(rows).max(0)
+            self.scale[name] = np.where(np.ptp(rows, axis=0) > rounding, rows.std(0), 1.0)
         check_rows(matrices)
 
     def arrays(self, matrices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -242,6 +246,8 @@ def check_labels(y: Any, num_rows: int) -> np.ndarray:
     classes = np.unique(labels)
     if len(classes) < 2:
         raise DataError(f"y has the one class {classes[0]!r}, but at least 2 classes were expected.")
+    if labels.dtype.kind == "f" and np.isinf(labels).any():
+        raise DataError(f"y is {labels[np.isinf(labels)][0]} at row {np.isinf(labels).argmax()}: a class was expected.")
     if labels.dtype.kind == "f" and not (labels == np.round(labels)).all():
         raise DataError("y is continuous (fractions), but class labels were expected: this is not a regressor.")
     if "text" in kinds:
@@ -275,23 +281,3 @@ def check_weights(weights: Any, num_rows: int) -> np.ndarray | None:
     if not values.any():
         raise DataError("sample_weight is 0 in all rows: every weight is zero, so that no row is left to train on.")
     return values
-
-
-def stratified_holdout(
-    labels: np.ndarray, fraction: float, rng: np.random.Generator, *, source: np.ndarray | None = None
-) -> np.ndarray:
-    """Marks a random share ``fraction`` of every class's rows, rounded down: (n,) bool.
-
-    Args:
-      labels: (n,).
-      fraction: the share.
-      rng: where random numbers come from.
-      source: (n,) from :func:`c3r_jax.estimator.redrawn.first_of_equal`: copies of a row stay together, and the share
-        is that of different rows. None: all are different.
-    """
-    source = np.arange(len(labels)) if source is None else source
-    held, different = np.zeros(len(labels), bool), source == np.arange(len(labels))
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero((labels == label) & different))
-        held[rows[: int(fraction * len(rows))]] = True
-    return held[source]

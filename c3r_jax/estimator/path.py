@@ -14,9 +14,10 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.risk import C3Risk
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import calibrate
-from c3r_jax.estimator.classifier import MIN_HELD_OUT, C3RClassifier
+from c3r_jax.estimator.classifier import C3RClassifier
 from c3r_jax.estimator.conventions import Conventions, seed_of
 from c3r_jax.estimator.folds import check_groups, make_folds, split_off
+from c3r_jax.estimator.held_out import MIN_HELD_OUT
 from c3r_jax.estimator.inputs import Layout
 from c3r_jax.estimator.path_program import path_of
 from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
@@ -206,8 +207,11 @@ def _train_fold(
     rows = padded(Rows(*layout.arrays(matrices), codes.astype(np.int32)))
     fit_rows, held_rows = (np.pad(mask, (0, len(rows.labels) - len(mask))) for mask in (fit, held))
     structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
-    judged = structure.regularised and calibration.sum() >= MIN_HELD_OUT  # as in the estimator's own training
-    judges = padded_held(rows.take(np.flatnonzero(calibration))) if judged else None
+    # As in the estimator's own training: without enough rows of its own the gate stays shut, at every strength.
+    judged = calibration.sum() >= MIN_HELD_OUT
+    judges = padded_held(rows.take(np.flatnonzero(calibration))) if structure.regularised and judged else None
+    if not estimator._structure_of(config, structure.modalities, num_classes, judged=judged).regularised:
+        by_weights = np.stack([weights_of(replace(config, strength=0.0))] * len(by_weights))
     if config.expert:
         rows = with_experts_of_different(rows, num_classes, source, where=fit_rows)
     own = None if weights is None else weights[fit]
@@ -227,14 +231,18 @@ def _train_fold(
             by_weights,
         )
     )
-    found, outside = [], fit | calibration
+    once = source == np.arange(len(source))  # copies of a row are one row, as in the estimator
+    summed = None if weights is None and once.all() else np.bincount(source, weights, minlength=len(source))
+    found, outside = [], (fit | calibration) & once
+    weighted = summed is None or (summed[fit].any() and summed[calibration].any())  # on both sides
     for s, logits in enumerate(trained.logits[estimator.route][:, : len(codes)]):
         if not np.isfinite(trained.losses[s]).all() or not np.isfinite(logits).all():
             found.append((np.nan, (np.nan,) * 4))
             continue
         outputs = logits[held]
-        if calibration.sum() >= MIN_HELD_OUT:
-            outputs = calibrate(logits[outside], codes[outside], calibration[outside])(outputs)
+        if judged and weighted:
+            own = None if summed is None else summed[outside]
+            outputs = calibrate(logits[outside], codes[outside], calibration[outside], own)(outputs)
         right = outputs.argmax(1) == codes[held]
         balanced = np.mean([right[codes[held] == k].mean() for k in np.unique(codes[held])])
         found.append((right, (right.mean(), balanced, float(trained.expert_accuracy[s]), float(trained.risk[s]))))

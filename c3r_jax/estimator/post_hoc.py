@@ -57,6 +57,7 @@ class PostHocInstrument:
         self._predict = predict
         self._fuse = mean_of_present if fuse is None else fuse
         self._moments: Moments | None = None
+        self._widths: dict[str, int] = {}
 
     def fit(self, features: Mapping[str, Any], *, present: Any = None) -> "PostHocInstrument":
         """Measures the features' moments on training rows; labels are not needed.
@@ -85,13 +86,14 @@ class PostHocInstrument:
                 f"{counts[fewest]} rows have {have}, but at least {needed} were expected for {columns} feature "
                 "columns: give more rows, or features of fewer columns."
             )
+        self._widths = {name: value.shape[1] for name, value in h.items()}
         z = self._fuse(h, mask)
         self._moments = jax.device_get(instrument_moments(h, z, mask, config=self.config, where=where))
         return self
 
     def transform(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
         """Returns z_c (n, d), each row independently."""
-        h, mask = _checked(features, present)
+        h, mask = self._as_fitted(features, present)
         return np.asarray(causal_representation(self._fuse, h, mask, self._fitted(), config=self.config).z_c)
 
     def predict_logits(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
@@ -114,8 +116,13 @@ class PostHocInstrument:
           {"accuracy": of the model, "instrument_accuracy": through z_c, "risk": :class:`C3Risk` as a dict,
           "first_stage": strength by modality, "notes": warnings as sentences}.
         """
-        h, mask = _checked(features, present)
+        h, mask = self._as_fitted(features, present)
         labels = np.asarray(labels)
+        if labels.shape != (len(mask),) or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"labels have shape {labels.shape} and dtype {labels.dtype}, but whole numbers ({len(mask)},) were "
+                "expected: the classes as the head's logits count them."
+            )
         worlds = both_worlds(
             self._predict, self._fuse, h, mask, jnp.asarray(labels), self._fitted(), config=self.config
         )
@@ -141,6 +148,18 @@ class PostHocInstrument:
             raise DataError("this PostHocInstrument has not been fitted: call fit(features) with training rows first.")
         return self._moments
 
+    def _as_fitted(self, features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
+        """Checked features, of the modalities and widths of ``fit``."""
+        self._fitted()
+        h, mask = _checked(features, present)
+        widths = {name: value.shape[1] for name, value in h.items()}
+        if widths != self._widths:
+            raise DataError(
+                f"features have the widths {widths}, but {self._widths} as in fit were expected: give every modality, "
+                "and say by present where one is absent."
+            )
+        return h, mask
+
 
 def _refuse_rounding(features: Mapping[str, Any]) -> None:
     """Refuses columns of training rows that float32 does not keep apart; of few rows no column can be judged."""
@@ -153,6 +172,7 @@ def _refuse_rounding(features: Mapping[str, Any]) -> None:
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
+    h = {name: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for name, x in h.items()}
     shapes = {name: value.shape for name, value in h.items()}
     rows = {shape[0] if shape else 0 for shape in shapes.values()}
     if not h or len(rows) != 1 or any(value.ndim != 2 for value in h.values()):

@@ -24,10 +24,24 @@ def measures_share(experiment: Experiment) -> bool:
 
     For contrastive tasks and segmentation the gate stays that of each batch.
     """
+    return _asks_for_share(experiment) and len(experiment.sources["validation"]) >= FEWEST
+
+
+def unmeasured_note(experiment: Experiment) -> str | None:
+    """A sentence where the validation split is too small for the gate; None where it is not, or none is measured."""
+    if not _asks_for_share(experiment) or measures_share(experiment):
+        return None
+    return (
+        f"the validation split has {len(experiment.sources['validation'])} examples, but {FEWEST} were expected for "
+        "C3R's gate, which is then measured on training batches: C3R may silence what only one modality says, and cost "
+        "accuracy; give more validation examples, or compare with --config.method=plain."
+    )
+
+
+def _asks_for_share(experiment: Experiment) -> bool:
     method, c3r = experiment.method, experiment.method.c3r
     gated = method.regularised and c3r.gate and c3r.strength > 0 and c3r.instrument != "none"
-    each = not (method.contrastive or method.spec.dense)
-    return gated and each and len(experiment.sources["validation"]) >= FEWEST
+    return gated and not (method.contrastive or method.spec.dense)
 
 
 def validation_share(

@@ -134,9 +134,7 @@ LINES = {
     "watch from scratch, two people": Line(True, False, Place("watch", "watch", "clean")),
     "watch from scratch, two people, worst modality": Line(True, True, Place("watch", "watch", "worst")),
     "emoji from scratch, by Twitter": Line(True, False, Place("emoji", "emoji_styles", "twitter")),
-    "emoji from scratch, cues turned": Line(
-        True, False, Place("emoji_shift", "emoji_shift", "shift, representation")
-    ),
+    "emoji from scratch, cues turned": Line(True, False, Place("emoji_shift", "emoji_shift", "shift, representation")),
     "emoji, two layers on frozen encoders, cues turned": Line(
         True, False, Place("emoji_shift_pretrained", "emoji_shift_pretrained", "shift, representation")
     ),

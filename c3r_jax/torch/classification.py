@@ -1,5 +1,6 @@
 """One of K classes per row."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from c3r_jax.torch.batch import Where, check_labels, global_mean, promote
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task, check_outputs
+
+MASKED = 1e3  # a logit so far below the largest is no class that training made unlikely, but one that is masked
 
 
 def label_mask(num_classes: int, labels: Int[Tensor, " batch"]) -> Bool[Tensor, "batch classes"]:
@@ -71,7 +74,8 @@ class Classification(Task):
             return F.softplus(-odds_against(logits, labels))
         assert prior is not None
         shares = prior.to(logits.dtype)
-        return torch.xlogy(shares, shares).sum() - (shares[None, :] * logits.log_softmax(-1)).sum(-1)
+        log_p = logits.log_softmax(-1)  # -infinity for a class that is masked, of which the prior asks nothing
+        return torch.xlogy(shares, shares).sum() - torch.where(shares > 0, shares * log_p, 0).sum(-1)
 
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """Log-odds against the label, relative to those at chance (1/K)."""
@@ -80,8 +84,8 @@ class Classification(Task):
         return odds_against(logits, labels) - chance
 
     def correct(self, outputs: Tensor, labels: Tensor) -> Bool[Tensor, " batch"]:
-        """Whether argmax l = y; not where a logit is not finite."""
-        return (outputs.argmax(-1) == labels) & outputs.isfinite().all(-1)
+        """Whether argmax l = y; not where a logit is NaN or infinity (-infinity masks a class)."""
+        return (outputs.argmax(-1) == labels) & (outputs < math.inf).all(-1)
 
     def probability(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """p_y."""
@@ -105,11 +109,14 @@ class Classification(Task):
     def at_share(self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"]) -> Tensor:
         """Log p + share (l - log p)."""
         constant = constant.to(outputs.dtype)[None, :]
-        return constant + share.to(outputs.dtype) * (outputs - constant)
+        scaled = constant + share.to(outputs.dtype) * (outputs - constant)
+        return torch.where(outputs.isneginf(), outputs, scaled)  # a masked class stays so, at a share of 0 too
 
     def contrasts(self, outputs: Tensor) -> Tensor:
-        """Logits minus their mean, which a softmax ignores."""
-        return outputs - outputs.mean(1, keepdim=True)
+        """Logits minus their mean, which a softmax ignores; 0 for classes that are masked by a very small logit."""
+        possible = outputs > outputs.amax(1, keepdim=True) - MASKED
+        mean = torch.where(possible, outputs, 0).sum(1, keepdim=True) / possible.sum(1, keepdim=True).clamp(min=1)
+        return torch.where(possible, outputs - mean, 0)
 
     def expert_targets(self, labels: Tensor, num_outputs: int, dtype: torch.dtype) -> Float[Tensor, "batch classes"]:
         """One-hot labels."""

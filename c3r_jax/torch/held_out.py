@@ -1,5 +1,7 @@
 """How far the real world explains a model's predictions, measured on rows that it is not trained on."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
@@ -14,7 +16,7 @@ from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_represen
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task
-from c3r_jax.torch.task_term import alone_in
+from c3r_jax.torch.task_term import alone_in, alone_in_joint, said_alone
 
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
@@ -96,9 +98,16 @@ def held_out_share(
     if real.h_hat is not None:
         several = has.sum(1) > 1
         compared, masks = compared * 2, [*masks, several]
-        for m, only in enumerate(alone_in(has)):
-            own, explained = (promote(predict(fuse(zero_absent(h, only), only))) for h in (features, real.h_hat))
-            compared.append(torch.stack([losses(own), losses(explained), nothing]))
+        own, explained = (
+            torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
+            for h in (features, real.h_hat)
+        )
+        if not task.evidence:  # of which every scale is tried
+            found = alone_in_joint(logits, own, has, constant, where=rows, group=group, task=task)
+            settings: dict[str, Any] = {"found": found, "present": has, "constant": constant, "task": task}
+            own, explained = said_alone(own, **settings), said_alone(explained, **settings)
+        for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
+            compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
             masks.append(has[:, m] & several)
     columns = torch.stack(compared)
     means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,7 @@ class Regression(Task):
     """
 
     tolerance: float = 0.5
+    evidence: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < math.inf:
@@ -122,6 +123,13 @@ class Regression(Task):
         """The mean label."""
         del num_rows
         return prior[:1]
+
+    def alone(
+        self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]
+    ) -> Float[Tensor, "batch 1"]:
+        """As far from the mean label as under a mean: in a sum of n modalities, each says an n-th of it."""
+        constant, scale = constant.to(outputs.dtype)[None, :], (share * count).to(outputs.dtype)
+        return constant + scale * (outputs - constant)
 
     def expert_targets(self, labels: Tensor, num_outputs: int, dtype: torch.dtype) -> Float[Tensor, "batch 1"]:
         """The label."""

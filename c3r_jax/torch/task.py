@@ -5,7 +5,7 @@ in every function: to look at a value waits for the accelerator.
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -19,10 +19,12 @@ class Task(abc.ABC):
     """Functions of outputs (B, K) and labels, row by row.
 
     Attributes:
+      evidence: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
     """
 
     tolerance: float = 0.0
+    evidence: ClassVar[bool] = True
 
     @abc.abstractmethod
     def check_labels(self, labels: Any, num_rows: int) -> Num[Tensor, "batch ..."]:
@@ -80,6 +82,16 @@ class Task(abc.ABC):
         """How much of its necessity each row is asked for, 1 on average: less in rare classes. None: all equally."""
         del labels, prior
         return None
+
+    def alone(
+        self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]
+    ) -> Tensor:
+        """What one of ``count`` modalities says by itself, from its outputs and the share it has in the fusion.
+
+        Evidence counts at that share. A number is an estimate of the label, however many there are: see Regression.
+        """
+        del count
+        return self.at_share(outputs, constant, share)
 
     def at_share(self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"]) -> Tensor:
         """Outputs with their distance from the constant ones scaled, where outputs are sums of evidence, as logits."""

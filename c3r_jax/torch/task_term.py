@@ -152,7 +152,8 @@ def outputs_alone(
        l_m = l_0 + c\,(\text{predict}(\text{fuse}(h, \{m\})) - l_0)
 
     with l_0 the best constant logits, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
-    sure with one of them as with all, and rare classes would pay for that.
+    sure with one of them as with all, and rare classes would pay for that. A number is an estimate, not evidence: there
+    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label.
 
     Args:
       predict: z (B, d) -> logits (B, K).
@@ -173,14 +174,25 @@ def outputs_alone(
     outputs = of(features)
     found = alone_in_joint(promote(logits), outputs, present, constant, where=where, group=group, task=task)
 
-    def at_share(values: Tensor) -> Float[Tensor, "modalities batch classes"]:
-        return torch.stack([task.at_share(value, constant, found.share[:, None]) for value in values])
-
+    settings: dict[str, Any] = {"found": found, "present": present, "constant": constant, "task": task}
     others = None
     if explained is not None:
         with torch.no_grad():
-            others = at_share(of({name: h.detach() for name, h in explained.items()}))
-    return AloneOutputs(at_share(outputs), others, found.additivity)
+            others = said_alone(of({name: h.detach() for name, h in explained.items()}), **settings)
+    return AloneOutputs(said_alone(outputs, **settings), others, found.additivity)
+
+
+def said_alone(
+    outputs: Float[Tensor, "modalities batch classes"],
+    *,
+    found: Alone,
+    present: Bool[Tensor, "batch modalities"],
+    constant: Float[Tensor, " classes"],
+    task: Task,
+) -> Float[Tensor, "modalities batch classes"]:
+    """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
+    share, count = found.share[:, None], present.sum(1, keepdim=True).clamp(min=1)
+    return torch.stack([task.alone(value, constant, share, count) for value in outputs])
 
 
 @torch.no_grad()

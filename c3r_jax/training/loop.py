@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
-from c3r_jax.evaluation.explained import measures_share
+from c3r_jax.evaluation.explained import measures_share, unmeasured_note
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encoded_batches
@@ -171,7 +171,9 @@ def _fit(
             rise,
         )
     strength = method.c3r.strength if method.regularised else 0.0
-    measured = measures_share(experiment)
+    measured, unmeasured = measures_share(experiment), unmeasured_note(experiment)
+    if unmeasured and is_primary():
+        logging.warning("%s", unmeasured)
     watch = StepWatch(
         experiment.devices.host,
         log,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 import c3r_jax
 from c3r_jax.core.cap import capped_loss
@@ -82,7 +84,9 @@ def c3r(features, head, labels, where, axis_name=None):
     return c3r_loss(lambda z: z @ head, fuse, features, labels, config=config, where=where, axis_name=axis_name)
 
 
-def test_a_split_batch_has_the_same_capped_gradient():
+@pytest.mark.parametrize("tracked", [False, True], ids=["pmap", "shard_map"])
+def test_a_split_batch_has_the_same_capped_gradient(tracked):
+    """Also under shard_map as it is by default, which sums the gradients of shared values by itself."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 64)
     cause = np.eye(3)[labels] + 0.5 * rng.standard_normal((64, 3))
@@ -97,6 +101,14 @@ def test_a_split_batch_has_the_same_capped_gradient():
         gradient, terms = jax.grad(lambda x, w: value(x, w, y, m, "devices"), argnums=(0, 1), has_aux=True)(x, w)
         return gradient, terms.cap.scale
 
+    if tracked:
+        mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+        rows, same = PartitionSpec("devices"), PartitionSpec()
+        run = jax.shard_map(part, mesh=mesh, in_specs=(rows, same, rows, rows), out_specs=((rows, same), same))
+        gradient, scale = jax.jit(run)(features, head, jnp.asarray(labels), where)
+        assert float(scale) == pytest.approx(float(terms.cap.scale), rel=1e-3)
+        chex.assert_trees_all_close(gradient, whole, atol=1e-4)
+        return
     split = lambda x: jnp.asarray(x).reshape(4, 16, *x.shape[1:])  # noqa: E731
     many = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *x.shape)), head)
     (of_rows, of_head), scale = jax.pmap(part, axis_name="devices")(

@@ -192,6 +192,7 @@ def test_order_of_rows_and_offset_of_a_softmax_do_not_matter(kind):
         return contrastive_c3r_loss(lambda q, k: match(q, k) + offset, features, kind=kind, config=config)
 
     loss, terms = compute(features, 0.0)
+    assert all(x.invalid_labels is None for x in terms.c3r.values())  # indices of keys, of any number
     again, _ = compute({name: x[order] for name, x in features.items()}, 0.0)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     _, moved = compute(features, -7.0)

@@ -14,6 +14,7 @@ from flax import nnx
 
 import c3r_jax
 from c3r_jax.core.counterfactual import drop_modality
+from c3r_jax.core.tasks.multilabel import MultiLabel
 
 from . import oracles, problems
 
@@ -150,6 +151,21 @@ def test_label_out_of_range_under_jit_is_nan() -> None:
         loss, terms, _ = problems.evaluate(dataclasses.replace(problems.problem(1), labels=labels))
         assert np.isnan(loss) and terms.invalid_labels == 1
     assert problems.evaluate(problems.problem(1))[1].invalid_labels == 0
+    assert MultiLabel().out_of_range(jnp.asarray([[0, 1], [2, 0], [1, -1]]), 2).tolist() == [False, True, True]
+
+
+def test_a_share_under_jit_is_one_number_within_its_bounds() -> None:
+    h = {m: jax.random.normal(jax.random.key(i), (64, 3)) for i, m in enumerate("ab")}
+    run = jax.jit(
+        lambda explained: (
+            c3r_jax.c3r_loss(
+                lambda z: z @ jnp.eye(3), lambda h, _: (h["a"] + h["b"]) / 2, h, jnp.arange(64) % 3, explained=explained
+            )[1].explained
+        )
+    )
+    assert run(7.0) == 1
+    with pytest.raises(ValueError, match=r"explained has shape \(1,\), but one share"):
+        run(jnp.ones(1))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])

@@ -17,7 +17,7 @@ from c3r_jax.core.task_term import alone_in_joint
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
-from tests.core.jitted import c3r_loss, residual_experts
+from tests.core.jitted import c3r_loss, held_out_share, residual_experts
 from tests.core.test_expert import as_jax, experts_oracle
 
 HEAD = 0.8 * np.eye(3) + 0.2 * np.random.default_rng(5).standard_normal((3, 3))
@@ -261,6 +261,47 @@ def test_several_labels_have_no_softmax_that_ignores_a_mean():
     rows, present = jnp.ones(9, bool), jnp.ones((9, 2), bool)
     found = alone_in_joint(twice.sum(0), twice, present, jnp.zeros(2), where=rows, task=MultiLabel())
     np.testing.assert_allclose(found.share, 1.0, rtol=1e-5)
+
+
+def test_a_number_under_a_sum_is_as_under_a_mean():
+    """Of a sum each modality says a part of the label; asked for the whole, all together would say it twice."""
+    rng = np.random.default_rng(2)
+    cause, noise = rng.standard_normal((300, 3)), rng.standard_normal((2, 300, 3))
+    h = as_jax({m: cause + 0.5 * n for m, n in zip(("image", "text"), noise, strict=True)})
+    labels, head = cause[:, 0] - cause[:, 1], jnp.asarray([[0.6], [-0.5], [0.1]])
+    labels = jnp.asarray(labels - labels.mean(), jnp.float32)
+    shared = {"task": Regression(0.5), "config": C3RConfig()}
+
+    def run(times, together):
+        predict = lambda z: z @ head / times  # noqa: E731
+        loss, terms = c3r_loss(predict, together, h, labels, **shared)
+        return loss, terms.explained, held_out_share(predict, together, h, labels, terms.moments, **shared)
+
+    def summed(h, present):
+        return sum(jnp.where(present[:, [m]], value, 0) for m, value in enumerate(h.values()))
+
+    found, expected = run(2.0, summed), run(1.0, fuse)
+    assert min(expected[1:]) > 0.2
+    chex.assert_trees_all_close(found, expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("mask", [-1e9, -np.inf])
+def test_a_masked_class_changes_nothing(mask):
+    """Classes that cannot be are often masked by a very small logit; its squares must not overflow."""
+    rng = np.random.default_rng(3)
+    labels = jnp.asarray(rng.integers(0, 2, 128))
+    cause = np.eye(3)[np.asarray(labels)]
+    h = as_jax({m: cause + 0.5 * rng.standard_normal((128, 3)) for m in ("image", "text")})
+
+    def run(mask, head):
+        predict = lambda z: jnp.concatenate([z @ head, jnp.full((len(z), 1), mask)], axis=1)  # noqa: E731
+        loss, terms = c3r_loss(predict, fuse, h, labels, config=C3RConfig(expert=0.5))
+        return loss, (terms.explained, terms.risk.sufficiency, held_out_share(predict, fuse, h, labels, terms.moments))
+
+    head = 2 * jnp.eye(3, 2)
+    found, expected = (jax.value_and_grad(partial(run, value), has_aux=True)(head) for value in (mask, -200.0))
+    assert float(expected[0][1][0]) > 0.2
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

@@ -1,5 +1,6 @@
 """The estimator: it finds the cause, keeps scikit-learn's promises, and says what is wrong."""
 
+import copy
 import io
 import warnings
 
@@ -15,8 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from c3r_jax import C3RClassifier, C3RConfig
+from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
+from c3r_jax.estimator.held_out import stratified_holdout
 from c3r_jax.evaluation.structural import causal_report
 from c3r_jax.step.in_memory import run_of
 
@@ -237,16 +240,37 @@ def test_warns_of_a_necessity_weight_that_inverts_labels(sample):
         C3RClassifier(C3RConfig.hinge(lambda_n=60.0), **{**SMALL, "steps": 200}).fit(sample.inputs, sample.labels)
 
 
-def test_warns_of_too_few_held_out_rows(sample):
-    few = {name: x[:80] for name, x in sample.inputs.items()}
-    with pytest.warns(UserWarning, match="rows are held out"):
-        model = C3RClassifier(**SMALL).fit(few, sample.labels[:80])
+def test_without_rows_for_the_gate_it_trains_plainly_and_says_so(sample):
+    """A gate that only training rows open lets C3R silence what one modality alone says."""
+    few = {name: x[:60] for name, x in sample.inputs.items()}
+    with pytest.warns(UserWarning, match="rows are held out.*and C3R trains plainly"):
+        model = C3RClassifier(**SMALL).fit(few, sample.labels[:60])
     assert model.c3_risk_ is None and model.first_stage_ is None
-    quiet = C3RClassifier(**SMALL, validation_fraction=0.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        quiet.fit(few, sample.labels[:80])
-    assert quiet.calibration_["representation"].temperature == 1
+    assert model.calibration_["representation"].temperature == 1
+    with pytest.warns(UserWarning, match="c3_risk_ is None; give more"):
+        plain = C3RClassifier(**SMALL, regularised=False).fit(few, sample.labels[:60])
+    np.testing.assert_array_equal(model.predict_proba(few), plain.predict_proba(few))
+    with pytest.warns(UserWarning, match="validation_fraction is 0, so that the gate"):
+        C3RClassifier(**SMALL, validation_fraction=0.0).fit(few, sample.labels[:60])
+
+
+def test_an_interrupted_fit_leaves_the_earlier_one(sample, fitted, monkeypatch):
+    model, half = copy.deepcopy(fitted), {name: x[:300] for name, x in sample.inputs.items()}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(C3RClassifier, "_judge", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(half, sample.labels[:300])
+    np.testing.assert_array_equal(model.predict_proba(half), fitted.predict_proba(half))
+
+
+def test_weights_on_held_out_rows_alone_are_refused(sample):
+    model = C3RClassifier(**SMALL)
+    held = stratified_holdout(np.unique(sample.labels, return_inverse=True)[1], 0.1, example_rng(0, 0, "hold out"))
+    with pytest.raises(DataError, match="0 in all rows but those that are held out"):
+        model.fit(sample.inputs, sample.labels, sample_weight=held.astype(float))
 
 
 def test_without_strength_it_is_plain_training(sample, fitted):

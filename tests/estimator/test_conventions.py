@@ -15,7 +15,8 @@ from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.estimator import classifier as module
 from c3r_jax.estimator.conventions import seed_of
 from c3r_jax.estimator.folds import make_folds
-from c3r_jax.estimator.inputs import check_labels, check_weights, split_modalities, stratified_holdout
+from c3r_jax.estimator.held_out import stratified_holdout
+from c3r_jax.estimator.inputs import check_labels, check_weights, split_modalities
 from c3r_jax.estimator.redrawn import first_of_equal
 
 from .conftest import SMALL

@@ -6,7 +6,8 @@ import pytest
 
 from c3r_jax.errors import DataError
 from c3r_jax.estimator.frames import numbers
-from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities, stratified_holdout
+from c3r_jax.estimator.held_out import stratified_holdout
+from c3r_jax.estimator.inputs import Layout, check_labels, check_weights, split_modalities
 
 A, B = np.arange(8.0).reshape(4, 2), np.arange(12.0).reshape(4, 3)
 WIDE = np.concatenate([A, B], axis=1)
@@ -113,7 +114,20 @@ def test_weights_refused(weights):
 def test_holdout_takes_a_share_of_every_class():
     labels = np.repeat([0, 1, 2], [100, 30, 5])
     held = stratified_holdout(labels, 0.1, np.random.default_rng(0))
-    np.testing.assert_array_equal(np.bincount(labels[held], minlength=3), [10, 3, 0])
+    np.testing.assert_array_equal(np.bincount(labels[held], minlength=3), [16, 4, 0])  # more of few, for 20 in all
+    many = np.repeat([0, 1, 2], [1000, 300, 50])
+    held = stratified_holdout(many, 0.1, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(many[held], minlength=3), [100, 30, 5])
+    assert stratified_holdout(labels[:50], 0.1, np.random.default_rng(0)).sum() == 5  # a quarter is too few
+    assert not stratified_holdout(labels, 0.0, np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1000000.1])
+def test_a_constant_column_is_not_divided_by_its_rounding(value):
+    column = np.full((600, 1), value)
+    layout = Layout({"a": np.hstack([A[:1].repeat(600, 0), column]), "b": np.arange(600.0)[:, None]})
+    test = {"a": np.hstack([A[:1], column[:1] + 0.01]).astype(np.float32).astype(float), "b": np.ones((1, 1))}
+    assert abs(layout.arrays(test)[0]["a"]).max() < 0.1
 
 
 NAMED = pd.DataFrame(A, columns=["age", "bmi"])

@@ -187,6 +187,27 @@ def test_experts_of_a_fold_see_copies_once(sample, monkeypatch):
     assert where.any() and not set(source[where]) & set(source[~where])
 
 
+def test_folds_are_calibrated_with_the_weights_of_their_rows(sample, monkeypatch):
+    """As the estimator is; biases of unweighted rows would undo the weights in the scores alone."""
+    given = []
+    monkeypatch.setattr(module, "calibrate", lambda *arguments: given.append(arguments) or (lambda logits: logits))
+    weights = np.where(sample.labels == 1, 3.0, 1.0)
+    small = C3RClassifier(**{**SMALL, "steps": 2})
+    C3RClassifierCV(small, strengths=(0.0,), cv=2).fit(sample.inputs, sample.labels, sample_weight=weights)
+    assert len(given) == 2
+    for _, codes, held, own in given:
+        np.testing.assert_array_equal(own, np.where(codes == 1, 3.0, 1.0))
+        assert held.any() and not held.all()
+
+
+def test_a_fold_without_rows_for_the_gate_trains_plainly(sample):
+    few, labels = {name: x[:90] for name, x in sample.inputs.items()}, sample.labels[:90]
+    small = C3RClassifier(**{**SMALL, "steps": 20})
+    path = C3RClassifierCV(small, strengths=(0.0, 2.0), cv=2).fit(few, labels).path_
+    by_strength = path["expert_accuracy"].reshape(2, 2)  # (folds, strengths)
+    np.testing.assert_array_equal(by_strength[:, 0], by_strength[:, 1])
+
+
 def test_a_fold_needs_every_class_to_train_on(sample):
     search = C3RClassifierCV(C3RClassifier(**SMALL), cv=LeaveOneGroupOut())
     with pytest.raises(DataError, match="fold 0 has no row of class 0 to train on"):

@@ -72,3 +72,28 @@ def test_clear_refusals():
         PostHocInstrument(head).fit(h, present=np.ones((200, 3), bool))
     with pytest.raises(ValueError, match="instrument is 'none'"):
         PostHocInstrument(head, config=C3RConfig(instrument="none"))
+
+
+def test_whole_numbers_are_read_as_numbers():
+    h, _ = features(200, 4)
+    counts = {name: np.round(10 * x).astype(int) for name, x in h.items()}
+    floats = {name: x.astype(np.float32) for name, x in counts.items()}
+    expected = PostHocInstrument(head).fit(floats).transform(floats)
+    np.testing.assert_array_equal(PostHocInstrument(head).fit(counts).transform(counts), expected)
+
+
+@pytest.mark.parametrize(
+    "change", [{"b": None}, {"b": None, "z": np.ones((200, 2))}, {"b": np.ones((200, 1))}, {"c": np.ones((200, 2))}]
+)
+def test_other_features_than_those_of_fit_are_refused(change):
+    h, _ = features(200, 5)
+    repair = PostHocInstrument(head).fit(h)
+    other = {name: x for name, x in ({**h, **change}).items() if x is not None}
+    with pytest.raises(DataError, match=r"as in fit were expected"):
+        repair.predict(other)
+
+
+def test_labels_of_an_audit_are_classes():
+    h, labels = features(200, 6)
+    with pytest.raises(DataError, match="whole numbers"):
+        PostHocInstrument(head).fit(h).audit(h, labels.astype(str))

@@ -119,10 +119,12 @@ def test_the_explained_share_is_that_of_validation_examples(small_config, monkey
 )
 def test_only_where_there_is_a_gate_is_the_share_measured(small_config, changed, expected):
     small_config.update_from_flattened_dict(changed)
-    assert measures_share(build_experiment(small_config)) is expected
+    experiment = build_experiment(small_config)
+    assert measures_share(experiment) is expected and explained.unmeasured_note(experiment) is None
 
 
 def test_of_few_examples_no_share_is_measured(small_config, monkeypatch):
     experiment = build_experiment(small_config)
     monkeypatch.setattr(explained, "FEWEST", len(experiment.sources["validation"]) + 1)
     assert not measures_share(experiment)
+    assert "the validation split has" in (explained.unmeasured_note(experiment) or "")

@@ -23,10 +23,12 @@ class Task(abc.ABC):
     Attributes:
       spec: the task as data, evaluation and reports see it.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
+      evidence: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
       at_once: whether outputs are small enough for those at z, z_c and z_bar to be in memory together.
     """
 
     spec: ClassVar[TaskSpec]
+    evidence: ClassVar[bool] = True
     at_once: ClassVar[bool] = True
     tolerance: float = 0.0
 
@@ -96,6 +98,16 @@ class Task(abc.ABC):
         """How much of its necessity each row is asked for, 1 on average: less in rare classes. None: all equally."""
         del labels, prior
         return None
+
+    def alone(
+        self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]
+    ) -> Array:
+        """What one of ``count`` modalities says by itself, from its outputs and the share it has in the fusion.
+
+        Evidence counts at that share. A number is an estimate of the label, however many there are: see Regression.
+        """
+        del count
+        return self.at_share(outputs, constant, share)
 
     def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
         """Outputs whose distance from the constant ones is scaled: evidence at the share it has in a fusion.

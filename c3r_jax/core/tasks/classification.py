@@ -14,6 +14,8 @@ from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoot
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION as SPEC
 
+MASKED = 1e3  # a logit so far below the largest is no class that training made unlikely, but one that is masked
+
 
 def centred(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
     """Shifts each row's largest logit to 0: this only reduces the rounding errors of large logits."""
@@ -113,7 +115,8 @@ class Classification(Task):
         if shares is not None and (shares.min() < 0 or abs(shares.sum() - 1) > 1e-3):
             raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
         entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
-        return entropy - (prior[None, :] * jax.nn.log_softmax(logits, axis=-1)).sum(-1)
+        log_p = jax.nn.log_softmax(logits, axis=-1)  # -infinity for a class that is masked, of which prior asks nothing
+        return entropy - jnp.where(prior[None, :] > 0, prior[None, :] * log_p, 0).sum(-1)
 
     def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """Log-odds against the label, relative to those at chance (1/K)."""
@@ -122,8 +125,8 @@ class Classification(Task):
         return odds + jnp.log(1 / (jnp.asarray(logits.shape[-1], odds.dtype) - 1))
 
     def correct(self, outputs: Array, labels: Array) -> Bool[Array, " batch"]:
-        """Whether argmax l = y."""
-        return (jnp.argmax(outputs, axis=-1) == labels) & jnp.isfinite(outputs).all(axis=-1)
+        """Whether argmax l = y; not where a logit is NaN or infinity (-infinity masks a class)."""
+        return (jnp.argmax(outputs, axis=-1) == labels) & (outputs < jnp.inf).all(axis=-1)
 
     def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """p_y."""
@@ -137,8 +140,12 @@ class Classification(Task):
         return jnp.where(shares.sum() > 0, shares, 1 / num_outputs)
 
     def contrasts(self, outputs: Array) -> Array:
-        """Logits minus their mean, which a softmax ignores."""
-        return outputs - outputs.mean(1, keepdims=True)
+        """Logits minus their mean, which a softmax ignores; 0 for classes that are masked by a very small logit."""
+        possible = outputs > outputs.max(1, keepdims=True) - MASKED
+        count = jnp.maximum(possible.sum(1, keepdims=True), 1)
+        mean = jnp.where(possible, outputs, 0).sum(1, keepdims=True) / count
+        mean = jnp.where(possible.all(1, keepdims=True), outputs.mean(1, keepdims=True), mean)
+        return jnp.where(possible, outputs - mean, 0)
 
     def rarity(self, labels: Array, prior: Array) -> Float[Array, " batch"]:
         """p_y / sum_k p_k^2: evidence must outweigh a small share before a rare class is predicted."""
@@ -157,7 +164,8 @@ class Classification(Task):
     def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
         """Log p + share (l - log p)."""
         constant = constant.astype(outputs.dtype)[None, :]
-        return constant + share.astype(outputs.dtype) * (outputs - constant)
+        scaled = constant + share.astype(outputs.dtype) * (outputs - constant)
+        return jnp.where(jnp.isneginf(outputs), outputs, scaled)  # a masked class stays so, at a share of 0 too
 
     def expert_outputs(self, scores: Array, shares: Array, beta: Array) -> Float[Array, "batch classes"]:
         """Log q, where q = softmax(beta scores + log shares); the smallest number for a class without rows."""

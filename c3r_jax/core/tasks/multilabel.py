@@ -132,6 +132,11 @@ class MultiLabel(Task):
         constant = constant.astype(outputs.dtype)[None, :]
         return constant + share.astype(outputs.dtype) * (outputs - constant)
 
+    def out_of_range(self, labels: Array, num_outputs: int) -> Bool[Array, " batch"]:
+        """Rows with a label other than 0 and 1, which ``jit`` cannot refuse."""
+        del num_outputs
+        return ((labels < 0) | (labels > 1)).any(-1)
+
     def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch classes"]:
         """0 or 1 of each label."""
         del num_outputs

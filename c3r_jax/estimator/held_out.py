@@ -1,0 +1,33 @@
+"""Rows that are held out of training: for calibration, for the C3 risk, and for the gate."""
+
+import numpy as np
+
+MIN_HELD_OUT = 20  # rows below which calibration, risk and gate would be noise
+LARGEST_SHARE = 0.25  # of all rows, to have so many
+
+
+def stratified_holdout(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator, *, source: np.ndarray | None = None
+) -> np.ndarray:
+    """Marks a random share ``fraction`` of every class's rows, rounded down: (n,) bool.
+
+    Of few rows the share is larger, up to :data:`LARGEST_SHARE`, until :data:`MIN_HELD_OUT` rows are marked.
+
+    Args:
+      labels: (n,).
+      fraction: the share.
+      rng: where random numbers come from.
+      source: (n,) from :func:`c3r_jax.estimator.redrawn.first_of_equal`: copies of a row stay together, and the share
+        is that of different rows. None: all are different.
+    """
+    source = np.arange(len(labels)) if source is None else source
+    held, different = np.zeros(len(labels), bool), source == np.arange(len(labels))
+    classes, counts = np.unique(labels[different], return_counts=True)
+    if 0 < fraction < LARGEST_SHARE:
+        shares = [fraction, *np.linspace(fraction, LARGEST_SHARE, 100)]
+        enough = [share for share in shares if (share * counts).astype(int).sum() >= MIN_HELD_OUT]
+        fraction = enough[0] if enough else fraction
+    for label in classes:
+        rows = rng.permutation(np.flatnonzero((labels == label) & different))
+        held[rows[: int(fraction * len(rows))]] = True
+    return held[source]
