@@ -196,9 +196,10 @@ class WithRival(C3RClassifier):
 
     rival: Mapping[str, Any] = {}
 
-    def _structure_of(self, *arguments: Any) -> Structure:
+    def _structure_of(self, *arguments: Any, **settings: Any) -> Structure:
         chosen = dataclasses.replace(make_rival(**self.rival), strength=1.0)  # its strength is among the weights
-        return super()._structure_of(*arguments)._replace(fusion=self.rival.get("fusion", "mean"), rival=chosen)
+        structure = super()._structure_of(*arguments, **settings)
+        return structure._replace(fusion=self.rival.get("fusion", "mean"), rival=chosen)
 
     def _weights(self, config: C3RConfig) -> np.ndarray:
         return weights_of(config, self.rival.get("strength", 1.0))
