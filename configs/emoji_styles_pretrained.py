@@ -9,7 +9,7 @@ docs/data.md says how to prepare the splits apple and facebook.
 
 from ml_collections import ConfigDict
 
-from configs import base, emoji_pretrained
+from configs import emoji_pretrained
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,4 @@ def get_config() -> ConfigDict:
     config = emoji_pretrained.get_config()
     config.data.name = "emoji_styles"
     config.data.image_size = 128  # a third of the work of 224
-    # Today's objective. Both encoders are frozen, so the experts are those of all training rows, computed once.
-    config.c3r = base.get_config().c3r
-    config.c3r.expert = 0.5
     return config
