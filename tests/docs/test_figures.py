@@ -73,7 +73,9 @@ def test_the_page_has_the_numbers_of_the_mechanism(measured):
         f"ends at {weight['plain training'][1]:.1f}:",
         f"is {anticausal['others'][-1] / anticausal['task'][-1]:.1f} times as long",
         f"and {own['others'][-1] / own['task'][-1]:.1f} times (complementary)",
-        f"is at {anticausal['gate'][-1]:.2f} where".replace("0.", "."),
+        f'is at {anticausal["gate"][-1]:.2f} in "anticausal" and {found["confounded"]["gate"][-1]:.2f} in'.replace(
+            "0.", "."
+        ),
         f"is {own['gate'][0]:.2f} at first and {own['gate'][-1]:.2f} at last".replace("0.", "."),
     ):
         assert sentence in text, sentence
