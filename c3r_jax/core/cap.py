@@ -80,7 +80,9 @@ def capped_loss(
     if not counted:
         task, of_task = jnp.zeros_like(task), jax.tree.map(jnp.zeros_like, of_task)
     gradient = jax.tree.map(lambda t, p: t + scale.astype(p.dtype) * p, of_task, of_penalty)
-    of_rows, of_shared = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), (rows, shared), gradient)
+    # What is closed over may hold -infinity, as the mask of a class does, and 0 times that would be NaN.
+    known = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), (rows, shared))
+    of_rows, of_shared = jax.tree.map(lambda x, g: (promote(x) * promote(g)).sum(), known, gradient)
     carrier = _total(of_rows)
     if is_tracked(axis_name):  # one number of all devices, as the loss: what they share would count once for each
         carrier = jax.lax.psum(carrier, axis_name)
