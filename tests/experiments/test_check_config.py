@@ -84,13 +84,15 @@ def test_every_leaf_is_read(small_config, tmp_path, seen):
     assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"
 
 
-def test_classes_to_tell_apart_are_at_least_two(small_config):
+def test_classes_and_modalities_are_at_least_two(small_config):
     infos = [DatasetInfo("demo", ("image", "text"), names) for names in (("a",), ("a", "b"))]
     with pytest.raises(
         DataError, match=r"'demo' has the classes \['a'\], but at least 2 classes were expected: prepare"
     ):
         check_data(read_settings(small_config), infos[0])
     check_data(read_settings(small_config), infos[1])
+    with pytest.raises(DataError, match="'demo' has 'text' alone, but runs need two modalities or more: prepare it"):
+        check_data(read_settings(small_config), DatasetInfo("demo", ("text",), ("a", "b")))
     small_config.task = "softmax"
     check_data(read_settings(small_config), infos[0])  # pairs have no labels
 
