@@ -59,7 +59,7 @@ def with_files(arguments: Sequence[str]) -> list[str]:
     """Replaces ``--config=NAME`` by ``--config=FILE``, and makes ``from configs import base`` work in that file.
 
     Raises:
-      ConfigError: see :func:`find`.
+      ConfigError: see :func:`find`; or the file is no Python file.
     """
     resolved, home = list(arguments), folder()
     for i, word in enumerate(resolved):
@@ -68,7 +68,10 @@ def with_files(arguments: Sequence[str]) -> list[str]:
             continue
         if not equals and i + 1 == len(resolved):
             break
-        file = find(value if equals else resolved[i + 1])
+        given = value if equals else resolved[i + 1]
+        file = find(given)
+        if not file.partition(":")[0].endswith(".py"):
+            raise ConfigError(f"--config is {given!r}: expected a Python file with a function get_config.")
         resolved[i if equals else i + 1] = f"{flag}={file}" if equals else file
         if home is not None and pathlib.Path(file.partition(":")[0]).resolve().is_relative_to(home.resolve()):
             sys.path.insert(0, str(home.parent))  # so that it imports its own base, not another project's

@@ -84,8 +84,7 @@ def load(name: str) -> ConfigDict:
     (word,) = with_files([f"--config={name}"])
     path, *argument = word.removeprefix("--config=").split(":", 1)
     spec = importlib.util.spec_from_file_location("c3r_jax_listed_config", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--config is {name!r}: expected a Python file with a function get_config.")
+    assert spec is not None and spec.loader is not None  # with_files refuses what is no Python file
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(*argument)

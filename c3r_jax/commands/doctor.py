@@ -235,7 +235,9 @@ def _not_checked(name: str, error: ModuleNotFoundError) -> Finding:
 
 def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
     """Whether the sets prepared in a directory are complete: names and sizes of files, or checksums if ``whole``."""
-    findings = []
+    findings, right = [], "give the directory that c3r prepare had as --out"
+    if not path.is_dir():
+        return [Finding("prepared sets", "broken", f"{path} is no directory", right)]
     for directory in sorted(file.parent for file in path.glob(f"*/*/{MANIFEST}")):
         name, fix = f"set {directory.parent.name}", f"delete {directory} and prepare it again"
         try:
@@ -249,7 +251,7 @@ def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
         else:
             counts = ", ".join(f"{counts['written']:,} {split}" for split, counts in splits.items())
             findings.append(Finding(name, "ok", f"{counts} in {directory}"))
-    return findings
+    return findings or [Finding("prepared sets", "note", f"none in {path}", right)]
 
 
 def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:
@@ -257,8 +259,7 @@ def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool 
     found = [check_python(), *check_requirements(requirements()), *check_devices(), *check_memory()]
     found += [check_disk(workdir), check_configs(), *check_embedded()]
     for path in data:
-        sets = check_prepared(path, whole=whole)
-        found += sets or [Finding("prepared sets", "ok", f"none in {path}")]
+        found += check_prepared(path, whole=whole)
     return found + check_extras()
 
 

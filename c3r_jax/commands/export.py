@@ -4,12 +4,11 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from absl import logging
 
 from c3r_jax.errors import C3RError
-from c3r_jax.export.run import export_run
+from c3r_jax.export.run import FILES, export_run
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -34,5 +33,5 @@ def main(arguments: Sequence[str], program: str) -> None:
         difference = export_run(options.workdir, options.out)
     except C3RError as error:
         sys.exit(f"{program}: {error}")
-    files: Any = ", ".join(sorted(path.name for path in pathlib.Path(options.out).iterdir() if path.is_file()))
+    files = ", ".join(name for name in FILES if (pathlib.Path(options.out) / name).exists())
     print(f"wrote {files} to {options.out}; largest difference to the model {difference:.1e}")

@@ -9,6 +9,7 @@ On several hosts run it in each: TPU pods, SLURM, Open MPI and Kubernetes are re
 --num_processes and --process_id (docs/scaling.md).
 """
 
+import os
 import pathlib
 import traceback
 from collections.abc import Sequence
@@ -53,10 +54,13 @@ def on_paper(options: Any) -> None:
 
 
 def check_dry_run(options: Any) -> None:
-    """Refuses flags of a dry run where there is none."""
+    """Refuses flags of a dry run where there is none, and a file for its figures that cannot be written."""
     given = [name for name in ("topology", "json") if getattr(options, name)] + ["slices"] * (options.slices != 1)
     if given and not options.dry_run:
         raise ConfigError(f"--{given[0]} is for a dry run: add --dry_run, or leave it out to train.")
+    file = pathlib.Path(options.json)
+    if options.json and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        raise ConfigError(f"--json is {options.json!r}, which cannot be written: name a file in an existing folder.")
 
 
 def main(program: str, command: str) -> None:

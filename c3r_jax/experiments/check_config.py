@@ -1,7 +1,7 @@
 """Checks of a configuration before any long work."""
 
 from c3r_jax.data.source import DatasetInfo
-from c3r_jax.errors import ConfigError
+from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.experiments.settings import Settings
 from c3r_jax.metrics.scores import MEAN, WORST_ENVIRONMENT, selected_score
 from c3r_jax.models.build import PUBLISHED
@@ -46,7 +46,7 @@ def _by_environment(settings: Settings) -> bool:
 
 
 def check_data(settings: Settings, info: DatasetInfo) -> None:
-    """Refuses a task or a selection score that does not fit the data set.
+    """Refuses a task or a selection score that does not fit the data set, and a data set of one class or modality.
 
     Args:
       settings: the run's settings.
@@ -54,12 +54,23 @@ def check_data(settings: Settings, info: DatasetInfo) -> None:
 
     Raises:
       ConfigError: naming the leaf.
+      DataError: there are no two modalities, or no two classes to tell apart.
     """
     task = named(settings.task)
     if not task.contrastive and task.name != info.task:
         raise ConfigError(
             f"config.task is {settings.task!r}, but data set {info.name!r} has labels for {info.task!r}: set "
             f"config.task={info.task!r}."
+        )
+    if len(info.modalities) < 2:
+        raise DataError(
+            f"data set {info.name!r} has {', '.join(map(repr, info.modalities))} alone, but runs need two modalities "
+            "or more: prepare it again with another modality."
+        )
+    if task.one_class_per_example and info.num_classes < 2:
+        raise DataError(
+            f"data set {info.name!r} has the classes {list(info.class_names)}, but at least 2 classes were expected: "
+            "prepare it again with examples of other classes, or with other labels."
         )
     if settings.eval.calibrate != "none" and settings.eval.split == "validation":
         raise ConfigError(

@@ -163,6 +163,7 @@ def build_experiment(
     devices: Sequence[Any] | None = None,
     *,
     on_paper: bool = False,
+    check: Callable[[Source], None] | None = None,
 ) -> Experiment:
     """Builds a run, checking every configuration leaf it needs before any long work.
 
@@ -172,6 +173,7 @@ def build_experiment(
       standardisation_json: a saved standardisation, for evaluation; None: measured on the training split.
       devices: devices of all processes, to run on or only to compile for; None uses every device.
       on_paper: to be compiled only, so that examples of the right shapes may stand in for a set that is not prepared.
+      check: called with the training split before anything is done with it; it raises an error to refuse the split.
 
     Returns:
       :class:`Experiment`; runs that differ only in seed share their compiled functions.
@@ -186,6 +188,8 @@ def build_experiment(
     check_settings(settings, splits)
     size = data.resize or data.image_size
     loaded = {split: load(split, path=data.path or None, image_size=size) for split in splits}
+    if check is not None:
+        check(loaded["train"])
     # One file may be several sets, such as emoji and emoji_shift.
     key = f"{data.name} {data.path} {size} {data.environments} {data.cues}"
     if data.keep:

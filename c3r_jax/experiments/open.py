@@ -12,6 +12,7 @@ from c3r_jax.core.moments import Moments
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encode_each, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment, build_experiment
+from c3r_jax.experiments.same_data import check_same_data, trained_on
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.experiments.workdir import read_config
 from c3r_jax.models.twin import rows_of
@@ -37,14 +38,17 @@ def open_run(workdir: str | os.PathLike[str], split: str | None = None) -> Exper
       split: a split in place of ``config.eval.split``.
 
     Raises:
-      WorkdirError, DataError, ConfigError: something needed is missing or corrupt.
+      WorkdirError, DataError, ConfigError: something needed is missing or corrupt, or the training data is not what
+        the run was trained on.
     """
     path = pathlib.Path(workdir)
     config = as_evaluated(read_config(path))
     if split is not None:
         config.eval.split = split
     saved = [path / name for name in ("tokenizer.json", "standardisation.json")]
-    return build_experiment(config, *(file.read_text(encoding="utf-8") if file.exists() else None for file in saved))
+    texts = (file.read_text(encoding="utf-8") if file.exists() else None for file in saved)
+    noted = trained_on(path)
+    return build_experiment(config, *texts, check=lambda train: check_same_data(train, noted, path))
 
 
 def restore_best(experiment: Experiment, workdir: str | os.PathLike[str]) -> tuple[int, Any]:

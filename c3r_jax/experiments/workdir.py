@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -32,13 +33,16 @@ def config_text(config: ConfigDict) -> str:
     return json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True)
 
 
-def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib.Path:
+def open_workdir(
+    workdir: str | os.PathLike[str], config: ConfigDict, check: Callable[[], None] = lambda: None
+) -> pathlib.Path:
     """Creates or reopens a workdir for training.
 
     Args:
       workdir: the directory.
       config: the configuration; must equal the directory's, except for :data:`FREE` leaves, which do not change the
         results.
+      check: called before anything is written; it raises an error to refuse the run.
 
     Returns:
       Its path.
@@ -63,6 +67,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: ConfigDict) -> pathlib
                 f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
                 "or the same values to continue that run."
             )
+    check()
     barrier("workdir compared")
     if is_primary():
         write_text(saved, config_text(config))  # also proves, before any long work, that the place can be written

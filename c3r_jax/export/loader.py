@@ -30,13 +30,18 @@ class Model:
         """{route: logits (B, K)} from {modality: (B, ...)}; ``present`` (B, M) marks the modalities of each row."""
         return {route: np.asarray(x) for route, x in self._call(self._weights, inputs, present).items()}
 
-    def predict(self, examples, padded=False):
+    def predict(self, examples, padded=False, checked=True):
         """{route: logits (B, K)} from dicts of modalities.
 
         A modality is missing if its key is absent, or its value None, NaN or an empty text, as in training.
 
         Each batch size is compiled once; ``padded`` rounds it up to a power of two, for callers with many sizes.
+
+        Raises:
+          ValueError: an example cannot be used, or its logits are not finite (``checked=False`` returns those).
         """
+        if not len(examples):
+            raise ValueError("There are no examples: give at least one.")
         rows = [self.row(example) for example in examples]
         rows += rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows) if padded else 0)
         inputs = {
@@ -44,10 +49,19 @@ class Model:
             for name, spec in self.inputs.items()
         }
         outputs = self.call(inputs, np.array([[name in row for name in self.inputs] for row in rows]))
-        return {route: logits[: len(examples)] for route, logits in outputs.items()}
+        outputs = {route: logits[: len(examples)] for route, logits in outputs.items()}
+        for number in range(len(examples) if checked else 0):
+            for logits in outputs.values():
+                check_finite(logits[number], f"of example {number} ")
+        return outputs
 
     def label(self, logits):
-        """The predicted label of one example: a name (classification), names (multi-label), None for other tasks."""
+        """The predicted label of one example: a name (classification), names (multi-label), None for other tasks.
+
+        Raises:
+          ValueError: the logits are not finite.
+        """
+        check_finite(logits)
         if self.signature.get("decision") == "largest":
             return self.labels[int(np.argmax(logits))]
         if self.signature.get("decision") == "positive":
@@ -73,9 +87,8 @@ class Model:
         if spec is None:
             return False
         if isinstance(value, dict) and spec.get("columns"):
-            return all(one is None or one != one for one in value.values())
-        text = spec["kind"] == "text" and isinstance(value, str) and not value.strip()
-        return value is None or text or (isinstance(value, float) and value != value)
+            return all(map(is_nothing, value.values()))
+        return is_nothing(value) or (spec["kind"] == "text" and isinstance(value, str) and not value.strip())
 
     def array(self, name, value):
         """One modality of one example as the array that the model takes.
@@ -102,15 +115,29 @@ class Model:
             array = np.asarray(value)
         except ValueError:
             raise ValueError(f"{wanted}, but its rows differ in length.") from None
-        if array.dtype == object and any(one is None for one in array.ravel()):
+        if array.dtype == object and any(map(is_nothing, array.ravel())):
             raise ValueError(f"{wanted}, but some of its values are null: fill them in, or leave {name!r} out.")
         if array.shape != shape or array.dtype.kind not in "iufb":
             raise ValueError(f"{wanted}, but a {array.dtype} array of shape {array.shape} was given.")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{wanted}, but some values are not finite.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = array.astype(dtype)  # a finite number may be too large for it
+        if not (np.isfinite(array).all() and np.isfinite(cast).all()):
+            raise ValueError(f"{wanted}, but some values are not finite in {dtype}.")
         if limit and not ((array >= 0) & (array < limit) & (array == np.floor(array))).all():
             raise ValueError(f"{wanted}, but some values are not such whole numbers.")
-        return array.astype(dtype)
+        return cast
+
+
+def is_nothing(value):
+    """Whether a value is None, NaN, or NA or NaT of pandas, which is not imported for them."""
+    nan = isinstance(value, (float, np.floating)) and value != value
+    return value is None or nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def check_finite(logits, whose=""):
+    """Raises a ValueError where logits are not finite: no label can be read from them."""
+    if not np.isfinite(logits).all():
+        raise ValueError(f"The logits {whose}are not finite: give values nearer to those of the training data.")
 
 
 def byte_ids(text, length):

@@ -24,6 +24,7 @@ from c3r_jax.models.twin import with_moments
 ROWS = 32  # rows of the evaluation split on which the export is compared with the model
 TOLERANCE = 1e-5  # for logits up to 1; scaled by the largest logit above that, as rounding errors are
 TOKENIZER = "tokenizer.json"
+FILES = ("README.md", "load.py", "model.stablehlo", "signature.json", TOKENIZER, "weights.safetensors")  # of an export
 
 
 def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> float:
@@ -34,7 +35,7 @@ def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
     Args:
       workdir: directory of a trained run.
-      out: folder to write to; files of an earlier export are replaced.
+      out: folder to write to, new, empty or with an earlier export, whose files are replaced.
 
     Returns:
       The largest difference between logits of the export and of the model, on :data:`ROWS` rows.
@@ -42,9 +43,11 @@ def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     Raises:
       ConfigError: the run is contrastive and has no logits.
       CheckpointError: the export does not predict as the model does.
-      WorkdirError, CheckpointError, DataError: a file is missing or damaged, or ``out`` cannot be written.
+      WorkdirError, CheckpointError, DataError: a file is missing or damaged, or ``out`` has other files or cannot be
+        written.
     """
     workdir, out = pathlib.Path(workdir), pathlib.Path(out)
+    _check_out(out)
     experiment = open_run(workdir)
     if experiment.method.contrastive:
         raise ConfigError(f"config.task is {experiment.method.task!r}: only runs with labels can be exported.")
@@ -111,6 +114,19 @@ def _card_details(experiment: Experiment) -> dict[str, Any]:
         "selected_by": f"validation {experiment.settings.train.select_by}",
         "config": json.loads(experiment.config.to_json()),
     }
+
+
+def _check_out(out: pathlib.Path) -> None:
+    """Refuses a place that has files of its own, which an export would replace."""
+    try:
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return
+        signature = json.loads((out / "signature.json").read_text(encoding="utf-8"))
+        if isinstance(signature, dict) and {"inputs", "labels"} <= signature.keys():
+            return
+    except (OSError, ValueError):
+        pass  # no signature that an export wrote
+    raise WorkdirError(f"{out} is there, but is no earlier export: choose another --out, or an empty folder.")
 
 
 def _move(folder: pathlib.Path, out: pathlib.Path) -> None:

@@ -22,6 +22,7 @@ from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import Experiment, build_experiment
 from c3r_jax.experiments.metric_writers import check_writers
 from c3r_jax.experiments.metrics_log import MetricsLog, NoLog
+from c3r_jax.experiments.same_data import check_same_data, trained_on
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.experiments.vector_cache import VectorTable
 from c3r_jax.experiments.weights import read_weights, with_weights
@@ -131,12 +132,11 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
         jax.eval_shape(make_state)  # a model that cannot be built leaves no directory behind
         if is_primary() and config.data.name in WARNINGS:
             WARNINGS[config.data.name](config.data.path, experiment.sources)
-        path = open_workdir(workdir, config)
+        noted = trained_on(pathlib.Path(workdir))
+        same_data = functools.partial(check_same_data, experiment.sources["train"], noted, pathlib.Path(workdir))
+        path = open_workdir(workdir, config, same_data)
         in_use = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
         with exclusive_lock(path, in_use) if is_primary() else contextlib.nullcontext():
-            if is_primary():
-                write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
-                write_text(path / "standardisation.json", experiment.standardisation.to_json())
             checkpoints = Checkpoints(path, train.keep_last, asynchronous=train.async_checkpoints)
             try:
                 return _fit(experiment, make_state, path, checkpoints, stop)
@@ -159,6 +159,9 @@ def _fit(
     settings, train, method = experiment.settings, experiment.settings.train, experiment.method
     iterator = experiment.train_iterator()
     state, start, loop_state = _resume(experiment, make_state, checkpoints, iterator)
+    if is_primary():  # only now: a run that cannot be resumed keeps the files that it was trained with
+        write_text(path / "tokenizer.json", experiment.tokenizer.to_json())
+        write_text(path / "standardisation.json", experiment.standardisation.to_json())
     prepare = _batch_preparation(experiment, state)
     log = MetricsLog(path, start, loop_state.validated, train.writers) if is_primary() else NoLog()
     schedule = build_schedule(settings.optimizer, train.steps)

@@ -39,6 +39,19 @@ def test_an_unknown_configuration_is_one_sentence():
         main(["config", "emojis"])
 
 
+@pytest.mark.parametrize("command", ["config", "train", "sweep"])
+def test_a_file_that_is_no_configuration_is_one_sentence(command, tmp_path):
+    (tmp_path / "table.toml").write_text('rows = "things.csv"')
+    file = str(tmp_path / "table.toml")
+    words = [file] if command == "config" else [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as caught:
+        main([command, *words])
+    assert (
+        caught.value.code == f"c3r {command}: --config is {file!r}: expected a Python file with a function get_config."
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "word", "message"),
     [

@@ -58,6 +58,14 @@ def test_packages(tmp_path):
     assert [found.state for found in doctor.check_requirements(doctor.requirements())] == ["ok"]
 
 
+def test_a_directory_without_prepared_sets_is_not_ok(tmp_path):
+    right = "give the directory that c3r prepare had as --out"
+    assert doctor.check_prepared(tmp_path / "x") == [
+        doctor.Finding("prepared sets", "broken", f"{tmp_path / 'x'} is no directory", right)
+    ]
+    assert doctor.check_prepared(tmp_path) == [doctor.Finding("prepared sets", "note", f"none in {tmp_path}", right)]
+
+
 def test_data_disk_memory_and_configurations(small_emoji, tmp_path):
     assert doctor.check_emoji(small_emoji).state == "ok"
     damaged = tmp_path / "emoji.zip"

@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from c3r_jax.commands import export as command
 from c3r_jax.data.sets.standardised import Standardisation
 from c3r_jax.errors import CheckpointError, ConfigError, WorkdirError
 from c3r_jax.experiments.encode import encode_split, without_encoders
 from c3r_jax.experiments.open import open_run, restore_best, training_moments
 from c3r_jax.export.loader import load
+from c3r_jax.export.run import FILES, export_run
 from c3r_jax.export.stablehlo import prediction
 from c3r_jax.tasks.registry import named
 from tests.processes import REPOSITORY
@@ -86,14 +89,7 @@ def test_the_documented_use_runs(exported, tmp_path, monkeypatch, capsys):
 def test_files_say_what_they_are(exported, trained_run):
     folder, _ = exported
     names = {path.name for path in folder.iterdir()}
-    assert names == {
-        "README.md",
-        "load.py",
-        "model.stablehlo",
-        "signature.json",
-        "tokenizer.json",
-        "weights.safetensors",
-    }
+    assert names == set(FILES)
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read one may read all
     signature = json.loads((folder / "signature.json").read_text())
     assert signature["platforms"] == ["cpu", "cuda", "tpu"] and len(signature["labels"]) == 9
@@ -182,6 +178,36 @@ def test_an_earlier_export_is_replaced_file_by_file(tmp_path):
     _move(folder("second", signature="2"), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"signature.json", "own.txt"}
     assert (tmp_path / "out" / "signature.json").read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("README.md", "mine"), ("signature.json", "[]"), ("signature.json", '{"name": "x"}'), ("", "file")],
+)
+def test_a_folder_with_files_of_its_own_is_refused(tmp_path, name, text):
+    """Before anything is read: there is not even a run."""
+    file = tmp_path / "out" / name if name else tmp_path / "out"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    with pytest.raises(WorkdirError, match="out is there, but is no earlier export: choose another --out, or an"):
+        export_run(tmp_path, tmp_path / "out")
+    assert file.read_text() == text
+
+
+def test_the_command_names_the_files_that_it_wrote(exported, tmp_path, monkeypatch, capsys):
+    """Into an earlier export, beside files of its own."""
+
+    def refuse(workdir):
+        raise WorkdirError("as far as this")
+
+    shutil.copytree(exported[0], tmp_path / "out")
+    (tmp_path / "out" / "own.txt").write_text("kept")
+    monkeypatch.setattr("c3r_jax.export.run.open_run", refuse)
+    with pytest.raises(SystemExit, match="as far as this"):
+        command.main(["--workdir=run", f"--out={tmp_path / 'out'}"], "c3r export")
+    monkeypatch.setattr(command, "export_run", lambda workdir, out: 0.0)
+    command.main(["--workdir=run", f"--out={tmp_path / 'out'}"], "c3r export")
+    assert capsys.readouterr().out.startswith(f"wrote {', '.join(sorted(FILES))} to {tmp_path / 'out'}; largest")
 
 
 def test_features_are_standardised_inside(trained_run):

@@ -96,8 +96,8 @@ class Slow:
     def label(self, logits):
         return "only"
 
-    def predict(self, examples, padded):
-        assert padded
+    def predict(self, examples, padded, checked):
+        assert padded and not checked  # one client's numbers are no other's error
         self.sizes.append(len(examples))
         time.sleep(0.05)
         if any(one["text"] == "bad" for one in examples):

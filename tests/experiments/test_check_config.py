@@ -8,9 +8,12 @@ import sys
 import numpy as np
 import pytest
 
+from c3r_jax.data.source import DatasetInfo
+from c3r_jax.errors import DataError
 from c3r_jax.evaluation.conditions import conditions_of
 from c3r_jax.evaluation.environments import environment_report
 from c3r_jax.experiments import experiment as module
+from c3r_jax.experiments.check_config import check_data
 from c3r_jax.experiments.compiled import compiled_for
 from c3r_jax.experiments.open import as_evaluated
 from c3r_jax.experiments.settings import read_settings
@@ -79,6 +82,19 @@ def test_every_leaf_is_read(small_config, tmp_path, seen):
     # The leaves of c3r and rival are the fields of C3RConfig and Rival, by construction.
     leaves = {name for name in flatten(small_config.to_dict()) if not name.startswith(("c3r.", "rival."))}
     assert leaves - seen == set(), f"never read: {sorted(leaves - seen)}"
+
+
+def test_classes_and_modalities_are_at_least_two(small_config):
+    infos = [DatasetInfo("demo", ("image", "text"), names) for names in (("a",), ("a", "b"))]
+    with pytest.raises(
+        DataError, match=r"'demo' has the classes \['a'\], but at least 2 classes were expected: prepare"
+    ):
+        check_data(read_settings(small_config), infos[0])
+    check_data(read_settings(small_config), infos[1])
+    with pytest.raises(DataError, match="'demo' has 'text' alone, but runs need two modalities or more: prepare it"):
+        check_data(read_settings(small_config), DatasetInfo("demo", ("text",), ("a", "b")))
+    small_config.task = "softmax"
+    check_data(read_settings(small_config), infos[0])  # pairs have no labels
 
 
 def test_recording_notices_a_leaf_nobody_reads(small_config, seen):

@@ -14,6 +14,21 @@ from c3r_jax.export.run import input_specs
 SPEC = {"dtype": "float32", "limit": 0, "tokens": "", "columns": []}
 
 
+class NAType:
+    """As pandas' NA: neither equal to itself, nor not, nor true or false."""
+
+    def __ne__(self, other):
+        return self
+
+    __eq__ = __ne__
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+NA = NAType()
+
+
 @pytest.fixture
 def model():
     made = Model.__new__(Model)  # without files
@@ -25,7 +40,7 @@ def model():
     return made
 
 
-@pytest.mark.parametrize("nothing", ["", "   ", "\n\t", None, float("nan"), np.float64("nan")])
+@pytest.mark.parametrize("nothing", ["", "   ", "\n\t", None, float("nan"), np.float64("nan"), np.float32("nan"), NA])
 def test_missing_values_are_missing_modalities(model, nothing):
     pixels = np.zeros((2, 2, 3), np.uint8)
     assert list(model.row({"image": pixels, "text": nothing})) == ["image"]
@@ -47,6 +62,8 @@ def test_columns_by_name_or_in_their_order(model, value):
         ({"red": 1, "green": None}, "some of its values are null: fill them in, or leave 'colour' out"),
         ([None, 1.0], "some of its values are null"),
         ([1.0, float("nan")], "some values are not finite"),
+        ([1.0, 1e39], "'colour' must be float32 .* but some values are not finite in float32"),
+        ({"red": 1, "green": NA}, "some of its values are null"),
     ],
 )
 def test_values_that_are_missing_in_part(model, value, message):
@@ -54,10 +71,33 @@ def test_values_that_are_missing_in_part(model, value, message):
         model.row({"colour": value})
 
 
-def test_a_row_of_missing_columns_is_a_missing_modality(model):
-    assert list(model.row({"colour": {"red": None, "green": float("nan")}, "text": "a"})) == ["text"]
+@pytest.mark.parametrize("nothing", [float("nan"), NA])
+def test_a_row_of_missing_columns_is_a_missing_modality(model, nothing):
+    assert list(model.row({"colour": {"red": None, "green": nothing}, "text": "a"})) == ["text"]
     with pytest.raises(ValueError, match="Modality 'speech' is unknown"):
         model.row({"speech": None, "text": "a"})
+
+
+def test_no_examples_are_one_sentence(model):
+    with pytest.raises(ValueError, match="There are no examples: give at least one."):
+        model.predict([])
+
+
+def test_logits_that_are_not_finite_are_refused(model):
+    model.signature, model.labels = {"decision": "largest"}, ["a", "b"]
+    model.call = lambda inputs, present: {
+        "z": np.zeros((len(present), 2)),
+        "x": np.where(inputs["colour"] > 1e38, np.nan, 1),
+    }
+    good, bad = {"colour": [1, 2]}, {"colour": [1, 3e38]}
+    assert model.predict([good])["x"].tolist() == [[1, 1]]
+    with pytest.raises(ValueError, match="The logits of example 1 are not finite: give values nearer to those of the"):
+        model.predict([good, bad], padded=True)
+    logits = model.predict([good, bad], checked=False)["x"]
+    assert model.label(logits[0]) == "a"
+    for found in (logits[1], logits[1].tolist()):
+        with pytest.raises(ValueError, match="The logits are not finite"):
+            model.label(found)
 
 
 @pytest.mark.parametrize("columns", [{}, {"colour": ("red", "green")}, {"colour": ("green", "red")}])

@@ -36,8 +36,10 @@ def test_a_stand_in_has_the_layout_of_its_benchmark(name):
 
 @pytest.mark.parametrize("name", sorted(ONLY_IN_FILES))
 def test_what_only_files_say_is_asked_for(name):
-    with pytest.raises(DataError, match=f"'{name}' is not prepared, and only its files say .*: prepare it first"):
-        stand_in("train", layout=find_layout(name))
+    for path, place in ((None, ""), ("nowhere", " in nowhere")):
+        message = f"'{name}' is not prepared{place}, and only its files say .*: prepare it first .* as config.data.path"
+        with pytest.raises(DataError, match=message):
+            stand_in("train", layout=find_layout(name), path=path)
 
 
 def test_training_never_takes_a_stand_in(tmp_path):
@@ -106,6 +108,16 @@ def test_flags_of_a_dry_run_are_refused_without_one(flags, message):
     with pytest.raises(ConfigError, match=message):
         train.check_dry_run(SimpleNamespace(**{**given, **flags}))
     train.check_dry_run(SimpleNamespace(**{**given, **flags, "dry_run": True}))
+
+
+def test_a_file_for_the_figures_that_cannot_be_written_is_refused_first(tmp_path):
+    options = {"dry_run": True, "topology": "", "slices": 1}
+    for wrong in (tmp_path, tmp_path / "none" / "out.json"):
+        with pytest.raises(ConfigError, match=f"--json is '{wrong}', which cannot be written: name a file in an exist"):
+            train.check_dry_run(SimpleNamespace(**options, json=str(wrong)))
+    (tmp_path / "old.json").write_text("")
+    for right in (tmp_path / "new.json", tmp_path / "old.json", "new.json"):
+        train.check_dry_run(SimpleNamespace(**options, json=str(right)))
 
 
 def test_slices_need_the_topology_of_one(small_config):

@@ -173,6 +173,11 @@ class TrainIterator(Iterator[Batch]):
             closing()
 
 
+def data_fingerprint(source: Source) -> dict[str, Any]:
+    """What tells a training split from another: the data set's name and checksum, and the number of examples."""
+    return {"dataset": source.info.name, "sha256": source.info.sha256, "num_examples": len(source)}
+
+
 def train_batches(
     source: Source,
     tokenizer: Tokenizer | None,
@@ -226,13 +231,7 @@ def train_batches(
     batches = _TrainingBatches(
         assembler, batch_size, check_seed(seed), augment, (noise, scales), crops or Crops(), (shard_index, shard_count)
     )
-    fingerprint = {
-        "dataset": source.info.name,
-        "sha256": source.info.sha256,
-        "num_examples": len(source),
-        "seed": int(seed),
-        "global_batch_size": batch_size * shard_count,
-    }
+    fingerprint = {**data_fingerprint(source), "seed": int(seed), "global_batch_size": batch_size * shard_count}
     return TrainIterator(batches, num_workers, fingerprint)
 
 

@@ -1,7 +1,7 @@
 """Splits without near-duplicates across them: examples are joined into groups, and whole groups are assigned."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 SHUFFLES = 200
 RANKS = 2_000_000  # many groups come close to the shares in any order and need fewer shuffles
@@ -56,14 +56,28 @@ def assign_splits(sizes: Mapping[str, int], shares: Mapping[str, float], seed: i
       ('a', 'train')
     """
     total = sum(sizes.values())
-    best: tuple[float, dict[str, str]] | None = None
-    for trial in range(max(1, min(SHUFFLES, RANKS // max(1, len(sizes))))):
+
+    def deal(trial: int) -> dict[str, str]:
         counts = dict.fromkeys(shares, 0)
         chosen = {}
-        for group in sorted(sizes, key=lambda name, trial=trial: _rank(seed, trial, name)):
+        for group in sorted(sizes, key=lambda name: _rank(seed, trial, name)):
             split = max(shares, key=lambda name: 1 - counts[name] / (shares[name] * total))
             counts[split] += sizes[group]
             chosen[group] = split
+        return chosen
+
+    return _best(deal, sizes, shares)
+
+
+def _best(
+    deal: Callable[[int], dict[str, str]], sizes: Mapping[str, int], shares: Mapping[str, float]
+) -> dict[str, str]:
+    """Of a fixed number of trials the one whose splits are nearest to the shares, the earlier in a tie."""
+    total, best = sum(sizes.values()), None
+    for trial in range(max(1, min(SHUFFLES, RANKS // max(1, len(sizes))))):
+        chosen, counts = deal(trial), dict.fromkeys(shares, 0)
+        for group, split in chosen.items():
+            counts[split] += sizes[group]
         error = sum(abs(counts[name] - share * total) for name, share in shares.items())
         if best is None or error < best[0]:
             best = (error, chosen)
@@ -85,6 +99,36 @@ def assign_splits_by_class(
     Returns:
       {group: split}.
     """
+    by_class = _sizes_by_class(groups, labels)
+    return {group: split for sizes in by_class.values() for group, split in assign_splits(sizes, shares, seed).items()}
+
+
+def assign_splits_in_turn(
+    groups: Iterable[str], labels: Iterable[int], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """As :func:`assign_splits_by_class`, for classes of few groups: what one is short of, the next ones have more of.
+
+    The first group of every class goes to the first split, so that none of its labels is unknown in training.
+    """
+    by_class = _sizes_by_class(groups, labels)
+    sizes = {group: size for found in by_class.values() for group, size in found.items()}
+
+    def deal(trial: int) -> dict[str, str]:
+        counts, chosen, seen = dict.fromkeys(shares, 0), {}, 0
+        for label in sorted(by_class, key=lambda label: _rank(seed, trial, "class", label)):
+            seen += sum(by_class[label].values())
+            for number, group in enumerate(sorted(by_class[label], key=lambda name: _rank(seed, trial, name))):
+                short = {name: share * seen - counts[name] for name, share in shares.items()}
+                split = max(short, key=short.__getitem__) if number else next(iter(shares))
+                counts[split] += sizes[group]
+                chosen[group] = split
+        return chosen
+
+    return _best(deal, sizes, shares)
+
+
+def _sizes_by_class(groups: Iterable[str], labels: Iterable[int]) -> dict[int, dict[str, int]]:
+    """{class: {group: number of examples}}, each group at its most frequent class."""
     members: dict[str, list[int]] = {}
     for group, label in zip(groups, labels, strict=True):
         members.setdefault(group, []).append(label)
@@ -92,7 +136,7 @@ def assign_splits_by_class(
     for group, found in members.items():
         main = min(found, key=lambda label, found=found: (-found.count(label), label))
         by_class.setdefault(main, {})[group] = len(found)
-    return {group: split for sizes in by_class.values() for group, split in assign_splits(sizes, shares, seed).items()}
+    return by_class
 
 
 def _rank(*parts: object) -> bytes:

@@ -3,7 +3,11 @@
 import collections
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from c3r_jax.errors import DataError
 
 # Those of pandas, and its NaT: programs write them so. In another case they are words: Na is sodium, none an answer.
 NA_VALUES = (
@@ -72,6 +76,23 @@ def count(counts: Counts, column: str, value: object) -> None:
 def as_counts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Counts as the manifest has them, sorted."""
     return {column: dict(sorted(found.items())) for column, found in sorted(counts.items())}
+
+
+def rule_of(found: Any, path: pathlib.Path) -> MissingValues:
+    """The rule of ``na_values`` in a file: words for all columns, or {column: words}; None: the default.
+
+    Raises:
+      DataError: it is neither.
+    """
+    lists = found if isinstance(found, dict) else {"": NA_VALUES if found is None else found}
+    for words in lists.values():
+        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+            raise DataError(
+                f"na_values in {path} is {found!r}, expected a list of words in quotes, or {{COLUMN = [WORD, ...]}}."
+            )
+    if isinstance(found, dict):
+        return MissingValues(columns={column: words_of(words) for column, words in found.items()})
+    return MissingValues(words_of(lists[""]))
 
 
 def words_of(values: Iterable[str]) -> tuple[str, ...]:

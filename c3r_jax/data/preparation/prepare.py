@@ -50,7 +50,8 @@ def prepare(
       The directory of the prepared set.
 
     Raises:
-      DataError: the source does not match the layout, too many items are damaged, or ``out`` has another preparation.
+      DataError: the source does not match the layout or has one modality, too many items are damaged, or ``out`` has
+        another preparation.
       ConfigError: an argument is out of range.
     """
     if workers < 0 or max_damaged < 0:
@@ -61,6 +62,11 @@ def prepare(
         layout = layout.with_missing(MissingValues(words_of(na_values)))
     if pictures is not None:
         layout = layout.with_pictures(pictures)
+    if len(layout.kinds) < 2:
+        raise DataError(
+            f"{source} has {', '.join(map(repr, layout.kinds))} alone, expected two modalities or more, which every "
+            "run needs: describe another one, such as columns of numbers or a text."
+        )
     listing = list_source(layout, source, class_order)
     final, work = home / layout.version, home / f".{layout.version}.work"
     report = home / DAMAGED

@@ -26,12 +26,13 @@ class StandIn(ArraySource):
     texts: tuple[str, ...] = ("a text", "another text")
 
 
-def stand_in(split: str, *, layout: Layout, image_size: int = 32, **settings: Any) -> StandIn:
+def stand_in(split: str, *, layout: Layout, path: str | None = None, image_size: int = 32, **settings: Any) -> StandIn:
     """A split of a benchmark whose files are not there.
 
     Args:
       split: name of the split; all are equal.
       layout: the benchmark's layout.
+      path: where it was looked for, for messages.
       image_size: height and width of its images and frames.
       settings: what else loaders take; not used.
 
@@ -47,11 +48,8 @@ def stand_in(split: str, *, layout: Layout, image_size: int = 32, **settings: An
     del split, settings
     kinds = dict(sorted(getattr(layout, "kinds", {}).items()))
     if not kinds:
-        raise DataError(
-            f"{layout.name!r} is not prepared, and only its files say which modalities it has: prepare it first "
-            f"(c3r prepare {layout.name})."
-        )
-    task, classes = layout.task, _num_classes(layout)
+        raise _only_in_files(layout, path, "which modalities it has")
+    task, classes = layout.task, _num_classes(layout, path)
     count = 1 if task.dense else max(EXAMPLES, classes)  # one map has pixels of every class
     columns = {name: _column(layout, name, kind, count, image_size) for name, kind in kinds.items()}
     if task.dense:
@@ -73,7 +71,16 @@ def stand_in(split: str, *, layout: Layout, image_size: int = 32, **settings: An
     return StandIn(columns, labels, info=info)
 
 
-def _num_classes(layout: Layout) -> int:
+def _only_in_files(layout: Layout, path: str | None, what: str) -> DataError:
+    """The error that only files say something."""
+    place = f" in {path}" if path else ""
+    return DataError(
+        f"{layout.name!r} is not prepared{place}, and only its files say {what}: prepare it first (c3r prepare "
+        f"{layout.name} --source DIR --out OUT), and give the directory after --out as config.data.path."
+    )
+
+
+def _num_classes(layout: Layout, path: str | None) -> int:
     if not layout.task.has_classes:
         return 0
     try:
@@ -82,10 +89,7 @@ def _num_classes(layout: Layout) -> int:
         known = 0
     known = known or getattr(layout, "num_classes", 0) or getattr(layout, "most_classes", 0)
     if not known:
-        raise DataError(
-            f"{layout.name!r} is not prepared, and only its files say how many classes it has: prepare it first "
-            f"(c3r prepare {layout.name})."
-        )
+        raise _only_in_files(layout, path, "how many classes it has")
     return known
 
 

@@ -23,13 +23,12 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from c3r_jax.data.media.image import PLAIN, PictureRules, decode_on_white, encode_png
+from c3r_jax.data.sets.description import read_description
 from c3r_jax.data.sets.shard_files import check_complete, check_different, shards_of
 from c3r_jax.data.sets.tar_shards import TarFiles, has_samples
 from c3r_jax.data.source import ENVIRONMENT, UNKNOWN, DatasetInfo, Example, choose_environments
 from c3r_jax.errors import DataError
-from c3r_jax.files.json_objects import each_key_once
 
-DESCRIPTION = "dataset.json"
 SAMPLE = 10_000  # texts from which a word-piece vocabulary is learned
 
 
@@ -123,12 +122,14 @@ class _ArrayRecords:
         path = self.paths[0].with_name(f"{split}-{name}.npy")
         if not path.exists():
             return None
-        written = np.load(path, allow_pickle=False)
-        if len(written) == len(self):
-            return written
-        raise DataError(
-            f"{path} has {len(written)} {name} for {len(self)} examples: delete it, or write the split again."
-        )
+        try:
+            written = np.load(path, allow_pickle=False)
+            if len(written) == len(self):
+                return written
+            problem = f"has {len(written)} {name} for {len(self)} examples"
+        except (OSError, ValueError, EOFError, TypeError) as error:
+            problem = f"cannot be read as {name} ({type(error).__name__})"
+        raise DataError(f"{path} {problem}: delete it, or write the split again.")
 
     def key(self, position: int) -> str:
         """The name of an example: its place in the split."""
@@ -240,18 +241,7 @@ def load_records(
             "config.data.name is 'records', but config.data.path is empty: give the directory of the shards."
         )
     directory = pathlib.Path(path)
-    description = directory / DESCRIPTION
-    try:
-        written = json.loads(description.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
-        name, class_names = str(written["name"]), tuple(written["class_names"])
-        phrases = {label: tuple(some) for label, some in written.get("phrases", {}).items()}
-        rules = PictureRules(bool(written.get("upright", True)), _span(written.get("range")))
-        fields = {column: list(names) for column, names in written.get("environments", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{description} cannot be used ({type(error).__name__}: {error}): write "
-            '{"name": ..., "class_names": [...]} there; one class name is enough for pairs without labels.'
-        ) from error
+    about = read_description(directory)
     shards = shards_of(directory, split)
     kinds = {path.suffix for path in shards}
     if len(kinds) != 1:
@@ -263,27 +253,19 @@ def load_records(
     check_different(shards, _has_examples)
     files = TarFiles(shards) if kinds == {".tar"} else _ArrayRecords(shards)
     sizes = {file.name: file.stat().st_size for file in shards}
-    column, names = choose_environments(fields, environments, name)
+    column, names = choose_environments(about.environments, environments, about.name)
     info = DatasetInfo(
-        name=name,
+        name=about.name,
         modalities=("image", "text"),
-        class_names=class_names,
+        class_names=about.class_names,
         split_sizes={split: len(files)},
         sha256=_fingerprint(sizes),
         image_size=image_size,
-        phrases=phrases,
+        phrases=about.phrases,
         environment=column,
         environments=names,
     )
-    return RecordSource(files, info, image_size, rules)
-
-
-def _span(found: Any) -> tuple[float, float] | None:
-    """The range of 16-bit pictures that a description states."""
-    if found is None:
-        return None
-    low, high = found
-    return float(low), float(high)
+    return RecordSource(files, info, image_size, about.rules)
 
 
 def _has_examples(path: pathlib.Path) -> bool:

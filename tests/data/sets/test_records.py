@@ -225,6 +225,41 @@ def test_unusable_directories_are_named(tmp_path, pair):
         load_records("train", path=directory)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phrases": ["a"]}, r"'phrases' in .* is \[\"a\"\], expected a list of different texts for each class"),
+        ({"phrases": None}, "is null, expected a list of different texts for each class"),
+        ({"phrases": {"one": "a photo"}}, "expected a list of different texts for each class"),
+        ({"phrases": {"one": []}}, "expected a list of different texts for each class"),
+        ({"phrases": {"On": ["a photo"]}}, "'phrases' in .* has 'On', which is none of its class_names"),
+        ({"environments": ["site"]}, "'environments' in .* expected a list of different names for each field"),
+        ({"environments": {"site": "AB"}}, "expected a list of different names for each field"),
+        (
+            {"enviroments": {}},
+            "has 'enviroments', which nothing reads: did you mean 'environments'\\? expected some of",
+        ),
+        ({"licence": "any"}, "has 'licence', which nothing reads: expected some of name, class_names"),
+        ({"class_names": "one"}, "'class_names' in .* is \"one\", expected a list of different names in quotes"),
+        ({"class_names": ["one", "one"]}, "expected a list of different names"),
+        ({"class_names": []}, "expected a list of different names"),
+        ({"name": None}, "'name' in .* is null, expected a text"),
+        ({"upright": "false"}, "'upright' in .* is \"false\", expected true or false"),
+        ({"range": [10, 0]}, r"'range' in .* is \[10, 0\], expected a low and a higher number"),
+        ({"range": "0 10"}, "expected a low and a higher number"),
+    ],
+)
+def test_entries_that_cannot_be_used_are_named(pair, changes, message):
+    directory, examples = pair
+    write_tar(examples, directory / "train-0.tar")
+    about = {"name": "pair", "class_names": ["one", "two"], "phrases": {"one": ["a one"]}, "range": [0, 9]}
+    (directory / "dataset.json").write_text(json.dumps(about))
+    assert load_records("train", path=directory).info.phrases == {"one": ("a one",)}
+    (directory / "dataset.json").write_text(json.dumps(about | changes))
+    with pytest.raises(DataError, match=message):
+        load_records("train", path=directory)
+
+
 def test_labels_are_kept_beside_the_shards(pair):
     """They are read from there, found again without them, and refused where they do not belong to the shards."""
     directory, examples = pair
@@ -234,6 +269,14 @@ def test_labels_are_kept_beside_the_shards(pair):
     assert load_records("my-train", path=directory).labels.tolist() == [1, 1, 1, 0]
     kept.unlink()
     assert load_records("my-train", path=directory).labels.tolist() == [0, 1, 0, 1]
+    np.save(kept, np.array(1))
+    whole = kept.read_bytes()
+    for damaged in (b"", b"labels", whole[:-4], whole):  # the last is a number alone
+        kept.write_bytes(damaged)
+        with pytest.raises(
+            DataError, match=r"my-train-labels\.npy cannot be read as labels \(\w+\): delete it, or write"
+        ):
+            load_records("my-train", path=directory)
     np.save(kept, np.array([1, 1]))
     with pytest.raises(DataError, match="has 2 labels for 4 examples: delete it"):
         load_records("my-train", path=directory)

@@ -1,6 +1,5 @@
 """A user's data: CSV files with one row per example, and folders of images that they name."""
 
-import collections
 import dataclasses
 import math
 import pathlib
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from c3r_jax.data.media.image import PLAIN
-from c3r_jax.data.preparation.grouping import UnionFind, assign_splits, assign_splits_by_class
 from c3r_jax.data.preparation.layout import DamagedItem, Item, Layout, Record
 from c3r_jax.data.preparation.layouts.csv_tables import Row
 from c3r_jax.data.preparation.layouts.table_files import (
@@ -24,14 +22,12 @@ from c3r_jax.data.preparation.layouts.table_files import (
     read_spec,
 )
 from c3r_jax.data.preparation.layouts.table_groups import groups_in_several_ways, shared_groups
+from c3r_jax.data.preparation.layouts.table_splits import split_rows
 from c3r_jax.data.preparation.missing_values import MissingValues, as_counts
 from c3r_jax.data.preparation.source_files import read_file
 from c3r_jax.errors import DataError
 from c3r_jax.tasks.rounding import lost_in_float32
 from c3r_jax.tasks.spellings import is_number, plain_spelling
-
-SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
-HELD_OUT = {"train": 0.9, "validation": 0.1}  # of the training rows, if there are no validation rows
 
 
 class Table(Layout):
@@ -54,6 +50,7 @@ class Table(Layout):
         self._spec = spec
         self._tables: Tables | None = None
         self._rows: dict[str, list[Row]] = {}
+        self._missed: list[str] = []
         if spec is not None:
             self.task, self.environments = spec.task, spec.environment
             self.kinds = {name: KINDS[modality.kind] for name, modality in spec.modalities.items()}
@@ -74,7 +71,7 @@ class Table(Layout):
         """The rows of each split, read and split once."""
         if not self._rows:
             self._tables = read_rows(self.spec, source)
-            self._rows = _split(self.spec, self._tables.rows)
+            self._rows, self._missed = split_rows(self.spec, self._tables.rows)
         return self._rows
 
     def with_missing(self, missing: MissingValues) -> "Table":
@@ -87,9 +84,10 @@ class Table(Layout):
         return as_counts({} if self._tables is None else self._tables.missing)
 
     def notes(self, source: pathlib.Path, items: Mapping[str, list[Item]]) -> list[str]:
-        """See :class:`Layout`: how files were read, rows without a partner, words for missing values, split groups."""
+        """See :class:`Layout`: how files were read, rows without a partner, words for missing values, the splits."""
         rows = self.rows(source)
-        return [*([] if self._tables is None else self._tables.notes), *groups_in_several_ways(self.spec, rows)]
+        read = [] if self._tables is None else self._tables.notes
+        return [*read, *groups_in_several_ways(self.spec, rows), *self._missed]
 
     @property
     def spec(self) -> Spec:
@@ -213,41 +211,6 @@ def _number(column: str, text: str) -> float:
     if not math.isfinite(number):
         raise DamagedItem(f"its {column!r} is {text!r}, expected a finite number with a decimal point")
     return number
-
-
-def _split(spec: Spec, tables: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-    """The rows of each split, as given or by random assignment."""
-    rows: dict[str, list[Row]] = {split: list(tables.get(split, ())) for split in SPLITS}
-    if "" in tables and not spec.split:
-        return _assigned(spec, tables[""], SHARES)
-    for row in tables.get("", ()):
-        split = row.cells.get(spec.split, "")
-        if split not in SPLITS:
-            wrong = f"its {spec.split!r} is {split!r}, expected one of {', '.join(SPLITS)}"
-            row = Row(row.place, row.cells, row.damage or wrong)
-        rows[split if split in SPLITS else "train"].append(row)
-    if not rows["validation"]:
-        rows |= _assigned(spec, rows["train"], HELD_OUT)
-    return rows
-
-
-def _assigned(spec: Spec, rows: list[Row], shares: Mapping[str, float]) -> dict[str, list[Row]]:
-    """Rows assigned to splits by a seed, class by class; over all classes if a split would otherwise be empty."""
-    union = UnionFind(len(rows))
-    union.join_equal(row.cells.get(spec.group) or None for row in rows)
-    for modality in spec.modalities.values():
-        if modality.kind == "image":
-            union.join_equal(row.cells.get(modality.columns[0]) or None for row in rows)
-    groups = [str(union.find(i)) for i in range(len(rows))]
-    names = [row.cells.get(spec.label[0], "") if spec.task.one_class_per_example else "" for row in rows]
-    ids = {name: number for number, name in enumerate(sorted(set(names)))}
-    splits = assign_splits_by_class(groups, [ids[name] for name in names], shares, spec.seed)
-    if set(splits.values()) != set(shares):
-        splits = assign_splits(collections.Counter(groups), shares, spec.seed)
-    assigned: dict[str, list[Row]] = {split: [] for split in shares}
-    for row, group in zip(rows, groups, strict=True):
-        assigned[splits[group]].append(row)
-    return assigned
 
 
 def _empty(spec: Spec, rows: Mapping[str, list[Row]]) -> dict[str, str]:

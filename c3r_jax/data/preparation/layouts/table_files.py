@@ -10,7 +10,7 @@ from typing import Any
 from c3r_jax.data.media.image import PLAIN, PictureRules
 from c3r_jax.data.preparation.layouts.csv_tables import Row, read_table
 from c3r_jax.data.preparation.layouts.table_joins import join_rows
-from c3r_jax.data.preparation.missing_values import NA_VALUES, Counts, MissingValues, count, described, words_of
+from c3r_jax.data.preparation.missing_values import Counts, MissingValues, count, described, rule_of
 from c3r_jax.data.source import RESERVED
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.tasks.base import TaskSpec
@@ -140,9 +140,9 @@ def _checked(found: dict[str, Any], path: pathlib.Path) -> Spec:
         group=_text(found, "group", path),
         environment=_names(found.get("environment", []), "environment", path),
         seed=found.get("seed", 0),
-        modalities={name: _modality(name, one, path) for name, one in sorted(dict(found["modalities"]).items())},
+        modalities=_modalities(found["modalities"], path),
         max_unmatched=found.get("max_unmatched", 0.5),
-        missing=_missing(found.get("na_values"), path),
+        missing=rule_of(found.get("na_values"), path),
     )
     most = spec.max_unmatched
     if type(most) not in (int, float) or not 0 <= most or (type(most) is float and most > 1):
@@ -162,19 +162,6 @@ def _checked(found: dict[str, Any], path: pathlib.Path) -> Spec:
     if leaking:
         raise DataError(f"Modality {min(leaking)!r} in {path} reads the label's column: take it out.")
     return spec
-
-
-def _missing(found: Any, path: pathlib.Path) -> MissingValues:
-    """The rule of ``na_values``: words for all columns, or {column: words}; None: the default."""
-    lists = found if isinstance(found, dict) else {"": NA_VALUES if found is None else found}
-    for words in lists.values():
-        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
-            raise DataError(
-                f"na_values in {path} is {found!r}, expected a list of words in quotes, or {{COLUMN = [WORD, ...]}}."
-            )
-    if isinstance(found, dict):
-        return MissingValues(columns={column: words_of(words) for column, words in found.items()})
-    return MissingValues(words_of(lists[""]))
 
 
 def _task(name: Any, path: pathlib.Path) -> TaskSpec:
@@ -197,6 +184,15 @@ def _names(value: Any, name: str, path: pathlib.Path) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise DataError(f"{name} in {path} has a name twice: {names!r}. Take one out.")
     return tuple(names)
+
+
+def _modalities(found: Any, path: pathlib.Path) -> dict[str, Modality]:
+    if not isinstance(found, dict):
+        raise DataError(
+            f"modalities in {path} is {found!r}, expected a line for each modality below [modalities], such as name = "
+            "{text = COLUMN}."
+        )
+    return {name: _modality(name, one, path) for name, one in sorted(found.items())}
 
 
 def _modality(name: str, found: Any, path: pathlib.Path) -> Modality:
@@ -249,6 +245,12 @@ def read_rows(spec: Spec, source: pathlib.Path) -> Tables:
     known = [(file, table.names) for file, table in joined.items()]
     for split, table in tables.items():
         _check_columns(spec, [(spec.rows[split], table.names), *known])
+    have = {name for table in (*tables.values(), *joined.values()) for name in table.names}
+    if strange := sorted(set(spec.missing.columns) - have):
+        raise DataError(
+            f"na_values in {SPEC} names the column {strange[0]!r}, which no table has; the columns are "
+            f"{', '.join(sorted(have))}."
+        )
     counts: Counts = {}
     rows = {split: [_without_words(spec, row, counts) for row in table.rows] for split, table in tables.items()}
     others = {file: [_without_words(spec, row, counts) for row in table.rows] for file, table in joined.items()}

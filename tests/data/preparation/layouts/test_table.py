@@ -207,6 +207,14 @@ def test_numbers_and_several_labels(tmp_path):
         ('label = "kind"', 'label = ["kind", "site"]', "names 2 columns, expected 1 unless task is 'multilabel'"),
         ('text = "note"', 'text = "kind"', "'note' in .* reads the label's column"),
         ('note = { text = "note" }', 'label = { text = "note" }', "names a modality 'label'"),
+        (MODALITIES, 'modalities = "note"', "modalities in .* is 'note', expected a line for each modality below"),
+        (MODALITIES, 'modalities = ["note", "photo"]', r"modalities in .* is \['note', 'photo'\], expected a line for"),
+        (MODALITIES, "modalities = 7", "modalities in .* is 7, expected a line for each modality"),
+        (
+            'key = "id"',
+            'key = "id"\nna_values = { knd = ["?"] }',
+            "'knd', which no table has; the columns are file, id,",
+        ),
         ('{ text = "note" }', '{ words = "note" }', "expected one of {image = COLUMN"),
         ('{ text = "note" }', '{ text = ["note", "site"] }', "expected one column of texts"),
         ('["warm", "wet"]', '["warm", "warm"]', "has a name twice"),
@@ -226,6 +234,13 @@ def test_descriptions_that_cannot_be_used(tmp_path, old, new, message):
         return
     with pytest.raises(DataError, match=message):
         listed(source)
+
+
+def test_one_modality_is_refused_before_anything_is_written(tmp_path):
+    source = write(tmp_path / "source", SPEC.replace(MODALITIES, '[modalities]\nnote = { text = "note" }'))
+    with pytest.raises(SystemExit, match="source has 'note' alone, expected two modalities or more, which every run"):
+        main(["table", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "0"], "c3r prepare")
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_that_cannot_be_used(tmp_path):
