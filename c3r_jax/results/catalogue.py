@@ -48,7 +48,7 @@ SOURCES: dict[str, Source] = {
     ),
     "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 30, 5, tolerance=HITS),
     "emoji_shift_pretrained": Source(
-        ("benchmarks/emoji_shift.py", "--config", "emoji_shift_pretrained", *WEIGHTS), RUNS, 40, 3, ENCODERS, (), HITS
+        ("benchmarks/emoji_shift.py", "--config", "emoji_shift_pretrained", *WEIGHTS), RUNS, 15, 5, ENCODERS, (), HITS
     ),
     "pretrain": Source(("benchmarks/pretrain.py",), RUNS, 15, 5, tolerance=HITS),
     "pretrain_openclipart": Source(
