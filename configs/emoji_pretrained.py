@@ -38,5 +38,4 @@ def get_config() -> ConfigDict:
     config.train.eval_every = 125
     config.train.cache_frozen = True
     config.train.keep_last = 1
-    config.c3r.expert = 0.5  # both encoders are frozen, so the experts are those of all training rows, computed once
     return config

@@ -18,7 +18,6 @@ def get_config() -> ConfigDict:
     scratch = stamps.get_config()
     config.data.name, config.data.keep = scratch.data.name, scratch.data.keep
     config.model.sequence = scratch.model.sequence
-    config.c3r = scratch.c3r  # speech is not frozen, so there are no experts of all rows
     config.eval.protocols = scratch.eval.protocols
     config.data.image_size = 128  # a third of the work of 224
     config.train.steps, config.train.eval_every = 250, 50
