@@ -235,9 +235,9 @@ def _not_checked(name: str, error: ModuleNotFoundError) -> Finding:
 
 def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
     """Whether the sets prepared in a directory are complete: names and sizes of files, or checksums if ``whole``."""
-    findings, right = [], "give the directory that c3r prepare had as --out"
+    findings, advice = [], "give the directory that c3r prepare had as --out"
     if not path.is_dir():
-        return [Finding("prepared sets", "broken", f"{path} is no directory", right)]
+        return [Finding("prepared sets", "broken", f"{path} is no directory", advice)]
     for directory in sorted(file.parent for file in path.glob(f"*/*/{MANIFEST}")):
         name, fix = f"set {directory.parent.name}", f"delete {directory} and prepare it again"
         try:
@@ -251,7 +251,7 @@ def check_prepared(path: pathlib.Path, *, whole: bool = False) -> list[Finding]:
         else:
             counts = ", ".join(f"{counts['written']:,} {split}" for split, counts in splits.items())
             findings.append(Finding(name, "ok", f"{counts} in {directory}"))
-    return findings or [Finding("prepared sets", "note", f"none in {path}", right)]
+    return findings or [Finding("prepared sets", "note", f"none in {path}", advice)]
 
 
 def examine(workdir: pathlib.Path, data: Sequence[pathlib.Path], *, whole: bool = False) -> list[Finding]:

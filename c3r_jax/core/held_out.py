@@ -14,7 +14,7 @@ from c3r_jax.core.gate import least_share
 from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.task_term import alone_in, alone_in_joint, said_alone
+from c3r_jax.core.task_term import alone_in, alone_in_joint, scaled_alone
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -101,10 +101,10 @@ def held_out_share(
             return jax.vmap(lambda only: predict(fuse(zero_absent(h, only), only)))(alone_in(present))
 
         own, others = alone(features), alone(real.h_hat)
-        if not task.evidence:  # of which every scale is tried
+        if not task.adds_up:  # of which every scale is tried
             found = alone_in_joint(logits, own, present, constant, where=rows, axis_name=axis, task=task)
             settings: dict[str, Any] = {"found": found, "present": present, "constant": constant, "task": task}
-            own, others = said_alone(own, **settings), said_alone(others, **settings)
+            own, others = scaled_alone(own, **settings), scaled_alone(others, **settings)
         pairs = zip(jax.vmap(losses)(own), jax.vmap(losses)(others), strict=True)
         several = present.sum(1) > 1
         compared += [*compared, *([*pair] for pair in pairs)]

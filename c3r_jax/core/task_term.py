@@ -177,12 +177,12 @@ def outputs_alone(
 
     outputs = of(features)
     found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
-    said = partial(said_alone, found=found, present=present, constant=constant, task=task)
-    others = None if explained is None else jax.lax.stop_gradient(said(of(jax.lax.stop_gradient(explained))))
-    return AloneOutputs(said(outputs), others, found.additivity)
+    scaled = partial(scaled_alone, found=found, present=present, constant=constant, task=task)
+    others = None if explained is None else jax.lax.stop_gradient(scaled(of(jax.lax.stop_gradient(explained))))
+    return AloneOutputs(scaled(outputs), others, found.additivity)
 
 
-def said_alone(
+def scaled_alone(
     outputs: Float[Array, "modalities batch outputs"],
     *,
     found: Alone,

@@ -1,6 +1,5 @@
 """C3R as a scikit-learn estimator over feature vectors per modality."""
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
 from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
 from c3r_jax.estimator.frames import check_order, names_of
-from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout
+from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout, unjudged_notes
 from c3r_jax.estimator.inputs import (
     Layout,
     check_labels,
@@ -181,7 +180,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
         train = rows.take(~held)
-        judged = held.sum() >= MIN_HELD_OUT
+        judged = (held & (source == np.arange(len(source)))).sum() >= MIN_HELD_OUT  # copies of a row are one row
         structure = self._structure_of(config, tuple(layout.widths), len(classes), judged=judged)
         if structure.regularised and config.expert:
             train = self._with_experts(train, len(classes), source[~held])
@@ -190,7 +189,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         if chosen_weights is not None and not chosen_weights.any():
             raise DataError("sample_weight is 0 in all rows but those that are held out: give more rows a weight.")
         params, losses = self._train(train, structure, config, chosen_weights, seed, judges)
-        new = copy.copy(self)  # what an earlier fit found stays whole until all of this one is known
+        new = object.__new__(type(self))  # what an earlier fit found stays whole until all of this one is known
+        new.__dict__ = dict(self.__dict__)
         new.classes_, new.modalities_, new.loss_curve_ = classes, structure.modalities, losses
         new._layout, new._structure, new._params = layout, structure, params
         new._names, new._n_features_out = names_of(parts_of(X, self.modalities)), self.dim
@@ -330,7 +330,16 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         self.c3_risk_: C3Risk | None = None
         self.first_stage_: dict[str, Any] | None = None
         if held.sum() < MIN_HELD_OUT:
-            for note in self._unjudged_notes(rows.present[~held], int(held.sum()), config):
+            trained = self._structure.regularised
+            notes = unjudged_notes(
+                int(held.sum()),
+                wanted=self.validation_fraction > 0,
+                gated=trained and config.gate and config.instrument != "none",
+                plainly=self.regularised and config.strength > 0 and not trained,
+            )
+            if trained and config.instrument == "two_stage":
+                notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
+            for note in notes:
                 warnings.warn(note, stacklevel=3)
             return
         all_branches = self._both_worlds(rows, h, config)
@@ -350,26 +359,6 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
         for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=3)
-
-    def _unjudged_notes(self, present: np.ndarray, num_held: int, config: C3RConfig) -> list[str]:
-        """What a fit with too few held-out rows, or none, has to say."""
-        regularised = self._structure.regularised
-        notes = []
-        if self.validation_fraction:
-            plain = self.regularised and config.strength > 0 and not regularised
-            so = ", and C3R trains plainly, for its gate needs such rows" if plain else ""
-            notes.append(
-                f"only {num_held} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay "
-                f"uncalibrated, c3_risk_ is None{so}; give more rows or a larger validation_fraction."
-            )
-        elif regularised and config.gate and config.instrument != "none":
-            notes.append(
-                "validation_fraction is 0, so that the gate is measured on rows that are trained on: C3R may silence "
-                "what only one modality says, and cost accuracy; hold rows out, such as the default of 0.1."
-            )
-        if regularised and config.instrument == "two_stage":
-            notes += batch_rows_notes(present, self.batch_size, self.dim, config.stage_rows)
-        return notes
 
     def _both_worlds(self, rows: Rows, h: dict[str, np.ndarray], config: C3RConfig) -> Branches:
         """Both branches of training rows, in padded arrays, so that folds of other sizes share the program."""

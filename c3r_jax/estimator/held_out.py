@@ -31,3 +31,26 @@ def stratified_holdout(
         rows = rng.permutation(np.flatnonzero((labels == label) & different))
         held[rows[: int(fraction * len(rows))]] = True
     return held[source]
+
+
+def unjudged_notes(num_held: int, *, wanted: bool, gated: bool, plainly: bool) -> list[str]:
+    """What a fit with too few held-out rows has to say, as sentences.
+
+    Args:
+      num_held: how many rows are held out.
+      wanted: whether rows were to be held out.
+      gated: whether C3R was trained with a gate, which is then that of the training batches.
+      plainly: whether C3R was asked for and left out, for want of rows for its gate.
+    """
+    if wanted:
+        effect = ", and C3R trains plainly, for its gate needs such rows" if plainly else ""
+        return [
+            f"only {num_held} rows are held out, but {MIN_HELD_OUT} were expected: probabilities stay uncalibrated, "
+            f"c3_risk_ is None{effect}; give more rows or a larger validation_fraction."
+        ]
+    if not gated:
+        return []
+    return [
+        "validation_fraction is 0, so that the gate is measured on rows that are trained on: C3R may silence what only "
+        "one modality says, and cost accuracy; hold rows out, such as the default of 0.1."
+    ]

@@ -129,6 +129,17 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
                     table[name].append(value)
         path = {name: np.array(values, int if name == "fold" else float) for name, values in table.items()}
         by_rule, group_table = _choices(strengths, path, correct, by_group)
+        shut = not estimator._structure_of(config, tuple(matrices), len(classes), judged=False).regularised
+        fewest = min(int((rows & (source == np.arange(len(source)))).sum()) for _, rows, _ in parts)
+        if shut and fewest < MIN_HELD_OUT:
+            weakest = min(strengths)
+            by_rule = dict.fromkeys(by_rule, weakest)
+            warnings.warn(
+                f"a fold leaves {fewest} rows for the gate, but {MIN_HELD_OUT} were expected: every strength trains "
+                f"plainly there, so that none can be chosen, and the weakest, {weakest:g}, is taken; give more rows or "
+                "more folds.",
+                stacklevel=2,
+            )
         best = clone(estimator).set_params(strength=by_rule[self.rule]).fit(X, y, sample_weight)
         self.path_, self.groups_, self.chosen_by_ = path, group_table, by_rule
         self.strength_, self.best_estimator_, self.classes_ = by_rule[self.rule], best, best.classes_
@@ -208,7 +219,8 @@ def _train_fold(
     fit_rows, held_rows = (np.pad(mask, (0, len(rows.labels) - len(mask))) for mask in (fit, held))
     structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
     # As in the estimator's own training: without enough rows of its own the gate stays shut, at every strength.
-    judged = calibration.sum() >= MIN_HELD_OUT
+    once = source == np.arange(len(source))  # copies of a row are one row, as in the estimator
+    judged = (calibration & once).sum() >= MIN_HELD_OUT
     judges = padded_held(rows.take(np.flatnonzero(calibration))) if structure.regularised and judged else None
     if not estimator._structure_of(config, structure.modalities, num_classes, judged=judged).regularised:
         by_weights = np.stack([weights_of(replace(config, strength=0.0))] * len(by_weights))
@@ -231,7 +243,6 @@ def _train_fold(
             by_weights,
         )
     )
-    once = source == np.arange(len(source))  # copies of a row are one row, as in the estimator
     summed = None if weights is None and once.all() else np.bincount(source, weights, minlength=len(source))
     found, outside = [], (fit | calibration) & once
     weighted = summed is None or (summed[fit].any() and summed[calibration].any())  # on both sides

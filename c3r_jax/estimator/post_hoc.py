@@ -118,6 +118,8 @@ class PostHocInstrument:
         """
         h, mask = self._as_fitted(features, present)
         labels = np.asarray(labels)
+        if labels.dtype.kind in "bf" and (labels == np.round(labels)).all():
+            labels = labels.astype(int)
         if labels.shape != (len(mask),) or labels.dtype.kind not in "iu":
             raise DataError(
                 f"labels have shape {labels.shape} and dtype {labels.dtype}, but whole numbers ({len(mask)},) were "
@@ -153,7 +155,7 @@ class PostHocInstrument:
         self._fitted()
         h, mask = _checked(features, present)
         widths = {name: value.shape[1] for name, value in h.items()}
-        if widths != self._widths:
+        if widths != getattr(self, "_widths", widths):  # instruments of an earlier version have none
             raise DataError(
                 f"features have the widths {widths}, but {self._widths} as in fit were expected: give every modality, "
                 "and say by present where one is absent."

@@ -43,6 +43,6 @@ def check_same_data(train: Source, noted: Mapping[str, Any], workdir: pathlib.Pa
     ]
     if changed:
         raise DataError(
-            f"The data set {train.info.name!r} is not what the run in {workdir} was trained on ({'; '.join(changed)}): "
-            "restore it as it was, or train again in a new workdir."
+            f"The data set {train.info.name!r} is not what the run in {workdir} was trained on ({'; '.join(changed)}; "
+            "the checksum is of the files of all splits): restore it as it was, or train again in a new workdir."
         )

@@ -35,7 +35,7 @@ def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
     Args:
       workdir: directory of a trained run.
-      out: folder to write to, new, empty or with an earlier export, whose files are replaced.
+      out: folder to write to; files of an earlier export are replaced, and none of anything else.
 
     Returns:
       The largest difference between logits of the export and of the model, on :data:`ROWS` rows.
@@ -117,16 +117,18 @@ def _card_details(experiment: Experiment) -> dict[str, Any]:
 
 
 def _check_out(out: pathlib.Path) -> None:
-    """Refuses a place that has files of its own, which an export would replace."""
+    """Refuses a place where an export would replace files that are not of an earlier export."""
+    if out.exists() and not out.is_dir():
+        raise WorkdirError(f"{out} is a file: choose another --out.")
+    own = [name for name in FILES if (out / name).exists()]
     try:
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-            return
         signature = json.loads((out / "signature.json").read_text(encoding="utf-8"))
-        if isinstance(signature, dict) and {"inputs", "labels"} <= signature.keys():
-            return
     except (OSError, ValueError):
-        pass  # no signature that an export wrote
-    raise WorkdirError(f"{out} is there, but is no earlier export: choose another --out, or an empty folder.")
+        signature = None  # none that an export wrote
+    if own and not (isinstance(signature, dict) and {"inputs", "labels"} <= signature.keys()):
+        raise WorkdirError(
+            f"{out / own[0]} is there, and of no earlier export: choose another --out, or move what would be replaced."
+        )
 
 
 def _move(folder: pathlib.Path, out: pathlib.Path) -> None:

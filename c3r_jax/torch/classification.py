@@ -12,7 +12,9 @@ from c3r_jax.torch.batch import Where, check_labels, global_mean, promote
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task, check_outputs
 
-MASKED = 1e3  # a logit so far below the largest is no class that training made unlikely, but one that is masked
+# A logit so far below the largest is of a masked class: from 104 on a probability is 0 in float32, so that training
+# has no reason to push a class further.
+MASKED = 1e3
 
 
 def label_mask(num_classes: int, labels: Int[Tensor, " batch"]) -> Bool[Tensor, "batch classes"]:
@@ -114,7 +116,7 @@ class Classification(Task):
 
     def contrasts(self, outputs: Tensor) -> Tensor:
         """Logits minus their mean, which a softmax ignores; 0 for classes that are masked by a very small logit."""
-        possible = outputs > outputs.amax(1, keepdim=True) - MASKED
+        possible = ~(outputs < outputs.amax(1, keepdim=True) - MASKED)  # NaN stays
         mean = torch.where(possible, outputs, 0).sum(1, keepdim=True) / possible.sum(1, keepdim=True).clamp(min=1)
         return torch.where(possible, outputs - mean, 0)
 

@@ -16,7 +16,7 @@ from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_represen
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task
-from c3r_jax.torch.task_term import alone_in, alone_in_joint, said_alone
+from c3r_jax.torch.task_term import alone_in, alone_in_joint, scaled_alone
 
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
@@ -102,10 +102,10 @@ def held_out_share(
             torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
             for h in (features, real.h_hat)
         )
-        if not task.evidence:  # of which every scale is tried
+        if not task.adds_up:  # of which every scale is tried
             found = alone_in_joint(logits, own, has, constant, where=rows, group=group, task=task)
             settings: dict[str, Any] = {"found": found, "present": has, "constant": constant, "task": task}
-            own, explained = said_alone(own, **settings), said_alone(explained, **settings)
+            own, explained = scaled_alone(own, **settings), scaled_alone(explained, **settings)
         for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
             compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
             masks.append(has[:, m] & several)

@@ -41,7 +41,7 @@ class Regression(Task):
     """
 
     tolerance: float = 0.5
-    evidence: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < math.inf:

@@ -19,12 +19,12 @@ class Task(abc.ABC):
     """Functions of outputs (B, K) and labels, row by row.
 
     Attributes:
-      evidence: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
+      adds_up: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
     """
 
     tolerance: float = 0.0
-    evidence: ClassVar[bool] = True
+    adds_up: ClassVar[bool] = True
 
     @abc.abstractmethod
     def check_labels(self, labels: Any, num_rows: int) -> Num[Tensor, "batch ..."]:

@@ -178,11 +178,11 @@ def outputs_alone(
     others = None
     if explained is not None:
         with torch.no_grad():
-            others = said_alone(of({name: h.detach() for name, h in explained.items()}), **settings)
-    return AloneOutputs(said_alone(outputs, **settings), others, found.additivity)
+            others = scaled_alone(of({name: h.detach() for name, h in explained.items()}), **settings)
+    return AloneOutputs(scaled_alone(outputs, **settings), others, found.additivity)
 
 
-def said_alone(
+def scaled_alone(
     outputs: Float[Tensor, "modalities batch classes"],
     *,
     found: Alone,

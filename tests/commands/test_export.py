@@ -182,16 +182,26 @@ def test_an_earlier_export_is_replaced_file_by_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("README.md", "mine"), ("signature.json", "[]"), ("signature.json", '{"name": "x"}'), ("", "file")],
+    [
+        ("README.md", "mine"),
+        ("load.py", "mine"),
+        ("signature.json", "[]"),
+        ("signature.json", '{"name": "x"}'),
+        ("", "f"),
+    ],
 )
 def test_a_folder_with_files_of_its_own_is_refused(tmp_path, name, text):
     """Before anything is read: there is not even a run."""
     file = tmp_path / "out" / name if name else tmp_path / "out"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
-    with pytest.raises(WorkdirError, match="out is there, but is no earlier export: choose another --out, or an"):
+    with pytest.raises(WorkdirError, match=f"{name} is there, and of no earlier export" if name else "out is a file"):
         export_run(tmp_path, tmp_path / "out")
     assert file.read_text() == text
+    if name:  # files that no export writes are not in the way
+        file.rename(file.with_name(".gitattributes"))
+        with pytest.raises(WorkdirError, match="config.json"):
+            export_run(tmp_path, tmp_path / "out")
 
 
 def test_the_command_names_the_files_that_it_wrote(exported, tmp_path, monkeypatch, capsys):

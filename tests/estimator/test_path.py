@@ -203,8 +203,10 @@ def test_folds_are_calibrated_with_the_weights_of_their_rows(sample, monkeypatch
 def test_a_fold_without_rows_for_the_gate_trains_plainly(sample):
     few, labels = {name: x[:90] for name, x in sample.inputs.items()}, sample.labels[:90]
     small = C3RClassifier(**{**SMALL, "steps": 20})
-    path = C3RClassifierCV(small, strengths=(0.0, 2.0), cv=2).fit(few, labels).path_
-    by_strength = path["expert_accuracy"].reshape(2, 2)  # (folds, strengths)
+    with pytest.warns(UserWarning, match="rows for the gate, but 20 were expected.*the weakest, 0, is taken"):
+        search = C3RClassifierCV(small, strengths=(0.0, 2.0), cv=2).fit(few, labels)
+    assert search.strength_ == 0 and set(search.chosen_by_.values()) == {0.0}
+    by_strength = search.path_["expert_accuracy"].reshape(2, 2)  # (folds, strengths)
     np.testing.assert_array_equal(by_strength[:, 0], by_strength[:, 1])
 
 

@@ -23,12 +23,12 @@ class Task(abc.ABC):
     Attributes:
       spec: the task as data, evaluation and reports see it.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
-      evidence: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
+      adds_up: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
       at_once: whether outputs are small enough for those at z, z_c and z_bar to be in memory together.
     """
 
     spec: ClassVar[TaskSpec]
-    evidence: ClassVar[bool] = True
+    adds_up: ClassVar[bool] = True
     at_once: ClassVar[bool] = True
     tolerance: float = 0.0
 

@@ -14,7 +14,9 @@ from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoot
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.classification import CLASSIFICATION as SPEC
 
-MASKED = 1e3  # a logit so far below the largest is no class that training made unlikely, but one that is masked
+# A logit so far below the largest is of a masked class: from 104 on a probability is 0 in float32, so that training
+# has no reason to push a class further.
+MASKED = 1e3
 
 
 def centred(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
@@ -141,7 +143,7 @@ class Classification(Task):
 
     def contrasts(self, outputs: Array) -> Array:
         """Logits minus their mean, which a softmax ignores; 0 for classes that are masked by a very small logit."""
-        possible = outputs > outputs.max(1, keepdims=True) - MASKED
+        possible = ~(outputs < outputs.max(1, keepdims=True) - MASKED)  # NaN stays
         count = jnp.maximum(possible.sum(1, keepdims=True), 1)
         mean = jnp.where(possible, outputs, 0).sum(1, keepdims=True) / count
         mean = jnp.where(possible.all(1, keepdims=True), outputs.mean(1, keepdims=True), mean)

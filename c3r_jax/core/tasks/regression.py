@@ -45,7 +45,7 @@ class Regression(Task):
     """
 
     spec: ClassVar[TaskSpec] = REGRESSION
-    evidence: ClassVar[bool] = False
+    adds_up: ClassVar[bool] = False
     tolerance: float = 0.5
 
     def __post_init__(self) -> None:

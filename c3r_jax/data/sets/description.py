@@ -1,4 +1,4 @@
-"""The description of a directory of shards, ``dataset.json``: every entry is checked, and none is left unread."""
+"""The description of a directory of shards, ``dataset.json``: every entry that is read is checked first."""
 
 import dataclasses
 import difflib
@@ -53,14 +53,19 @@ def read_description(directory: pathlib.Path) -> Description:
     _check_entries(found, path)
     span = found.get("range")
     rules = PictureRules(found.get("upright", True), None if span is None else (float(span[0]), float(span[1])))
-    phrases = {label: tuple(some) for label, some in found.get("phrases", {}).items()}
-    return Description(name, tuple(class_names), phrases, found.get("environments", {}), rules)
+    phrases = {label: tuple(map(str, some)) for label, some in found.get("phrases", {}).items()}
+    environments = {field: list(map(str, names)) for field, names in found.get("environments", {}).items()}
+    return Description(str(name), tuple(map(str, class_names)), phrases, environments, rules)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is a text, or a number that stands for one."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _are_names(value: Any) -> bool:
-    """Whether a value is a list of different texts, one at least."""
-    texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return texts and 0 < len(set(value)) == len(value)
+    """Whether a value is a list of different names, one at least."""
+    return isinstance(value, list) and all(map(_is_name, value)) and 0 < len(set(map(str, value))) == len(value)
 
 
 def _are_names_by_key(value: Any) -> bool:
@@ -80,7 +85,7 @@ def _is_range(value: Any) -> bool:
 
 
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what an entry has to be
-    "name": (lambda value: isinstance(value, str), "a text"),
+    "name": (_is_name, "a text"),
     "class_names": (_are_names, "a list of different names in quotes"),
     "phrases": (_are_names_by_key, "a list of different texts for each class, such as {CLASS: [TEXT, ...]}"),
     "environments": (_are_names_by_key, "a list of different names for each field, such as {FIELD: [NAME, ...]}"),
@@ -92,11 +97,11 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what an entry has 
 def _check_entries(found: Mapping[str, Any], path: pathlib.Path) -> None:
     for key, value in found.items():
         if key not in _ENTRIES:
-            near = difflib.get_close_matches(key, _ENTRIES, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise DataError(f"{path} has {key!r}, which nothing reads: {meant}expected some of {', '.join(_ENTRIES)}.")
+            if near := difflib.get_close_matches(key, _ENTRIES, n=1):
+                raise DataError(f"{path} has {key!r}, which nothing reads: did you mean {near[0]!r}? Correct the name.")
+            continue  # a note for people, such as a licence
         fits, expected = _ENTRIES[key]
         if not fits(value):
             raise DataError(f"{key!r} in {path} is {json.dumps(value)[:80]}, expected {expected}: write it so.")
-    if strange := sorted(found.get("phrases", {}).keys() - set(found["class_names"])):
+    if strange := sorted(found.get("phrases", {}).keys() - set(map(str, found["class_names"]))):
         raise DataError(f"'phrases' in {path} has {strange[0]!r}, which is none of its class_names: correct the name.")
