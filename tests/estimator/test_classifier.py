@@ -241,17 +241,17 @@ def test_warns_of_a_necessity_weight_that_inverts_labels(sample):
 
 
 def test_without_rows_for_the_gate_it_trains_plainly_and_says_so(sample):
-    """A gate that only training rows open lets C3R silence what one modality alone says."""
-    few = {name: x[:60] for name, x in sample.inputs.items()}
+    """A gate that only training rows open lets C3R silence what one modality alone says; copies are no further rows."""
+    few, labels = {name: np.tile(x[:72], (3, 1)) for name, x in sample.inputs.items()}, np.tile(sample.labels[:72], 3)
     with pytest.warns(UserWarning, match="rows are held out.*and C3R trains plainly"):
-        model = C3RClassifier(**SMALL).fit(few, sample.labels[:60])
+        model = C3RClassifier(**SMALL).fit(few, labels)
     assert model.c3_risk_ is None and model.first_stage_ is None
     assert model.calibration_["representation"].temperature == 1
     with pytest.warns(UserWarning, match="c3_risk_ is None; give more"):
-        plain = C3RClassifier(**SMALL, regularised=False).fit(few, sample.labels[:60])
+        plain = C3RClassifier(**SMALL, regularised=False).fit(few, labels)
     np.testing.assert_array_equal(model.predict_proba(few), plain.predict_proba(few))
     with pytest.warns(UserWarning, match="validation_fraction is 0, so that the gate"):
-        C3RClassifier(**SMALL, validation_fraction=0.0).fit(few, sample.labels[:60])
+        C3RClassifier(**SMALL, validation_fraction=0.0).fit(few, labels)
 
 
 def test_an_interrupted_fit_leaves_the_earlier_one(sample, fitted, monkeypatch):

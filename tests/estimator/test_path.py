@@ -1,6 +1,7 @@
 """The strength by cross-validation: one program, the runs of the estimator, honest rules, and clear refusals."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,10 @@ from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator import path as module
-from c3r_jax.estimator.path_program import path_of
+from c3r_jax.estimator.classifier import DEFAULT
+from c3r_jax.estimator.path_program import Trained, path_of
 from c3r_jax.metrics.strength_rules import RULES
-from c3r_jax.step.in_memory import run_of
+from c3r_jax.step.in_memory import run_of, weights_of
 
 from .conftest import SMALL
 
@@ -187,27 +189,35 @@ def test_experts_of_a_fold_see_copies_once(sample, monkeypatch):
     assert where.any() and not set(source[where]) & set(source[~where])
 
 
-def test_folds_are_calibrated_with_the_weights_of_their_rows(sample, monkeypatch):
+def test_folds_are_calibrated_with_the_weights_of_their_rows(sample, searched, monkeypatch):
     """As the estimator is; biases of unweighted rows would undo the weights in the scores alone."""
-    given = []
+    given = []  # by the program that the first search has compiled
     monkeypatch.setattr(module, "calibrate", lambda *arguments: given.append(arguments) or (lambda logits: logits))
     weights = np.where(sample.labels == 1, 3.0, 1.0)
-    small = C3RClassifier(**{**SMALL, "steps": 2})
-    C3RClassifierCV(small, strengths=(0.0,), cv=2).fit(sample.inputs, sample.labels, sample_weight=weights)
-    assert len(given) == 2
+    C3RClassifierCV(C3RClassifier(**SMALL), strengths=STRENGTHS, cv=3).fit(sample.inputs, sample.labels, weights)
+    assert len(given) == 9
     for _, codes, held, own in given:
         np.testing.assert_array_equal(own, np.where(codes == 1, 3.0, 1.0))
         assert held.any() and not held.all()
 
 
-def test_a_fold_without_rows_for_the_gate_trains_plainly(sample):
-    few, labels = {name: x[:90] for name, x in sample.inputs.items()}, sample.labels[:90]
-    small = C3RClassifier(**{**SMALL, "steps": 20})
+def test_without_rows_for_the_gate_no_strength_is_chosen(sample, monkeypatch):
+    """Folds of 45 rows train plainly at every strength, whose scores say nothing."""
+    asked = []
+
+    def program(rows, plan, *others):
+        asked.append(others[-1])
+        count = len(others[-1])
+        logits = dict.fromkeys(("representation", "instrument"), np.zeros((count, len(rows.labels), 2)))
+        return Trained(logits, np.zeros(count), np.zeros(count), np.zeros((count, len(plan))))
+
+    monkeypatch.setattr(module, "path_of", lambda structure: program)
+    few, small = {name: x[:90] for name, x in sample.inputs.items()}, C3RClassifier(**{**SMALL, "steps": 2})
     with pytest.warns(UserWarning, match="rows for the gate, but 20 were expected.*the weakest, 0, is taken"):
-        search = C3RClassifierCV(small, strengths=(0.0, 2.0), cv=2).fit(few, labels)
+        search = C3RClassifierCV(small, strengths=(0.0, 2.0), cv=2).fit(few, sample.labels[:90])
     assert search.strength_ == 0 and set(search.chosen_by_.values()) == {0.0}
-    by_strength = search.path_["expert_accuracy"].reshape(2, 2)  # (folds, strengths)
-    np.testing.assert_array_equal(by_strength[:, 0], by_strength[:, 1])
+    for by_weights in asked:
+        np.testing.assert_array_equal(by_weights, [weights_of(replace(DEFAULT, strength=0.0))] * 2)
 
 
 def test_a_fold_needs_every_class_to_train_on(sample):
