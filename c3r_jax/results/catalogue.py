@@ -37,14 +37,22 @@ SETS = ("emoji_styles", "openclipart", "uci_views", "watch")
 RUNS = ("cases", "table", "row", "column")  # of benchmarks/sets.py
 ON_DATA = ("--data", "{data}")
 WEIGHTS = ("--weights", "{weights}")
+FOLDED = ("--methods", "dropout", "c3r", "c3r_dropout")
 STUDY = ("benchmarks/study.py", "--study")
 SOURCES: dict[str, Source] = {
     "emoji": Source(("benchmarks/sets.py",), RUNS, 25, 5, tolerance=HITS),
     "emoji_pretrained": Source(
         ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 15, 5, ENCODERS, (), HITS
     ),
-    "emoji_folds": Source(
-        ("benchmarks/emoji_folds.py", "--methods", "dropout", "c3r", "c3r_dropout"), RUNS, 30, 5, tolerance=HITS
+    "emoji_folds": Source(("benchmarks/emoji_folds.py", *FOLDED), RUNS, 30, 5, tolerance=HITS),
+    "emoji_folds_pretrained": Source(
+        ("benchmarks/emoji_folds.py", "--config", "emoji_pretrained", "--folds", "10", *FOLDED, *WEIGHTS),
+        RUNS,
+        25,
+        5,
+        ENCODERS,
+        (),
+        HITS,
     ),
     "emoji_shift": Source(("benchmarks/emoji_shift.py",), RUNS, 30, 5, tolerance=HITS),
     "emoji_shift_pretrained": Source(
