@@ -23,8 +23,7 @@ class LateFusion(nn.Module):
         return {m: tower(inputs[m]) for m, tower in self.towers.items()}
 
     def fuse(self, h, present):
-        total = sum(present[:, [i]] * value for i, value in enumerate(h.values()))
-        return total / jnp.maximum(present.sum(1, keepdims=True), 1)
+        return sum(present[:, [i]] * x for i, x in enumerate(h.values())) / present.sum(1, keepdims=True).clip(1)
 
     def __call__(self, inputs):
         return self.head(self.fuse(self.encode(inputs), jnp.ones((len(inputs["m1"]), 2), bool)))

@@ -59,7 +59,8 @@ def test_room_is_made_before_a_new_setting_is_built(build, small_config, monkeyp
         sample = StructuralModel("confounded").sample(64, seed=0)
         for seed in (0, 1):
             model = C3RClassifier(dim=4, hidden=(4,), steps=2, seed=seed, validation_fraction=0.0)
-            model.fit(sample.inputs, sample.labels)
+            with pytest.warns(UserWarning, match="validation_fraction is 0"):
+                model.fit(sample.inputs, sample.labels)
     assert calls == [1]  # a setting that is known is not new
 
 

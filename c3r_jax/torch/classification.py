@@ -1,6 +1,5 @@
 """One of K classes per row."""
 
-import math
 from typing import Any
 
 import torch
@@ -87,7 +86,7 @@ class Classification(Task):
 
     def correct(self, outputs: Tensor, labels: Tensor) -> Bool[Tensor, " batch"]:
         """Whether argmax l = y; not where a logit is NaN or infinity (-infinity masks a class)."""
-        return (outputs.argmax(-1) == labels) & (outputs < math.inf).all(-1)
+        return (outputs.argmax(-1) == labels) & outputs.amax(-1).isfinite()
 
     def probability(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """p_y."""

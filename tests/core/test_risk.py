@@ -93,7 +93,10 @@ def test_non_finite_row_is_wrong_in_both_branches(bad: float) -> None:
     risk = risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y))
     check_risk(risk, dict(zip(FIELDS, (0.5, 0.5, 1, 0, 0.5, 0.5), strict=True)))
     check_risk(risk, oracles.risk(a, b, y))
-    a[0, 0], a[0, 1] = 3.0, bad  # the entry of another class is no better
+    a[0, 0], a[0, 1] = 3.0, bad  # the entry of another class is no better, but for -infinity, which masks it
+    expected = 0.0 if bad == -np.inf else 0.5
+    assert risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y)).sufficiency == expected
+    a[0] = -np.inf  # as all of them do, nothing is predicted
     assert risk_of(jnp.asarray(a), jnp.asarray(b), jnp.asarray(y)).sufficiency == 0.5
 
 

@@ -128,7 +128,7 @@ class Classification(Task):
 
     def correct(self, outputs: Array, labels: Array) -> Bool[Array, " batch"]:
         """Whether argmax l = y; not where a logit is NaN or infinity (-infinity masks a class)."""
-        return (jnp.argmax(outputs, axis=-1) == labels) & (outputs < jnp.inf).all(axis=-1)
+        return (jnp.argmax(outputs, axis=-1) == labels) & jnp.isfinite(outputs.max(axis=-1))
 
     def probability(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """p_y."""
