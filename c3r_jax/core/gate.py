@@ -26,6 +26,11 @@ class Weights(NamedTuple):
     closeness: Any
 
 
+def has_gate(config: C3RConfig) -> bool:
+    """Whether C3R acts only as far as an instrument explains; the share can then be measured on held-out rows."""
+    return config.gate and config.instrument != "none"
+
+
 def weights_of(config: C3RConfig, explained: Float[Array, ""] | None) -> Weights:
     """The configured weights times the strength, and where ``config.gate`` says so times the explained share.
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from c3r_jax.core.batch import pad_rows, shared_size
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.gate import has_gate
 from c3r_jax.core.risk import C3Risk
 from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
@@ -28,7 +29,13 @@ from c3r_jax.estimator.inputs import (
     parts_of,
     split_modalities,
 )
-from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
+from c3r_jax.estimator.redrawn import (
+    count_once,
+    first_of_equal,
+    first_ones,
+    weights_once,
+    with_experts_of_different,
+)
 from c3r_jax.estimator.table import MultiModal
 from c3r_jax.evaluation.collapse import collapse_notes
 from c3r_jax.evaluation.stage_report import first_stage_report, weak_said_once
@@ -180,7 +187,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         inputs, present = layout.arrays(matrices)
         rows = Rows(inputs, present, codes.astype(np.int32))
         train = rows.take(~held)
-        judged = (held & (source == np.arange(len(source)))).sum() >= MIN_HELD_OUT  # copies of a row are one row
+        judged = count_once(held, source) >= MIN_HELD_OUT
         structure = self._structure_of(config, tuple(layout.widths), len(classes), judged=judged)
         if structure.regularised and config.expert:
             train = self._with_experts(train, len(classes), source[~held])
@@ -268,7 +275,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         So it is without enough held-out rows (``judged``): a gate that only training rows open would let C3R silence
         what one modality alone says. Whoever asks for no such rows has the gate of each batch.
         """
-        gated = config.gate and config.instrument != "none" and self.validation_fraction > 0
+        gated = has_gate(config) and self.validation_fraction > 0
         regularised = self.regularised and config.strength > 0 and (judged or not gated)
         return Structure(
             modalities,
@@ -321,10 +328,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         source: np.ndarray,
     ) -> None:
         """Calibration, and risk, diagnostics and warnings on the held-out rows; copies of a row are one row."""
-        once = source == np.arange(len(source))
+        once, weights = first_ones(source), weights_once(weights, source)
         if not once.all():
-            summed = np.bincount(source, weights, minlength=len(source))
-            rows, h, held, weights = jax.tree.map(lambda value: value[once], (rows, h, held, summed))
+            rows, h, held, weights = jax.tree.map(lambda value: value[once], (rows, h, held, weights))
         num_classes = len(self.classes_)
         self.calibration_: dict[str, LogitCalibration] = {route: no_calibration(num_classes) for route in ROUTES}
         self.c3_risk_: C3Risk | None = None
@@ -334,7 +340,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             notes = unjudged_notes(
                 int(held.sum()),
                 wanted=self.validation_fraction > 0,
-                gated=trained and config.gate and config.instrument != "none",
+                gated=trained and has_gate(config),
                 plainly=self.regularised and config.strength > 0 and not trained,
             )
             if trained and config.instrument == "two_stage":

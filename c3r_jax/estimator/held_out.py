@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from c3r_jax.estimator.redrawn import first_ones
+
 MIN_HELD_OUT = 20  # rows below which calibration, risk and gate would be noise
 LARGEST_SHARE = 0.25  # of all rows, to have so many
 
@@ -21,7 +23,7 @@ def stratified_holdout(
         is that of different rows. None: all are different.
     """
     source = np.arange(len(labels)) if source is None else source
-    held, different = np.zeros(len(labels), bool), source == np.arange(len(labels))
+    held, different = np.zeros(len(labels), bool), first_ones(source)
     classes, counts = np.unique(labels[different], return_counts=True)
     if 0 < fraction < LARGEST_SHARE:
         shares = [fraction, *np.linspace(fraction, LARGEST_SHARE, 100)]

@@ -20,7 +20,13 @@ from c3r_jax.estimator.folds import check_groups, make_folds, split_off
 from c3r_jax.estimator.held_out import MIN_HELD_OUT
 from c3r_jax.estimator.inputs import Layout
 from c3r_jax.estimator.path_program import path_of
-from c3r_jax.estimator.redrawn import first_of_equal, with_experts_of_different
+from c3r_jax.estimator.redrawn import (
+    count_once,
+    first_of_equal,
+    first_ones,
+    weights_once,
+    with_experts_of_different,
+)
 from c3r_jax.metrics.strength_rules import RULES, choose_strength
 from c3r_jax.step.in_memory import Rows, batch_plan, padded, padded_held, weights_of
 
@@ -130,7 +136,7 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
         path = {name: np.array(values, int if name == "fold" else float) for name, values in table.items()}
         by_rule, group_table = _choices(strengths, path, correct, by_group)
         shut = not estimator._structure_of(config, tuple(matrices), len(classes), judged=False).regularised
-        fewest = min(int((rows & (source == np.arange(len(source)))).sum()) for _, rows, _ in parts)
+        fewest = min(count_once(calibration, source) for _, calibration, _ in parts)
         if shut and fewest < MIN_HELD_OUT:
             weakest = min(strengths)
             by_rule = dict.fromkeys(by_rule, weakest)
@@ -219,8 +225,7 @@ def _train_fold(
     fit_rows, held_rows = (np.pad(mask, (0, len(rows.labels) - len(mask))) for mask in (fit, held))
     structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
     # As in the estimator's own training: without enough rows of its own the gate stays shut, at every strength.
-    once = source == np.arange(len(source))  # copies of a row are one row, as in the estimator
-    judged = (calibration & once).sum() >= MIN_HELD_OUT
+    judged = count_once(calibration, source) >= MIN_HELD_OUT
     judges = padded_held(rows.take(np.flatnonzero(calibration))) if structure.regularised and judged else None
     if not estimator._structure_of(config, structure.modalities, num_classes, judged=judged).regularised:
         by_weights = np.stack([weights_of(replace(config, strength=0.0))] * len(by_weights))
@@ -243,8 +248,8 @@ def _train_fold(
             by_weights,
         )
     )
-    summed = None if weights is None and once.all() else np.bincount(source, weights, minlength=len(source))
-    found, outside = [], (fit | calibration) & once
+    summed = weights_once(weights, source)
+    found, outside = [], (fit | calibration) & first_ones(source)
     weighted = summed is None or (summed[fit].any() and summed[calibration].any())  # on both sides
     for s, logits in enumerate(trained.logits[estimator.route][:, : len(codes)]):
         if not np.isfinite(trained.losses[s]).all() or not np.isfinite(logits).all():

@@ -53,6 +53,23 @@ def _tells_apart(column: np.ndarray) -> bool:
     return continuous and 2 * len(known) >= len(column) and values > DISTINCT and 4 * values >= 3 * len(known)
 
 
+def first_ones(source: np.ndarray) -> np.ndarray:
+    """Which rows are the first of their copies (n,) bool, from :func:`first_of_equal`."""
+    return source == np.arange(len(source))
+
+
+def count_once(chosen: np.ndarray, source: np.ndarray) -> int:
+    """How many different rows are chosen (n,) bool; copies stay together."""
+    return int((chosen & first_ones(source)).sum())
+
+
+def weights_once(weights: np.ndarray | None, source: np.ndarray) -> np.ndarray | None:
+    """The weight of each row and its copies together, at the first of them (n,); None: all rows differ and weigh 1."""
+    if weights is None and first_ones(source).all():
+        return None
+    return np.bincount(source, weights, minlength=len(source))
+
+
 def with_experts_of_different(
     rows: Rows, num_classes: int, source: np.ndarray, where: np.ndarray | None = None
 ) -> Rows:

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from c3r_jax.caches import quick_compilation
 from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
+from c3r_jax.core.gate import has_gate
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.moments import Moments
 from c3r_jax.experiments.experiment import Experiment
@@ -40,7 +41,7 @@ def unmeasured_note(experiment: Experiment) -> str | None:
 
 def _asks_for_share(experiment: Experiment) -> bool:
     method, c3r = experiment.method, experiment.method.c3r
-    gated = method.regularised and c3r.gate and c3r.strength > 0 and c3r.instrument != "none"
+    gated = method.regularised and c3r.strength > 0 and has_gate(c3r)
     return gated and not (method.contrastive or method.spec.dense)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from c3r_jax.caches import make_room, quick_compilation
 from c3r_jax.core.batch import pad_rows, shared_size, zero_absent
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.gate import has_gate
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.moments import merge_moments
@@ -125,7 +126,7 @@ def train_on_arrays(
     """
     state = init_state(model, optimizer, {"inputs": rows.inputs}, seed, rival=method.rival)
 
-    measured = held is not None and method.regularised and method.c3r.gate and method.c3r.instrument != "none"
+    measured = held is not None and method.regularised and has_gate(method.c3r)
 
     def step(
         carried: tuple[TrainState, Array], numbered: tuple[Array, Array]
