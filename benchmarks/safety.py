@@ -23,17 +23,17 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from benchmarks.methods.rivals import PAIRS, rival_estimator
 from benchmarks.worlds.uneven import UNEVEN, Sample, World
 from c3r_jax import C3RClassifier, C3RClassifierCV
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.estimator.classifier import DEFAULT
-from c3r_jax.methods.registry import make_rival
 from c3r_jax.metrics.intervals import describe, t_interval
 from c3r_jax.models.build import build_feature_model
 from c3r_jax.results.record import Meter
-from c3r_jax.step.in_memory import Rows, Structure, weights_of
+from c3r_jax.step.in_memory import Rows
 from c3r_jax.step.state import init_state
 
 INPUTS = 12  # of each modality of the Gaussian worlds
@@ -48,20 +48,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "c3r, hinge": {"config": C3RConfig.hinge()},
 }
 
-# Other fusions and ways of training, but for those that need to know environments. Strengths are the middle ones of
-# configs/sweeps/rivals.py, the same for every world.
-RIVALS: dict[str, dict[str, Any]] = {
-    **{fusion: {"rival": {"fusion": fusion}} for fusion in ("late", "concat", "gated", "bottleneck")},
-    **{fusion: {"rival": {"fusion": fusion, "strength": 0.3}} for fusion in ("evidential", "confidence")},
-    "modality dropout": {"modality_dropout": 0.4},
-    **{
-        name: {"rival": {"name": name, "strength": strength}}
-        for name, strength in (("ogm_ge", 0.3), ("mixup", 0.4), ("casn", 0.3), ("alignment", 0.1))
-    },
-}
-PAIRS = {"plain": {"regularised": False}, "c3r": {}}
-for _name, _settings in RIVALS.items():
-    PAIRS |= {_name: {"regularised": False, **_settings}, f"{_name} + c3r": _settings}
 # The default without one of its parts at a time; with an instrument of other rows; and one part alone.
 PARTS: dict[str, dict[str, Any]] = {
     "plain": {"regularised": False},
@@ -191,20 +177,6 @@ WORLDS: dict[str, tuple[World, int]] = {
 }
 
 
-class WithRival(C3RClassifier):
-    """The estimator with a rival's loss or fusion, as ``config.rival`` and ``config.model.fusion`` set them."""
-
-    rival: Mapping[str, Any] = {}
-
-    def _structure_of(self, *arguments: Any, **settings: Any) -> Structure:
-        chosen = dataclasses.replace(make_rival(**self.rival), strength=1.0)  # its strength is among the weights
-        structure = super()._structure_of(*arguments, **settings)
-        return structure._replace(fusion=self.rival.get("fusion", "mean"), rival=chosen)
-
-    def _weights(self, config: C3RConfig) -> np.ndarray:
-        return weights_of(config, self.rival.get("strength", 1.0))
-
-
 class ReadsFeatures(C3RClassifier):
     """The estimator with experts of a modality itself instead of what the others do not explain of it."""
 
@@ -221,15 +193,13 @@ class ReadsFeatures(C3RClassifier):
 
 def estimator(
     *, rule: str = "", rival: Mapping[str, Any] | None = None, reads_features: bool = False, **settings: Any
-) -> C3RClassifier | C3RClassifierCV:
+) -> Any:
     """The estimator of a method's settings; with a rule, three folds choose its strength."""
     if rule:
         return C3RClassifierCV(C3RClassifier(**settings), rule=rule, cv=3)
     if rival is None:
         return ReadsFeatures(**settings) if reads_features else C3RClassifier(**settings)
-    model = WithRival(**settings)
-    model.rival = rival
-    return model
+    return rival_estimator(rival, **settings)
 
 
 def network_size(rows: Sample) -> int:
@@ -247,7 +217,7 @@ def run(
     methods: Mapping[str, dict[str, Any]],
     *,
     subsets: bool = False,
-    make: Callable[..., C3RClassifier] = estimator,
+    make: Callable[..., Any] = estimator,
 ) -> dict[str, list[dict[str, float]]]:
     """Returns the figures of every method by seed.
 
@@ -265,6 +235,8 @@ def run(
         tests = {name: rows for name, rows in parts.items() if name != "train"}
         for name, settings in methods.items():
             model = make(steps=steps, seed=seed, **settings).fit(*parts["train"])
+            if hasattr(model, "strength_"):
+                print(f"{name}, seed {seed}: strength {model.strength_:g} is selected", flush=True)
             row = {}
             for regime, (inputs, labels) in tests.items():
                 predicted = model.predict(inputs)

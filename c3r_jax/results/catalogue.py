@@ -98,7 +98,7 @@ SOURCES: dict[str, Source] = {
     "safety_parts": Source(("benchmarks/safety.py", "--parts"), CELLS, 60, 2, tolerance=HITS),
     "shift": Source(NATURAL, CELLS, 40, 5, ENCODERS, SETS, HITS),
     "shift_rivals": Source(
-        (*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 60, 3, ENCODERS, ("emoji_styles", "watch"), HITS
+        (*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 90, 5, ENCODERS, ("emoji_styles", "watch"), HITS
     ),
     "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 2, ENCODERS, SETS, HITS),
     "shift_rules": Source((*NATURAL, "--rules", "--worlds", *RULED), CELLS, 40, 3, ENCODERS, RULED_SETS, HITS),
