@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Num
 from c3r_jax.caches import quick_compilation
 from c3r_jax.core.batch import global_mean, keep, pad_rows, promote, shared_size
 from c3r_jax.core.expert import Expert, expert_of
-from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
+from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out, press_by_ridge
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -135,11 +135,15 @@ def best_leave_one_out(
     instrument: Float[Array, "rows p"], regressor: Float[Array, "rows d"], where: Any, ridges: Sequence[float]
 ) -> LeaveOneOut:
     """:func:`leave_one_out` with the ridge of the smallest PRESS."""
-    found = [compiled_leave_one_out()(instrument, regressor, where=where, ridge=ridge) for ridge in ridges]
-    errors = np.array([float(np.square(np.asarray(fit.residual)).sum()) for fit in found])
-    # A ridge that is too small for the precision of a solve is no candidate.
-    errors = np.where(np.isfinite(errors), errors, np.inf)
-    return found[int(np.argmin(errors)) if np.isfinite(errors).any() else int(np.argmax(ridges))]
+    errors = np.asarray(_compiled_press()(instrument, regressor, np.asarray(ridges, np.float32), where=where))
+    found = None
+    for best in np.argsort(np.where(np.isfinite(errors), errors, np.inf), kind="stable"):
+        found = compiled_leave_one_out()(instrument, regressor, where=where, ridge=ridges[best])
+        # A ridge that is too small for the precision of a solve is no candidate.
+        if np.isfinite(found.residual).all():
+            break
+    assert found is not None, "no ridges to choose from"
+    return found
 
 
 def expert_of_rows(
@@ -158,3 +162,8 @@ def _compiled_expert(task: Task) -> Any:
 def compiled_leave_one_out() -> Any:
     """(instrument, regressor, ridge=, where=) -> :class:`LeaveOneOut`, compiled for arrays of known values."""
     return jax.jit(leave_one_out, compiler_options=quick_compilation(0))
+
+
+@functools.cache
+def _compiled_press() -> Any:
+    return jax.jit(press_by_ridge, compiler_options=quick_compilation(0))

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from c3r_jax.core import rows_experts
 from c3r_jax.core.expert import residual_experts
 from c3r_jax.core.gate import explained_share
+from c3r_jax.core.leave_one_out import press_by_ridge
 from c3r_jax.core.rows_experts import best_leave_one_out, compiled_leave_one_out, experts_of_rows
 
 
@@ -45,6 +47,34 @@ def test_the_ridge_has_the_smallest_error_of_refits(rows):
     errors = [refit(v, y, ridge) for ridge in ridges]
     chosen = best_leave_one_out(jnp.asarray(v, jnp.float32), jnp.asarray(y, jnp.float32), jnp.ones(60, bool), ridges)
     np.testing.assert_allclose(jnp.square(chosen.residual).sum(), min(errors), rtol=1e-3)
+
+
+def test_the_errors_of_all_ridges_are_those_of_refits(rows):
+    h, _ = rows
+    v, y = h["image"].astype(np.float64), h["text"].astype(np.float64)
+    ridges, kept = np.array([1e-3, 0.1, 1.0, 30.0], np.float32), np.arange(60) % 3 > 0
+    for where in (None, kept):
+        rows_used = np.ones(60, bool) if where is None else where
+        errors = [refit(v[rows_used], y[rows_used], float(ridge)) for ridge in ridges]
+        np.testing.assert_allclose(press_by_ridge(h["image"], h["text"], ridges, where=where), errors, rtol=1e-4)
+    constant = np.ones_like(h["image"])
+    alone = press_by_ridge(constant, h["text"], ridges)
+    mean_of_others = (y.sum(0) - y) / 59
+    np.testing.assert_allclose(alone, np.full(4, np.square(y - mean_of_others).sum()), rtol=1e-5)
+
+
+def test_a_ridge_whose_fit_is_not_finite_is_no_candidate(rows, monkeypatch):
+    h, _ = rows
+    v, y = jnp.asarray(h["image"]), jnp.asarray(h["text"])
+    fit = rows_experts.compiled_leave_one_out()
+
+    def breaks(*arguments, ridge, where):
+        found = fit(*arguments, ridge=ridge, where=where)
+        return found._replace(residual=found.residual * np.nan) if ridge < 1 else found
+
+    monkeypatch.setattr(rows_experts, "compiled_leave_one_out", lambda: breaks)
+    found = best_leave_one_out(v, y, jnp.ones(60, bool), (1e-3, 0.1, 1.0, 30.0))
+    np.testing.assert_array_equal(found.residual, fit(v, y, ridge=1.0, where=jnp.ones(60, bool)).residual)
 
 
 def test_with_one_ridge_they_are_those_of_one_batch(rows):
