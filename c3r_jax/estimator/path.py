@@ -123,6 +123,16 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
         calibration = {"fraction": estimator.validation_fraction, "seed": seed, "source": source}
         parts = [(*split_off(codes, outside, **calibration), held) for outside, held in folds]
         batch = min(estimator.batch_size, *(int(fit.sum()) for fit, _, _ in parts))
+        shut = not estimator._structure_of(config, tuple(matrices), len(classes), judged=False).regularised
+        fewest = min(count_once(calibration, source) for _, calibration, _ in parts)
+        none_to_choose = shut and fewest < MIN_HELD_OUT
+        if none_to_choose:
+            warnings.warn(
+                f"a fold leaves {fewest} rows for the gate, but {MIN_HELD_OUT} were expected: every strength trains "
+                f"plainly there, so that none can be chosen, and the weakest, {min(strengths):g}, is taken; give more "
+                "rows or more folds.",
+                stacklevel=2,
+            )
         correct = np.full((len(strengths), len(codes)), np.nan)
         table: dict[str, list[float]] = {name: [] for name in COLUMNS}
         for fold, masks in enumerate(parts):
@@ -135,17 +145,8 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
                     table[name].append(value)
         path = {name: np.array(values, int if name == "fold" else float) for name, values in table.items()}
         by_rule, group_table = _choices(strengths, path, correct, by_group)
-        shut = not estimator._structure_of(config, tuple(matrices), len(classes), judged=False).regularised
-        fewest = min(count_once(calibration, source) for _, calibration, _ in parts)
-        if shut and fewest < MIN_HELD_OUT:
-            weakest = min(strengths)
-            by_rule = dict.fromkeys(by_rule, weakest)
-            warnings.warn(
-                f"a fold leaves {fewest} rows for the gate, but {MIN_HELD_OUT} were expected: every strength trains "
-                f"plainly there, so that none can be chosen, and the weakest, {weakest:g}, is taken; give more rows or "
-                "more folds.",
-                stacklevel=2,
-            )
+        if none_to_choose:
+            by_rule = dict.fromkeys(by_rule, min(strengths))
         best = clone(estimator).set_params(strength=by_rule[self.rule]).fit(X, y, sample_weight)
         self.path_, self.groups_, self.chosen_by_ = path, group_table, by_rule
         self.strength_, self.best_estimator_, self.classes_ = by_rule[self.rule], best, best.classes_

@@ -11,6 +11,7 @@ from c3r_jax.core.available import stage_rows
 from c3r_jax.core.batch import mean_of_present, zero_absent
 from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.first_stage import varies_from
 from c3r_jax.core.instruments import causal_representation, instrument_moments, rows_by_modality
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import c3_risk
@@ -28,6 +29,9 @@ class PostHocInstrument:
     The first stage is fitted on the model's frozen per-modality features; the model's head then reads only what the
     other modalities explain. This removes most cues that are specific to one modality. Anticausal cues, which come from
     the label, explain each other across modalities; there, training with C3R does better.
+
+    The first stage reads every column in units of its standard deviation over the training rows: its ridge is relative
+    to the mean variance, which a single loud column of a published encoder would otherwise make up.
 
     Args:
       predict: the model's head, z (n, d) -> logits (n, K), written in JAX.
@@ -58,6 +62,7 @@ class PostHocInstrument:
         self._fuse = mean_of_present if fuse is None else fuse
         self._moments: Moments | None = None
         self._widths: dict[str, int] = {}
+        self._scales: dict[str, np.ndarray] = {}
 
     def fit(self, features: Mapping[str, Any], *, present: Any = None) -> "PostHocInstrument":
         """Measures the features' moments on training rows; labels are not needed.
@@ -87,14 +92,17 @@ class PostHocInstrument:
                 "columns: give more rows, or features of fewer columns."
             )
         self._widths = {name: value.shape[1] for name, value in h.items()}
-        z = self._fuse(h, mask)
-        self._moments = jax.device_get(instrument_moments(h, z, mask, config=self.config, where=where))
+        two_stage = self.config.instrument == "two_stage"  # attention compares the features as they are
+        self._scales = _deviations(h, np.asarray(mask)) if two_stage else {}
+        z, scaled = self._fuse(h, mask), self._scaled(h)
+        self._moments = jax.device_get(instrument_moments(scaled, z, mask, config=self.config, where=where))
         return self
 
     def transform(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
         """Returns z_c (n, d), each row independently."""
         h, mask = self._as_fitted(features, present)
-        return np.asarray(causal_representation(self._fuse, h, mask, self._fitted(), config=self.config).z_c)
+        fitted = causal_representation(self._fuse_scaled, self._scaled(h), mask, self._fitted(), config=self.config)
+        return np.asarray(fitted.z_c)
 
     def predict_logits(self, features: Mapping[str, Any], *, present: Any = None) -> np.ndarray:
         """Returns the head's logits (n, K) at z_c."""
@@ -125,13 +133,14 @@ class PostHocInstrument:
                 f"labels have shape {labels.shape} and dtype {labels.dtype}, but whole numbers ({len(mask)},) were "
                 "expected: the classes as the head's logits count them."
             )
+        scaled = self._scaled(h)
         worlds = both_worlds(
-            self._predict, self._fuse, h, mask, jnp.asarray(labels), self._fitted(), config=self.config
+            self._predict, self._fuse_scaled, scaled, mask, jnp.asarray(labels), self._fitted(), config=self.config
         )
         logits, causal, hypothetical = (self._predict(value) for value in worlds)
         risk = c3_risk(causal, hypothetical, jnp.asarray(labels))
         stages, notes = first_stage_report(
-            {name: np.asarray(value) for name, value in h.items()},
+            {name: np.asarray(value) for name, value in scaled.items()},
             np.asarray(mask),
             labels,
             config=self.config,
@@ -144,6 +153,15 @@ class PostHocInstrument:
             "first_stage": stages,
             "notes": notes,
         }
+
+    def _scaled(self, h: Mapping[str, Any]) -> dict[str, Any]:
+        """Features in standard deviations of the training rows; what is absent stays 0."""
+        return {name: value / self._scales[name] if name in self._scales else value for name, value in h.items()}
+
+    def _fuse_scaled(self, scaled: Mapping[str, Any], present: Any) -> Any:
+        """The model's own fusion, of scaled features."""
+        own = {name: value * self._scales[name] if name in self._scales else value for name, value in scaled.items()}
+        return self._fuse(own, present)
 
     def _fitted(self) -> Moments:
         if self._moments is None:
@@ -169,6 +187,16 @@ def _refuse_rounding(features: Mapping[str, Any]) -> None:
         for column, values in enumerate(np.atleast_2d(np.asarray(features[name])).T):
             if lost := lost_in_float32(values):
                 raise DataError(f"Column {column} of features[{name!r}] {lost}.")
+
+
+def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarray]:
+    """Standard deviations of the columns (1, d_m) over the rows that have the modality; of constant columns 1."""
+    found = {}
+    for m, (name, value) in enumerate(h.items()):
+        rows = np.asarray(value, np.float64)[present[:, m]]
+        varies = varies_from(np.square(rows.std(0)).astype(np.float32), rows.mean(0).astype(np.float32))
+        found[name] = np.where(varies, rows.std(0), 1).astype(value.dtype)[None, :]
+    return found
 
 
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:

@@ -32,7 +32,7 @@ def test_is_ridge_regression_by_numpy():
         v, y = np.float64(h[other]), np.float64(h[own])
         cv = v - v.mean(0)
         gram = cv.T @ cv / 300
-        coef = np.linalg.solve(gram + 0.1 * np.trace(gram) / 2 * np.eye(2), cv.T @ (y - y.mean(0)) / 300)
+        coef = np.linalg.solve(gram + 0.1 * np.diag(np.diag(gram)), cv.T @ (y - y.mean(0)) / 300)  # of scaled columns
         parts.append(y.mean(0) + cv @ coef)
     np.testing.assert_allclose(repair.transform(h), np.mean(parts, axis=0), rtol=1e-4, atol=1e-5)
 
@@ -45,6 +45,17 @@ def test_repairs_a_head_that_reads_what_is_specific_to_one_modality():
     assert audit["accuracy"] < 0.75 < audit["instrument_accuracy"] == (repair.predict(test) == labels).mean()
     assert audit["risk"]["sufficiency"] == pytest.approx(1 - audit["instrument_accuracy"])
     assert set(audit["first_stage"]) == {"a", "b"}
+
+
+def test_a_loud_column_that_the_head_does_not_read_changes_nothing():
+    h, labels = features(2000, 1)
+    quiet = PostHocInstrument(lambda z: head(z[:, :2])).fit({m: np.c_[x, x[:, :1] * 0] for m, x in h.items()})
+    noise = np.random.default_rng(3).normal(size=(2, 2000, 1)).astype(np.float32)
+    loud = {m: np.c_[x, 1e4 * other] for (m, x), other in zip(h.items(), noise, strict=True)}
+    repair = PostHocInstrument(lambda z: head(z[:, :2])).fit(loud)
+    expected = (quiet.predict({m: np.c_[x, x[:, :1] * 0] for m, x in h.items()}) == labels).mean()
+    assert (repair.predict(loud) == labels).mean() == pytest.approx(expected, abs=0.01)
+    assert repair.audit(loud, labels)["instrument_accuracy"] > 0.75
 
 
 def test_a_missing_modality_and_a_fusion_of_the_users_own():
