@@ -20,9 +20,9 @@ from c3r_jax.experiments.workdir import RESULTS, open_workdir
 from c3r_jax.files.atomic import write_text
 from c3r_jax.progress import TrainingProgress
 from c3r_jax.sweep.engine import run_sweep
-from c3r_jax.sweep.full_runs import experiment_runs, run_experiments, trained_cells
+from c3r_jax.sweep.full_runs import experiment_runs, plan_experiments, run_experiments
 from c3r_jax.sweep.grid import read_cells
-from c3r_jax.sweep.paired_table import has_pairs, pairs_table
+from c3r_jax.sweep.paired_table import cells_table, has_pairs, pairs_table
 from c3r_jax.sweep.path_tables import has_path, path_figure, path_table, rules_table
 from c3r_jax.sweep.settings import read_sweep
 from c3r_jax.sweep.tables import sweep_figure, sweep_table
@@ -47,10 +47,13 @@ def main(program: str, command: str) -> None:
         cells = read_cells(settings)
         if settings.baseline not in {cell.name for cell in cells}:
             sys.exit(f"{program}: config.baseline is {settings.baseline!r}: expected one of the cells' names.")
+        plan = plan_experiments(settings.experiments, cells, select_by=settings.select_by)
+        for note in plan.notes:
+            print(note)
         workdir = open_workdir(flags.FLAGS.workdir, config)
         total, done = sum(len(cell.runs("", settings.seeds)) for cell in cells) * len(settings.data.worlds), 0
-        each = sum(len(experiment_runs(settings.experiments, cell, "")) for cell in trained_cells(cells))
-        total += each * len(settings.experiments.names)
+        each = (experiment_runs(settings.experiments, cell, name) for name, own in plan.cells.items() for cell in own)
+        total += sum(map(len, each))
         with TrainingProgress(total, 0, 1, "sweep", unit="runs") as progress:
 
             def on_done(count: int) -> None:
@@ -60,24 +63,28 @@ def main(program: str, command: str) -> None:
                 progress.note(done, "")
 
             records = run_sweep(settings, cells, workdir, on_done)
-            records += run_experiments(settings.experiments, cells, workdir, on_done)
+            records += run_experiments(settings.experiments, plan.cells, workdir, on_done)
     except C3RError as error:
         sys.exit(f"{program}: {error}")
+    content = {"schema": 1, "config": json.loads(config.to_json()), "runs": records}
+    write_text(workdir / RESULTS, json.dumps(content, indent=1))
     tables = {
         world: sweep_table(records, world, baseline=settings.baseline, select_by=settings.select_by)
         for world in settings.data.worlds
     }
-    if has_pairs(records):
-        for world in (*settings.data.worlds, *settings.experiments.names):
-            tables[f"{world}: alone and with C3R"] = pairs_table(records, world, select_by=settings.select_by)
-    if has_path(records):
+    rule = {"select_by": settings.select_by}
+    for name in settings.experiments.names:
+        tables[name] = cells_table(records, name, baseline=settings.baseline, **rule)
+    for world in (*settings.data.worlds, *settings.experiments.names):
+        if has_pairs([record for record in records if record["world"] == world]):
+            tables[f"{world}: alone and with C3R"] = pairs_table(records, world, **rule)
+    if settings.data.worlds and has_path(records):
         for world in settings.data.worlds:
             tables[f"{world}: the path of strengths"] = path_table(records, world)
             tables[f"{world}: what each rule chooses"] = rules_table(records, world, rows=settings.data.num_eval)
         path_figure(records, settings.data.worlds, workdir / "path.png", rows=settings.data.num_eval)
-    text = "\n\n".join(f"## {title}\n\n{table.to_markdown()}" for title, table in tables.items())
-    content = {"schema": 1, "config": json.loads(config.to_json()), "runs": records}
-    write_text(workdir / RESULTS, json.dumps(content, indent=1))
+    parts = [*plan.notes, *(f"## {title}\n\n{table.to_markdown()}" for title, table in tables.items())]
+    text = "\n\n".join(parts)
     write_text(workdir / "results.md", text + "\n")
     if settings.data.worlds:
         sweep_figure(records, settings.data.worlds, pathlib.Path(workdir) / "sweep.png", select_by=settings.select_by)

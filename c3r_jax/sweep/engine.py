@@ -161,20 +161,24 @@ def _row_experts(cell: Cell) -> bool:
 
 
 def _record(run: SweepRun, names: list[str], found: dict[str, Any]) -> dict[str, Any]:
-    accuracy = {
-        route: {name: float(found["accuracy"][t, r]) for t, name in enumerate(names)} for r, route in enumerate(ROUTES)
-    }
     finite = bool(np.isfinite(found["last_loss"]))
+
+    def known(value: Any) -> float | None:
+        return float(value) if finite else None  # outputs that are NaN would count as the first class
+
+    accuracy = {
+        route: {name: known(found["accuracy"][t, r]) for t, name in enumerate(names)} for r, route in enumerate(ROUTES)
+    }
     return {
         **run.identity(),
         "finite": finite,
         "accuracy": accuracy,
-        "risk": dict(zip(C3Risk._fields, map(float, found["risk"]), strict=True)),
-        "spread": float(found["spread"]) if finite else 0.0,
-        "balanced_accuracy": float(found["balanced_accuracy"]),
-        "expert_accuracy": float(found["expert_accuracy"]),
-        "first_loss": float(found["first_loss"]),
-        "last_loss": float(found["last_loss"]) if finite else None,
+        "risk": dict(zip(C3Risk._fields, map(known, found["risk"]), strict=True)),
+        "spread": known(found["spread"]),
+        "balanced_accuracy": known(found["balanced_accuracy"]),
+        "expert_accuracy": known(found["expert_accuracy"]),
+        "first_loss": float(found["first_loss"]) if np.isfinite(found["first_loss"]) else None,
+        "last_loss": known(found["last_loss"]),
     }
 
 

@@ -70,6 +70,7 @@ class Cell(NamedTuple):
       fusion: value of ``config.model.fusion``.
       rival: another training method; its strength may be in the grid.
       row_experts: whether experts are those of all training rows, as the estimator's, instead of each batch's.
+      changes: {field: value} of C3RConfig that differ from its defaults, beside the grid.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Cell(NamedTuple):
     fusion: str = "mean"
     rival: Rival = NO_RIVAL
     row_experts: bool = False
+    changes: Mapping[str, Any] = {}
 
     def runs(self, world: str, seeds: int) -> list[SweepRun]:
         """All runs of this cell in one world."""
@@ -160,7 +162,9 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
             rivals = [make_rival(rival, fusion, strength=s, environments=environments) for s in strengths]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"config.cells[{name!r}] cannot be used: {error}") from error
-        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0], row_experts))
+        values, usual = dataclasses.asdict(fixed), dataclasses.asdict(C3RConfig())
+        changes = {k: v for k, v in values.items() if v != usual[k] and k != "prior" and not official}
+        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0], row_experts, changes))
     if not cells:
         raise ConfigError("config.cells is empty, but at least one cell was expected.")
     return cells

@@ -1,13 +1,22 @@
 """Every method alone and combined with C3R: the gain of C3R in the worst case, paired by seed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from c3r_jax.metrics.intervals import describe
-from c3r_jax.report.tables import Table, metric_stat
-from c3r_jax.sweep.tables import Record, Z, gain, select
+from c3r_jax.report.tables import Table
+from c3r_jax.sweep.tables import (
+    WITHOUT_BROKEN,
+    Record,
+    Z,
+    finite,
+    gain,
+    gains_of,
+    not_finite,
+    rule_text,
+    select,
+    stat_of,
+)
 
 JOINED = " + C3R"  # suffix of the name of a cell with C3R
 
@@ -52,26 +61,59 @@ def pairs_table(records: Sequence[Record], world: str, *, select_by: str) -> Tab
         joined = cells.get(name + JOINED)
         if joined is None:
             continue
-        shared = sorted(alone.keys() & joined.keys())
-        gains = [100 * (worst_accuracy(joined[seed]) - worst_accuracy(alone[seed])) for seed in shared]
-        rows.append((name, *_means(alone), *_means(joined), gain(gains)))
+        both = [*alone.values(), *joined.values()]
+        gains = gains_of(alone, joined, worst_accuracy)
+        rows.append((name + not_finite(both), *_means(alone), *_means(joined), gain(gains)))
         for label, by_seed in ((name, alone), (name + JOINED, joined)):
-            worst[label] = float(np.mean([worst_accuracy(record) for record in by_seed.values()]))
-    best = max(worst, key=lambda label: worst[label])
+            if all(record["finite"] for record in by_seed.values()):
+                worst[label] = float(np.mean([worst_accuracy(record) for record in by_seed.values()]))
+    best = max(worst, key=lambda label: worst[label], default=None)
+    leader = "" if best is None else f" Best in the worst case: {best}, {100 * worst[best]:.1f}."
+    some = next(record for record in records if record["world"] == world)
     seeds = {record["seed"] for record in records if record["world"] == world}
     notes = (
         f"World {world}, {len(seeds)} seeds; accuracy through z in %, mean ± standard deviation. The worst case is the "
         "lowest accuracy over the shifted tests (over all tests where nothing is shifted), run by run. Gains are "
         "paired by seed, with a 95 % bootstrap interval over seeds, which is too narrow with few of them. A cell's "
-        f"settings are selected by {select_by}. Best in the worst case: {best}, {100 * worst[best]:.1f}.",
+        f"settings are selected by {rule_text(select_by, some)}.{leader}" + WITHOUT_BROKEN,
     )
     header = ("method", "same", "worst case", "same, + C3R", "worst case, + C3R", "gain in the worst case")
     return Table(header, tuple(rows), notes=notes)
 
 
 def _means(runs: Mapping[int, Record]) -> tuple[str, str]:
-    def shown(values: list[Any]) -> str:
-        return metric_stat(describe(values), "accuracy")
+    found = finite(runs.values())
+    return stat_of([r["accuracy"][Z]["same"] for r in found]), stat_of([worst_accuracy(r) for r in found])
 
-    found = list(runs.values())
-    return shown([r["accuracy"][Z]["same"] for r in found]), shown([worst_accuracy(r) for r in found])
+
+def cells_table(records: Sequence[Record], world: str, *, baseline: str, select_by: str) -> Table:
+    """One experiment's table: every cell on clean inputs and in the worst case, and its gains over the baseline.
+
+    Args:
+      records: records of the sweep.
+      world: the experiment.
+      baseline: the cell that gains are computed against, by seed; without runs of it there are no gains.
+      select_by: see :func:`c3r_jax.sweep.tables.score`.
+
+    Returns:
+      A :class:`Table`, accuracies in %.
+    """
+    own = [record for record in records if record["world"] == world]
+    runs: dict[str, dict[int, Record]] = {}
+    for record in select(own, select_by):
+        runs.setdefault(record["label"], {})[record["seed"]] = record
+    base = next((by_seed for by_seed in runs.values() if next(iter(by_seed.values()))["cell"] == baseline), {})
+    rows = []
+    for label, by_seed in runs.items():
+        compared = [] if by_seed is base else [lambda r: r["accuracy"][Z]["same"], worst_accuracy]
+        gains = [gain(gains_of(base, by_seed, value)) for value in compared] or ["", ""]
+        rows.append((label + not_finite(by_seed.values()), *_means(by_seed), *gains))
+    notes = (
+        f"Experiment {world}, {len({record['seed'] for record in own})} seeds; accuracy through z in %, mean ± "
+        "standard deviation. The worst case is the lowest accuracy over the shifted tests (over all tests where "
+        "nothing is shifted), run by run. Gains are paired by seed, with a 95 % bootstrap interval over seeds, which "
+        f"is too narrow with few of them. A cell's settings are selected by {rule_text(select_by, own[0])}."
+        + WITHOUT_BROKEN,
+    )
+    over = f"over {baseline}"
+    return Table(("cell", "same", "worst case", f"{over}, same", f"{over}, worst case"), tuple(rows), notes=notes)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from c3r_jax.metrics.intervals import describe
 from c3r_jax.metrics.strength_rules import RULES, choose_strength
 from c3r_jax.report.path_figures import draw_paths
-from c3r_jax.report.tables import Table, metric_stat
+from c3r_jax.report.tables import Table
 from c3r_jax.sweep.grid import C3R_STRENGTH
-from c3r_jax.sweep.tables import Record, Z
+from c3r_jax.sweep.tables import WITHOUT_BROKEN, Record, Z, finite, not_finite, stat_of
 
 ORACLE = "oracle"
 COLUMNS = {  # of the path's table: {title: the name of its unit in tables}
@@ -49,13 +48,15 @@ def path_table(records: Sequence[Record], world: str) -> Table:
         by_strength.setdefault(record["weights"][C3R_STRENGTH], []).append(record)
     rows = []
     for strength, found in sorted(by_strength.items()):
-        scores = [_scores(record) for record in found]
-        rows.append((f"{strength:g}", *(metric_stat(describe([s[c] for s in scores]), m) for c, m in COLUMNS.items())))
+        scores = [_scores(record) for record in finite(found)]
+        stats = (stat_of([s[c] for s in scores], metric) for c, metric in COLUMNS.items())
+        rows.append((f"{strength:g}{not_finite(found)}", *stats))
     seeds = {record["seed"] for record in _path(records, world)}
     notes = (
         f"World {world}, {len(seeds)} seeds; shares in %, mean ± standard deviation. Strength 0 is plain training. "
         "Accuracy without the instrument: that of the experts of the learned representations, what each modality says "
-        "of the label beyond what the others explain of it. All but the last two columns are of validation rows.",
+        "of the label beyond what the others explain of it. All but the last two columns are of validation rows."
+        + WITHOUT_BROKEN,
     )
     return Table(("strength", *COLUMNS), tuple(rows), notes=notes)
 
@@ -76,9 +77,7 @@ def rules_table(records: Sequence[Record], world: str, *, rows: int) -> Table:
         scores = [_scores(record) for record in chosen]
         name = f"{rule} (looks at the shifted test: not a valid rule)" if rule == ORACLE else rule
         strengths = ", ".join(f"{record['weights'][C3R_STRENGTH]:g}" for record in chosen)
-        stats = (
-            metric_stat(describe([s[test] for s in scores]), "accuracy") for test in ("validation", "same", "shift")
-        )
+        stats = (stat_of([s[test] for s in scores]) for test in ("validation", "same", "shift"))
         found.append((name, strengths, *stats))
     notes = (
         f"World {world}: every seed is a data set of its own, whose {rows} validation rows choose. Accuracy in %, "
@@ -88,7 +87,7 @@ def rules_table(records: Sequence[Record], world: str, *, rows: int) -> Table:
 
 
 def choices(records: Sequence[Record], world: str, *, rows: int) -> dict[str, list[Record]]:
-    """{rule: the record it chooses for each seed}; rules without groups, and the oracle.
+    """{rule: the record it chooses for each seed that has a finite one}; rules without groups, and the oracle.
 
     Args:
       records: records of the study.
@@ -100,14 +99,12 @@ def choices(records: Sequence[Record], world: str, *, rows: int) -> dict[str, li
         by_seed.setdefault(record["seed"], []).append(record)
     chosen: dict[str, list[Record]] = {name: [] for name, rule in RULES.items() if not rule.groups}
     chosen[ORACLE] = []
-    for _, runs in sorted(by_seed.items()):
+    for _, all_runs in sorted(by_seed.items()):
+        runs = finite(all_runs)
+        if not runs:
+            continue
         scores = [_scores(run) for run in runs]
-        figures = {
-            name: np.array(
-                [score[column] if run["finite"] else np.nan for score, run in zip(scores, runs, strict=True)]
-            )
-            for name, column in FIGURES.items()
-        }
+        figures = {name: np.array([score[column] for score in scores]) for name, column in FIGURES.items()}
         strengths = [run["weights"][C3R_STRENGTH] for run in runs]
         shares = {rule.figure: figures[rule.figure] for rule in RULES.values() if rule.tolerated}
         errors = {name: np.sqrt(share * (1 - share) / rows) for name, share in shares.items()}
@@ -131,7 +128,7 @@ def path_figure(records: Sequence[Record], worlds: Sequence[str], path: str | Pa
     """
     tables, marked = {}, {}
     for world in worlds:
-        runs = _path(records, world)
+        runs = finite(_path(records, world))
         scores = [_scores(run) for run in runs]
         tables[world] = {
             "strength": [run["weights"][C3R_STRENGTH] for run in runs],
@@ -141,6 +138,8 @@ def path_figure(records: Sequence[Record], worlds: Sequence[str], path: str | Pa
         marked[world] = {}
         for rule, chosen in choices(records, world, rows=rows).items():
             strengths = sorted(run["weights"][C3R_STRENGTH] for run in chosen)
+            if not strengths:
+                continue
             name = f"{ORACLE}, not a valid rule" if rule == ORACLE else rule
             marked[world][name] = strengths[(len(strengths) - 1) // 2]
     return draw_paths(tables, marked, path, runs="seeds")

@@ -44,21 +44,26 @@ class BudgetSettings(Part, place="train"):
 
     steps: int = setting(500, "Steps of a run.", least=1)
     batch_size: int = setting(256, "Rows of a batch.", least=2)
-    learning_rate: float = setting(2e-3, "Learning rate.")
-    weight_decay: float = setting(1e-3, "Weight decay.")
+    learning_rate: float = setting(2e-3, "Learning rate.", least=0)
+    weight_decay: float = setting(1e-3, "Weight decay.", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentsSettings(Part, place="experiments"):
     """Configurations that are trained and evaluated as train.py and eval.py do, besides structural models.
 
-    Each with the study's fusions, rivals and dropout, and C3R as it is in the configuration.
+    Each with the study's fusions, rivals and dropout; C3R is that of the configuration, or of the study's cells.
     """
 
     names: tuple[str, ...] = setting((), "Configurations to train and evaluate as well, e.g. emoji_shift.")
     seeds: int = setting(1, "Seeds of each.", least=1)
     steps: int = setting(0, "Steps of each; 0: the configuration's own.", least=0)
     path: str = setting("", "Directory of prepared sets.")
+    c3r: str = setting(
+        "configuration",
+        "Whose weights and modes of C3R: the configuration's own, or those that a cell changes from the defaults.",
+        choices=("configuration", "cells"),
+    )
     tuned: bool = setting(True, "False: of a cell's values the middle one alone, without selection.")
 
 
@@ -109,6 +114,8 @@ def read_sweep(config: ConfigDict) -> SweepSettings:
     cells = json.loads(given.pop("cells").to_json())
     settings = dataclasses.replace(read(SweepSettings, given), cells=cells)
     data = settings.data
+    if any(width < 1 for width in settings.model.hidden):
+        raise ConfigError(f"config.model.hidden is {settings.model.hidden}: expected widths of at least 1.")
     if any(strength < 0 for strength in data.environments):
         raise ConfigError(
             f"config.data.environments are {data.environments}: expected numbers >= 0, the strength of the cues in "

@@ -1,6 +1,6 @@
 """Tables of a sweep: selection by a named rule, means over seeds, paired bootstrap intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,24 @@ Record = Mapping[str, Any]
 Z, Z_C = ROUTES
 
 
+def finite(records: Iterable[Record]) -> list[Record]:
+    """The runs that stayed finite; of the others nothing is known."""
+    return [record for record in records if record["finite"]]
+
+
 def score(record: Record, select_by: str) -> float:
     """The value that selection maximises; a run that became non-finite is never selected.
 
     Args:
       record: record of one run.
-      select_by: "validation_accuracy", "validation_risk" (the lowest C3 risk), or "oracle", which uses the shifted test
-        and therefore is not a valid rule: it shows the largest possible gain of selection.
+      select_by: "validation_accuracy" (of an experiment: what chose its checkpoint), "validation_risk" (the lowest C3
+        risk), or "oracle", which uses the shifted test and therefore is not a valid rule: it shows the largest possible
+        gain of selection.
     """
     if not record["finite"]:
         return -np.inf
     if select_by == "validation_accuracy":
-        return record["accuracy"][Z]["validation"]
+        return record["selection"]["value"] if "selection" in record else record["accuracy"][Z]["validation"]
     if select_by == "validation_risk":
         return -record["risk"]["total"]
     return record["accuracy"][Z]["shift"]
@@ -57,35 +63,57 @@ def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_
     for record in select([r for r in records if r["world"] == world], select_by):
         runs.setdefault(record["label"], {})[record["seed"]] = record
     base = next((by_seed for by_seed in runs.values() if next(iter(by_seed.values()))["cell"] == baseline), {})
-    tests = [name for name in next(iter(next(iter(runs.values())).values()))["accuracy"][Z] if name != "validation"]
+    some = next(iter(next(iter(runs.values())).values()))
+    tests = [name for name in some["accuracy"][Z] if name != "validation"]
     header = ("cell", *tests, "shift, z_c", "C3 risk", f"gain over {baseline}, shift")
     rows = []
     for label, by_seed in runs.items():
-        found = list(by_seed.values())
-        row = [_accuracy([r["accuracy"][Z][test] for r in found]) for test in tests]
-        row.append(_accuracy([r["accuracy"][Z_C]["shift"] for r in found]))
-        row.append(metric_stat(describe([r["risk"]["total"] for r in found]), "C3 risk"))
-        shared = sorted(by_seed.keys() & base.keys())
-        gains = [100 * (by_seed[s]["accuracy"][Z]["shift"] - base[s]["accuracy"][Z]["shift"]) for s in shared]
-        row.append("" if not gains or by_seed is base else gain(gains))
-        broken = sum(not r["finite"] for r in found)
-        rows.append((label + (f" ({broken} of {len(found)} runs not finite)" if broken else ""), *row))
-    seeds = sorted({record["seed"] for record in records})
-    rule = f"{select_by}." if select_by != "oracle" else "the ORACLE, which uses the shifted test: not a valid rule."
+        found = finite(by_seed.values())
+        row = [stat_of([r["accuracy"][Z][test] for r in found]) for test in tests]
+        row.append(stat_of([r["accuracy"][Z_C]["shift"] for r in found]))
+        row.append(stat_of([r["risk"]["total"] for r in found], "C3 risk"))
+        row.append("" if by_seed is base else gain(gains_of(base, by_seed, lambda r: r["accuracy"][Z]["shift"])))
+        rows.append((label + not_finite(by_seed.values()), *row))
+    seeds = sorted({record["seed"] for record in records if record["world"] == world})
     notes = (
         f"World {world}, {len(seeds)} seeds; accuracy in %, mean ± standard deviation. Gains are paired by seed, with "
         "a 95 % bootstrap interval over seeds, which is too narrow with few of them. Validation rows are drawn as "
-        f"training rows are. Weights of a cell are selected by {rule}",
+        f"training rows are. Weights of a cell are selected by {rule_text(select_by, some)}." + WITHOUT_BROKEN,
     )
     return Table(header, tuple(rows), notes=notes)
 
 
-def _accuracy(values: Sequence[float]) -> str:
-    return metric_stat(describe(values), "accuracy")
+WITHOUT_BROKEN = " Runs that are not finite are in no figure."
+
+
+def rule_text(select_by: str, record: Record) -> str:
+    """The rule of :func:`score` in words, for one of the records it chooses from."""
+    if select_by == "oracle":
+        return "the ORACLE, which uses the shifted test: not a valid rule"
+    return f"validation {record['selection']['by']}" if "selection" in record else select_by
+
+
+def not_finite(runs: Collection[Record]) -> str:
+    """What a row's label says of runs that are not finite; empty without them."""
+    broken = len(runs) - len(finite(runs))
+    return f" ({broken} of {len(runs)} runs not finite)" if broken else ""
+
+
+def stat_of(values: Sequence[float], metric: str = "accuracy") -> str:
+    """Mean and standard deviation as text."""
+    return metric_stat(describe(values) if values else None, metric)
+
+
+def gains_of(base: Mapping[int, Record], runs: Mapping[int, Record], value: Callable[[Record], float]) -> list[float]:
+    """Differences of runs by seed, in points, where both are finite."""
+    known = [seed for seed in sorted(runs.keys() & base.keys()) if runs[seed]["finite"] and base[seed]["finite"]]
+    return [100 * (value(runs[seed]) - value(base[seed])) for seed in known]
 
 
 def gain(gains: Sequence[float]) -> str:
-    """Mean of paired gains with its bootstrap interval, as text."""
+    """Mean of paired gains with its bootstrap interval, as text; empty without any."""
+    if not gains:
+        return ""
     if len(gains) == 1:
         return f"{gains[0]:+.1f}"
     low, high = bootstrap_interval(gains)
@@ -104,7 +132,7 @@ def sweep_figure(records: Sequence[Record], worlds: Sequence[str], path: Any, *,
     for panel, world in zip(panels, worlds, strict=True):
         for test, marker, colour, shift in (("same", "o", "#0072B2", -0.12), ("shift", "D", "#D55E00", 0.12)):
             found = [
-                [100 * r["accuracy"][Z][test] for r in chosen if r["world"] == world and r["cell"] == label]
+                [100 * r["accuracy"][Z][test] for r in finite(chosen) if r["world"] == world and r["cell"] == label]
                 for label in labels
             ]
             means = [np.mean(values) if values else np.nan for values in found]

@@ -1,11 +1,13 @@
 """The study of rivals: its cells, its environments, real inputs, and the table of pairs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.errors import ConfigError
+from c3r_jax.errors import ConfigError, NonFiniteError
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.methods.registry import RIVALS
 from c3r_jax.metrics.routes import ROUTES
@@ -13,8 +15,9 @@ from c3r_jax.step.in_memory import STRENGTH
 from c3r_jax.sweep import full_runs as trained
 from c3r_jax.sweep.engine import make_data
 from c3r_jax.sweep.grid import SweepRun, read_cells, run_structure, run_weights
-from c3r_jax.sweep.paired_table import has_pairs, pairs_table
+from c3r_jax.sweep.paired_table import cells_table, has_pairs, pairs_table
 from c3r_jax.sweep.settings import read_sweep
+from c3r_jax.sweep.tables import select
 from configs.sweeps import rivals
 
 
@@ -115,21 +118,86 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trained, "fit", lambda config, place: fitted.append((config, place)) or Result())
     monkeypatch.setattr(trained, "evaluated", evaluated)
-    records = trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)
-    assert [r["label"] for r in records] == ["modality dropout", "mixup + C3R strength=0.4"]  # IRM needs environments
+    settings = read_sweep(config).experiments
+    mixed = next(cell for cell in chosen if cell.name == "mixup + C3R")
+    plan = {"emoji_shift": [cell for cell in chosen if cell.name != "IRM"]}
+    records = trained.run_experiments(settings, plan, tmp_path)
+    assert [r["label"] for r in records] == ["modality dropout", "mixup + C3R strength=0.4"]
     (dropout, _), (mixup, place) = fitted
     assert (dropout.method, dropout.modality_dropout.switch, mixup.method) == ("plain", "on", "c3r")
+    assert dropout.modality_dropout.rate == 0.4 and mixup.c3r.expert == 0
+    by_cells = dataclasses.replace(settings, c3r="cells")
+    run = trained.experiment_runs(by_cells, mixed, "emoji_shift")[0]
+    assert trained.experiment_config(by_cells, mixed, run).c3r.expert == 0.5
     assert (mixup.rival.name, mixup.rival.strength, mixup.train.steps) == ("mixup", 0.4, 20)
     assert mixup.optimizer.warmup_steps < 20 and mixup.data.path == "somewhere" and mixup.c3r.lambda_n == 1.0
     assert place.relative_to(tmp_path).as_posix() == "emoji_shift/mixup_+_C3R_strength=0.4/seed_0"
-    expected = {"validation": 0.7, "same": 0.6, "image only": 0.6, "shift": 0.3, "image only, shift": 0.3}
+    expected = {"same": 0.6, "image only": 0.6, "shift": 0.3, "image only, shift": 0.3}
     assert records[0]["accuracy"]["representation"] == expected
+    assert records[0]["selection"] == {"by": "mean_accuracy", "value": 0.7}
+    table = cells_table(records, "emoji_shift", baseline="modality dropout", select_by="validation_accuracy")
+    assert table.rows[1] == ("mixup + C3R strength=0.4", "60.0", "30.0", "+0.0", "+0.0")
+    assert "selected by validation mean_accuracy." in table.notes[0]
     config.experiments.tuned = True
-    assert len(trained.experiment_runs(read_sweep(config).experiments, chosen[1], "emoji_shift")) == 3
+    assert len(trained.experiment_runs(read_sweep(config).experiments, mixed, "emoji_shift")) == 3
+
+    def diverges(config, place):
+        raise NonFiniteError("step 1: loss is inf")
+
+    monkeypatch.setattr(trained, "fit", diverges)
+    (broken, *_) = trained.run_experiments(settings, plan, tmp_path)
+    assert not broken["finite"] and broken["accuracy"]["representation"] == {}
+    table = cells_table([broken], "emoji_shift", baseline="", select_by="validation_accuracy")
+    assert table.rows == (("modality dropout (1 of 1 runs not finite)", "n/a", "n/a", "", ""),)
+    monkeypatch.setattr(trained, "fit", lambda config, place: Result())
     monkeypatch.setattr(Result, "interrupted", True)
     monkeypatch.setattr(trained, "evaluated", lambda *_: pytest.fail("a run that was asked to stop has no results"))
     with pytest.raises(SystemExit, match="0"):
-        trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)
-    config.experiments.names = ("nothing",)
-    with pytest.raises(ConfigError, match="config.experiments.names has 'nothing'"):
-        trained.run_experiments(read_sweep(config).experiments, chosen, tmp_path)
+        trained.run_experiments(settings, plan, tmp_path)
+
+
+def test_errors_are_made_small(tmp_path, monkeypatch):
+    """Where the score that chose a checkpoint is an error, so is the value that selection maximises its negative."""
+    config = rivals.get_config()
+    config.experiments.names = ("mosei",)
+    cell = next(cell for cell in read_cells(read_sweep(config)) if cell.name == "alignment")
+
+    class Result:
+        best_step, interrupted = 1, False
+
+        def __init__(self, best):
+            self.best = best
+
+    row = {"name": "all", "group": "clean", "routes": {route: {"accuracy": 0.5} for route in ROUTES}}
+    monkeypatch.setattr(trained, "evaluated", lambda *_: {"conditions": [row]})
+    monkeypatch.setattr(trained, "fit", lambda config, place: Result(1 / config.rival.strength))
+    records = trained.run_experiments(read_sweep(config).experiments, {"mosei": [cell]}, tmp_path)
+    assert records[0]["selection"]["by"] == "mean_mae"
+    (chosen,) = select(records, "validation_accuracy")
+    assert chosen["weights"] == {"strength": 0.3}
+
+
+def test_what_a_study_trains_on_real_inputs_is_known_before(tmp_path):
+    config = rivals.get_config()
+    config.experiments.names = ("emoji_shift",)
+
+    def plan(**changes):
+        for name, value in changes.items():
+            config[name] = value
+        settings = read_sweep(config)
+        return trained.plan_experiments(settings.experiments, read_cells(settings), select_by=settings.select_by)
+
+    cells, notes = plan()
+    assert len(cells["emoji_shift"]) == 25 and "IRM, IRM + C3R, V-REx, V-REx + C3R" in notes[0]
+    assert "expert" in notes[1] and "are not read there" in notes[1]
+    with pytest.raises(ConfigError, match="'validation_risk', which experiments do not measure"):
+        plan(select_by="validation_risk")
+    for name, message in (
+        ("emoji", "'emoji' has no split 'shift'"),
+        ("pretrain_emoji", "whose task is contrastive"),
+        ("nothing", "config.experiments.names has 'nothing'"),
+        ("sweeps", "config.experiments.names has 'sweeps'"),
+    ):
+        config.experiments.names = (name,)
+        with pytest.raises(ConfigError, match=message):
+            plan(select_by="oracle")
