@@ -13,12 +13,38 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.tasks.base import Task, valid_labels
 
 
+def check_kinds(features: Any, config: Any, task: Any) -> None:
+    """Refuses arguments of another kind than features by name, a C3RConfig and a task."""
+    if not isinstance(features, Mapping) or not features:
+        raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
+    if not isinstance(config, C3RConfig):
+        raise ValueError(f"config is {type(config).__name__}, but a C3RConfig was expected, such as C3RConfig().")
+    if not isinstance(task, Task):
+        shown = task.__name__ if isinstance(task, type) else repr(task)
+        raise ValueError(f"task is {shown}, but a task was expected, such as Classification() or Regression(0.5).")
+
+
+def checked_rows(name: str, value: Any, num_rows: int) -> Any:
+    """A function's value, if it is an array with one row for each example.
+
+    Args:
+      name: of the call, for the message.
+      value: an array or its shape.
+      num_rows: B.
+    """
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        raise ValueError(f"{name} is a {type(value).__name__}, but one array of {num_rows} rows was expected.")
+    if not shape or shape[0] != num_rows:
+        raise ValueError(f"{name} has shape {shape}, but {num_rows} rows were expected, one for each example.")
+    return value
+
+
 def check_batch(
     features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, task: Task
 ) -> tuple[dict[str, Array], Array, Array, Array]:
     """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
-    if not isinstance(features, Mapping) or not features:
-        raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
+    check_kinds(features, config, task)
     # jit and grad rebuild a dict in sorted order: only that order is the same with and without them.
     features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
     shapes = {name: h.shape for name, h in features.items()}

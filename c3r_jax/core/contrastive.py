@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.batch import check_float, check_where, global_mean, keep, promote
-from c3r_jax.core.batch_checks import checked_present
+from c3r_jax.core.batch_checks import check_kinds, checked_present
 from c3r_jax.core.cap import Cap, Losses, capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.gate import cap_of, is_zero
@@ -18,6 +18,7 @@ from c3r_jax.core.mapped_axes import checked_axis, has_explicit_axes
 from c3r_jax.core.matching import OWN, PAIRS, Match, Matching, match_rows
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.objective import c3r_loss
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.terms import C3RTerms
 from c3r_jax.core.worlds import Fitted, real_world
 from c3r_jax.tasks.contrastive import SOFTMAX
@@ -143,10 +144,19 @@ def contrastive_c3r_loss(
       A. Radford et al., Learning transferable visual models from natural language supervision, 2021.
       X. Zhai et al., Sigmoid loss for language image pre-training, 2023.
     """
+    check_kinds(features, config, CLASSIFICATION)
     if kind not in CONTRASTIVE:
         raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE)}.")
-    if chunks is not None and not chunks >= 1:
+    if not is_zero(config.label_smoothing):
+        raise ValueError(
+            f"C3RConfig.label_smoothing is {config.label_smoothing}, but an example's own key is its only label: use 0."
+        )
+    if chunks is not None and (chunks < 1 or chunks != int(chunks)):
         raise ValueError(f"chunks is {chunks}, but None or a whole number of at least 1 was expected.")
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    if len({len(h) for h in features.values()}) != 1:
+        shapes = {name: h.shape for name, h in features.items()}
+        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
     widths = {name: h.shape[1] for name, h in features.items()}
     if len(widths) < 2 or len(set(widths.values())) != 1:
         raise ValueError(f"features have widths {widths}, but at least two modalities of equal width were expected.")
@@ -160,8 +170,7 @@ def contrastive_c3r_loss(
     axis_name = checked_axis(axis_name)
     num_examples = next(iter(features.values())).shape[0]
     present = checked_present(present, num_examples, sorted(features))
-    where = check_where(where, num_examples)
-    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    given, where = where, check_where(where, num_examples)  # without a mask, rows are counted before tracing
     features = {name: keep(where & present[:, m], h) for m, (name, h) in enumerate(features.items())}
 
     def losses(features: Features) -> tuple[tuple[Array, Array], ContrastiveTerms]:
@@ -173,6 +182,7 @@ def contrastive_c3r_loss(
             regularised=regularised,
             present=present,
             where=where,
+            given=given,
             axis_name=axis_name,
             key=key,
             chunks=chunks,
@@ -218,6 +228,7 @@ def _losses(
     regularised: bool,
     present: Bool[Array, "batch modalities"],
     where: Bool[Array, " batch"],
+    given: Any,
     axis_name: str | None,
     key: Array | None,
     chunks: int | None,
@@ -226,7 +237,7 @@ def _losses(
     h = {name: unit(value) for name, value in features.items()}
     # The task's part, experts and subsets are about classes; the cap is around all matchings together.
     without_task = dataclasses.replace(config, w_task=0.0, label_smoothing=0.0, expert=0.0, subsets=0.0, cap=0.0)
-    shared = shared_first_stage(h, present, where, config, axis_name) if regularised else None
+    shared = shared_first_stage(h, present, where, config, axis_name, given=given) if regularised else None
     measured, c3r = [], {}
     for m, name in enumerate(h):
         partners, exists = others_mean(h, present, name)
@@ -263,6 +274,8 @@ def shared_first_stage(
     where: Bool[Array, " batch"],
     config: C3RConfig,
     axis_name: str | None = None,
+    *,
+    given: Any,
 ) -> Fitted | None:
     """The first stage of every modality on the others, fitted once for all matchings; None unless "two_stage".
 
@@ -274,11 +287,12 @@ def shared_first_stage(
       where: (B,) bool, rows that count.
       config: instrument and ridge.
       axis_name: mapped axis over which the batch is split.
+      given: the rows as the caller gave them; None, that all count, can be checked before tracing.
     """
     if config.instrument != "two_stage":
         return None
     first = next(iter(h))
-    return real_world(lambda h, _: h[first], h, h[first], config, present, where, where, axis_name)
+    return real_world(lambda h, _: h[first], h, h[first], config, present, where, given, axis_name)
 
 
 def of_modality(shared: Fitted | None, name: str) -> Fitted | None:

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.batch import Where, checked_weights, concrete, keep
-from c3r_jax.core.batch_checks import check_batch, checked_evidence, checked_present, without_outer_state
+from c3r_jax.core.batch_checks import (
+    check_batch,
+    check_kinds,
+    checked_evidence,
+    checked_present,
+    checked_rows,
+    without_outer_state,
+)
 from c3r_jax.core.cap import capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
@@ -103,12 +110,18 @@ def c3r_loss(
     References:
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
+    check_kinds(features, config, task)
     if has_explicit_axes(features):
         present = checked_present(present, next(iter(features.values())).shape[0], sorted(features))
         arrays = (features, labels, present, where, weights, key, moments, fitted, evidence, explained)
         return _with_auto_axes(predict, fuse, arrays, config=config, axis_name=axis_name, task=task)
     axis = checked_axis(axis_name)
     features, labels, present, rows = check_batch(features, labels, config, present, where, task)
+    if evidence is not None and is_zero(config.expert) and not is_zero(config.strength):
+        raise ValueError(
+            f"evidence is of {sorted(evidence)}, but C3RConfig.expert is 0, which reads none: expected a share above "
+            "0, such as C3RConfig(expert=0.5), or no evidence."
+        )
     evidence = None if evidence is None else checked_evidence(evidence, features, rows)
     known = None if explained is None else concrete(explained)
     if explained is not None and (jnp.shape(explained) != () or (known is not None and not 0 <= known <= 1)):
@@ -173,7 +186,8 @@ def _capped(
     # What the two functions close over, such as the head's parameters, becomes an argument that can be differentiated.
     # The lambdas matter: jax.closure_convert hashes its function, and callable objects that hold arrays have no hash.
     fuse_of, of_fusion = jax.closure_convert(lambda h, mask: fuse(h, mask), features, present)
-    z = jax.eval_shape(fuse, features, present)
+    z = checked_rows("fuse(features, present)", jax.eval_shape(fuse, features, present), len(present))
+    checked_rows("predict(z)", jax.eval_shape(predict, z), len(present))
     predict_of, of_head = jax.closure_convert(lambda z: predict(z), z)
 
     def losses(features: dict[str, Array], shared: tuple[Any, Any]) -> tuple[tuple[Array, Array], C3RTerms]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, global_sum, keep, weigh, zero_absent
+from c3r_jax.core.batch import Where, global_sum, keep, promote, weigh, zero_absent
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.expert import Expert, residual_experts
@@ -142,6 +142,7 @@ def outputs_alone(
     features: dict[str, Array],
     explained: dict[str, Array] | None,
     logits: Float[Array, "batch outputs"],
+    labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
     constant: Float[Array, " outputs"],
     *,
@@ -156,7 +157,9 @@ def outputs_alone(
 
     with l_0 the best constant outputs, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
     sure with one of them as with all, and rare classes would pay for that. A number is an estimate, not evidence: there
-    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label.
+    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label, times
+    :func:`own_slopes` within 1/n and 1, so that a mean of noisy measurements need not be as far from the mean label
+    with one of them as with all.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -164,6 +167,7 @@ def outputs_alone(
       features: {name: (B, d_name)}, zero where absent or excluded.
       explained: {name: (B, d_name)} what the other modalities explain of each; None without a first stage.
       logits: (B, K) predict(fuse(features, present)).
+      labels: (B, ...).
       present: (B, M) bool.
       constant: (K,) l_0.
       where: (B,) bool, rows that count.
@@ -177,7 +181,16 @@ def outputs_alone(
 
     outputs = of(features)
     found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
-    scaled = partial(scaled_alone, found=found, present=present, constant=constant, task=task)
+
+    def scaled(values: Float[Array, "modalities batch outputs"]) -> Float[Array, "modalities batch outputs"]:
+        values = scaled_alone(values, found=found, present=present, constant=constant, task=task)
+        if task.adds_up:
+            return values
+        slopes = own_slopes(values, labels, present, constant, where=where, axis_name=axis_name, task=task)
+        count = jnp.maximum(present.sum(1), 1)[None, :, None].astype(slopes.dtype)
+        level = constant.astype(values.dtype)[None, None, :]
+        return level + jnp.clip(slopes[:, None, None], 1 / count, 1).astype(values.dtype) * (values - level)
+
     others = None if explained is None else jax.lax.stop_gradient(scaled(of(jax.lax.stop_gradient(explained))))
     return AloneOutputs(scaled(outputs), others, found.additivity)
 
@@ -193,6 +206,45 @@ def scaled_alone(
     """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
     share, count = found.share[:, None], jnp.maximum(present.sum(1, keepdims=True), 1)
     return jax.vmap(lambda value: task.alone(value, constant, share, count))(outputs)
+
+
+def own_slopes(
+    alone: Float[Array, "modalities batch outputs"],
+    labels: Num[Array, "batch ..."],
+    present: Bool[Array, "batch modalities"],
+    constant: Float[Array, " outputs"],
+    *,
+    where: Where,
+    axis_name: str | None,
+    task: Task,
+) -> Float[Array, " modalities"]:
+    r"""Least-squares slopes of the label on what each modality alone says; without gradient; 1 where it says nothing.
+
+    .. math:: b_m = \frac{\langle y - l_0,\ l_m - l_0 \rangle}{\langle l_m - l_0,\ l_m - l_0 \rangle}
+
+    over the rows of the global batch that have the modality. With it the loss of one modality alone asks for its
+    direction, not for its size: of n measurements with independent noise, the best mean is further from the mean label
+    than each of them should be alone.
+
+    Args:
+      alone: (M, B, K) l_m; anything where absent.
+      labels: (B, ...).
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      axis_name: mapped axis over which the batch is split.
+      task: what labels mean.
+    """
+    alone = promote(alone)
+    level = constant.astype(alone.dtype)[None, :]
+    y = task.expert_targets(labels, alone.shape[2]).astype(alone.dtype) - level
+    products = []
+    for m, value in enumerate(jax.lax.stop_gradient(alone)):
+        rows = where & present[:, m]
+        e, s = keep(rows, y), keep(rows, value - level)
+        products.append(jnp.stack([weigh(rows, e * s).sum(), weigh(rows, s * s).sum()]))
+    across, square = jax.lax.stop_gradient(global_sum(jnp.stack(products), axis_name)).T
+    return jnp.where(square > 0, across / jnp.where(square > 0, square, 1), 1)
 
 
 def alone_in_joint(
@@ -236,6 +288,7 @@ def alone_in_joint(
       >>> print(found.share[:2].round(3), found.additivity.round(3))
       [0.5 0.5] 1.0
     """
+    joint, alone = promote(joint), promote(alone)  # squares of logits are beyond float16
     joint, alone, constant = jax.lax.stop_gradient((joint, alone, constant.astype(joint.dtype)))
     count = jnp.maximum(present.sum(1), 1).astype(joint.dtype)
     mean = jnp.stack([keep(present[:, m], value) for m, value in enumerate(alone)]).sum(0) / count[:, None]

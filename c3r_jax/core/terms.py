@@ -118,7 +118,9 @@ def weighted_terms(
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
     prior = _prior(labels, logits, rows, config, axis_name, task)
     causal_losses = loss(causal_logits, labels)
-    beside = _outputs_beside(predict, fuse, features, real.h_hat, logits, present, prior, rows, config, axis_name, task)
+    beside = _outputs_beside(
+        predict, fuse, features, real.h_hat, logits, labels, present, prior, rows, config, axis_name, task
+    )
     outputs = [logits, *beside.alone]
     compared = [*beside.explained, *([] if beside.constant is None else [beside.constant])]
     of_outputs = _counted(config.w_task, _losses_of(loss, outputs + compared, labels, task.at_once))
@@ -208,6 +210,7 @@ def _prior(
 ) -> Array | None:
     """The configured shares of the classes, or those of the batch; None where nothing needs them."""
     if config.prior is not None:
+        task.check_prior(config.prior, logits.shape[1])  # before it is an array: under jit its values are known here
         return jnp.asarray(config.prior)
     if _is_relative(config) or config.necessity == "kl":
         return task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
@@ -220,6 +223,7 @@ def _outputs_beside(
     features: dict[str, Array],
     h_hat: dict[str, Array] | None,
     logits: Float[Array, "batch classes"],
+    labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
     prior: Array | None,
     rows: Where,
@@ -235,6 +239,7 @@ def _outputs_beside(
       features: {name: (B, d_name)}, zero where absent or excluded.
       h_hat: {name: (B, d_name)} what the others explain of each; None without a first stage.
       logits: (B, K) of all modalities together.
+      labels: (B, ...).
       present: (B, M) bool.
       prior: (K,) shares of the classes; None where nothing needs them.
       rows: (B,) rows that count.
@@ -249,7 +254,7 @@ def _outputs_beside(
     if config.subsets and not is_zero(config.strength):
         masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
         asked = h_hat if config.gate else None
-        found = outputs_alone(predict, fuse, features, asked, logits, present, constant, **masks)
+        found = outputs_alone(predict, fuse, features, asked, logits, labels, present, constant, **masks)
         alone, additivity = [*found.outputs], found.additivity
         explained = [] if found.explained is None else [*found.explained]
     constants = jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape))

@@ -256,6 +256,11 @@ def test_excluded_rows_and_zero_rows_reach_nothing(config):
         ({"image": np.ones((4, 2), np.float32)}, {}, "at least two modalities of equal width"),
         ({"image": np.ones((4, 2), np.float32), "text": np.ones((4, 3), np.float32)}, {}, r"\{'image': 2, 'text': 3\}"),
         (problem(), {"chunks": 0}, "chunks is 0, but None or a whole number of at least 1"),
+        (problem(), {"chunks": 2.5}, "chunks is 2.5, but None or a whole number of at least 1"),
+        (problem(), {"config": C3RConfig(label_smoothing=0.1)}, "label_smoothing is 0.1, but an example's own key"),
+        ({"image": np.ones((4, 2)), "text": np.ones((5, 2))}, {}, "every modality must have the same number of rows"),
+        ([np.ones((4, 2))], {}, "features are list, but a non-empty dict"),
+        (problem(batch=5), {}, r"the first stage has 5 rows, but more than p \+ 1 = 6 were expected"),
     ],
 )
 def test_unusable_arguments(features, keywords, message):

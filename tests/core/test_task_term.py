@@ -14,7 +14,7 @@ import c3r_jax
 from c3r_jax.core.batch import keep
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.gate import explained_alone, repeated_share
-from c3r_jax.core.task_term import alone_in_joint
+from c3r_jax.core.task_term import alone_in_joint, own_slopes
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
@@ -283,6 +283,73 @@ def test_a_number_under_a_sum_is_as_under_a_mean():
     mean, found = run(0.5), run(1.0)
     assert min(mean[1:]) > 0.2
     chex.assert_trees_all_close(found, mean, rtol=2e-4)
+
+
+def test_a_number_alone_has_the_slope_of_the_label():
+    """The loss of one modality alone asks for its direction; its size is that of least squares, within 1/n and 1."""
+    rng = np.random.default_rng(4)
+    alone, labels = rng.standard_normal((3, 40, 1)), rng.standard_normal(40)
+    present, where = rng.random((40, 3)) < 0.8, rng.random(40) < 0.9
+    constant = np.array([0.3])
+    expected = []
+    for m in range(3):
+        rows = where & present[:, m]
+        x, y = alone[m, rows, 0] - 0.3, labels[rows] - 0.3
+        expected.append(x @ y / (x @ x))
+    arrays = map(jnp.asarray, (alone.astype(np.float32), labels.astype(np.float32), present, constant))
+    shared = {"where": jnp.asarray(where), "axis_name": None, "task": Regression(0.5)}
+    np.testing.assert_allclose(own_slopes(*arrays, **shared), expected, rtol=1e-4)
+
+
+def test_a_mean_of_noisy_measurements_costs_regression_nothing():
+    """Each of four measurements is asked for its share: at the best weights of their mean, subsets change nothing."""
+    rng = np.random.default_rng(5)
+    cause, noise = rng.standard_normal((4000, 1)), 2 * rng.standard_normal((4, 4000, 1))
+    h = as_jax({f"m{m}": cause + noise[m] for m in range(4)})
+    labels = jnp.asarray(cause[:, 0] - cause.mean(), jnp.float32)
+    mean = lambda h, present: sum(keep(present[:, m], x) for m, x in enumerate(h.values())) / 4  # noqa: E731
+
+    @jax.jit
+    @jax.grad
+    def slope(weight):  # 4 / (4 + 4) is the best weight of the mean, 1 / (1 + 4) that of one measurement alone
+        config = C3RConfig(gate=False, lambda_s=0.0, lambda_n=0.0, cap=0.0, subsets=0.9)
+        return c3r_loss(lambda z: weight * z, mean, h, labels, task=Regression(9.0), config=config)[0]
+
+    alone = jax.grad(lambda weight: jnp.mean(jnp.square((weight * h["m0"][:, 0] - labels) / 9)) / 2)(0.5)
+    assert abs(slope(0.5)) < 0.1 * abs(alone)
+
+
+def test_float16_logits_have_a_finite_share():
+    rng = np.random.default_rng(6)
+    alone = jnp.asarray(30 * rng.standard_normal((2, 64, 5)), jnp.float16)
+    arrays = alone.mean(0), alone, jnp.ones((64, 2), bool), jnp.zeros(5, jnp.float16)
+    found = alone_in_joint(*arrays, where=jnp.ones(64, bool))
+    np.testing.assert_allclose(found.additivity, 1.0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": C3RConfig(prior=(90.0, 80.0))}, "was expected to hold shares >= 0 that sum to 1"),
+        ({"config": C3RConfig(prior=(0.2, 0.3, 0.5))}, r"prior has shape \(3,\), but \(2,\) was expected"),
+        ({"evidence": True}, "C3RConfig.expert is 0, which reads none"),
+        ({"config": {"cap": 0.0}}, "config is dict, but a C3RConfig was expected"),
+        ({"task": "regression"}, "task is 'regression', but a task was expected"),
+        ({"task": Regression}, "task is Regression, but a task was expected"),
+        ({"fuse": lambda h, present: (h["a"],)}, "is a tuple, but one array of 40 rows"),
+        ({"fuse": lambda h, present: h["a"][:20]}, r"has shape \(20, 2\), but 40 rows were expected"),
+        ({"predict": lambda z: z[:1]}, r"predict\(z\) has shape \(1, 2\), but 40 rows were expected"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(changes, message):
+    rng = np.random.default_rng(7)
+    h = as_jax({name: rng.standard_normal((40, 2)) for name in "ab"})
+    given = {"predict": lambda z: z, "fuse": lambda h, present: h["a"] + h["b"], **changes}
+    if "evidence" in changes:
+        given["evidence"] = h
+    predict, fuse = given.pop("predict"), given.pop("fuse")
+    with pytest.raises(ValueError, match=message):  # under jit, too
+        jax.jit(lambda h: c3r_loss(predict, fuse, h, jnp.arange(40) % 2, **given)[0])(h)
 
 
 def test_a_masked_class_changes_nothing():

@@ -94,6 +94,10 @@ class Task(abc.ABC):
     def constant(self, prior: Array, num_rows: Float[Array, ""]) -> Float[Array, " outputs"]:
         """Outputs of the best constant prediction, (K,), from a prior that was estimated from ``num_rows`` rows."""
 
+    def check_prior(self, prior: Any, num_outputs: int) -> None:
+        """Refuses what is no :meth:`prior` of ``num_outputs`` outputs, as far as it is known before tracing."""
+        del prior, num_outputs
+
     def rarity(self, labels: Array, prior: Array) -> Float[Array, " batch"] | None:
         """How much of its necessity each row is asked for, 1 on average: less in rare classes. None: all equally."""
         del labels, prior

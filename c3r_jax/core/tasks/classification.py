@@ -108,17 +108,21 @@ class Classification(Task):
             return jax.nn.softplus(-odds_against(logits, labels))
         if prior is None:
             raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
+        self.check_prior(prior, logits.shape[1])
         prior = promote(prior).astype(logits.dtype)
-        if prior.shape != logits.shape[1:]:
-            raise ValueError(
-                f"prior has shape {prior.shape}, but {logits.shape[1:]} was expected: one share per class."
-            )
-        shares = concrete(prior)
-        if shares is not None and (shares.min() < 0 or abs(shares.sum() - 1) > 1e-3):
-            raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
         entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
         log_p = jax.nn.log_softmax(logits, axis=-1)  # -infinity for a class that is masked, of which prior asks nothing
         return entropy - jnp.where(prior[None, :] > 0, prior[None, :] * log_p, 0).sum(-1)
+
+    def check_prior(self, prior: Any, num_outputs: int) -> None:
+        """Refuses anything but one share per class that sum to 1."""
+        if np.shape(prior) != (num_outputs,):
+            raise ValueError(
+                f"prior has shape {np.shape(prior)}, but {(num_outputs,)} was expected: one share per class."
+            )
+        shares = concrete(prior)
+        if shares is not None and not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-3):
+            raise ValueError(f"prior {shares} was expected to hold shares >= 0 that sum to 1.")
 
     def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """Log-odds against the label, relative to those at chance (1/K)."""

@@ -66,7 +66,8 @@ class MultiLabel(Task):
 
     def _margins(self, outputs: Array, labels: Any) -> Float[Array, "batch classes"]:
         outputs, labels = self.check(outputs, labels)
-        return jnp.where(labels > 0, outputs, -outputs)
+        known = (labels == 0) | (labels == 1)  # where values are traced, another number makes the loss NaN
+        return jnp.where(known, jnp.where(labels > 0, outputs, -outputs), jnp.nan)
 
     def loss(self, outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Float[Array, " batch"]:
         """Mean binary cross-entropy in nats; smoothing gives each label's other value the share epsilon / 2."""
@@ -87,18 +88,22 @@ class MultiLabel(Task):
             return jax.nn.softplus(margins).mean(-1)
         if prior is None:
             raise ValueError("necessity kind 'kl' needs prior: each label's share of ones in training, shape (K,).")
+        self.check_prior(prior, margins.shape[1])
         prior = promote(prior).astype(margins.dtype)
-        if prior.shape != margins.shape[1:]:
-            raise ValueError(
-                f"prior has shape {prior.shape}, but {margins.shape[1:]} was expected: one share per label."
-            )
-        shares = concrete(prior)
-        if shares is not None and (shares.min() < 0 or shares.max() > 1):
-            raise ValueError(f"prior {shares} was expected to hold shares between 0 and 1.")
         entropy = jax.scipy.special.entr(prior) + jax.scipy.special.entr(1 - prior)
         logits = promote(outputs)
         cross = prior[None, :] * jax.nn.softplus(-logits) + (1 - prior)[None, :] * jax.nn.softplus(logits)
         return (cross - entropy[None, :]).mean(-1)
+
+    def check_prior(self, prior: Any, num_outputs: int) -> None:
+        """Refuses anything but one share between 0 and 1 per label."""
+        if np.shape(prior) != (num_outputs,):
+            raise ValueError(
+                f"prior has shape {np.shape(prior)}, but {(num_outputs,)} was expected: one share per label."
+            )
+        shares = concrete(prior)
+        if shares is not None and not (shares.min() >= 0 and shares.max() <= 1):
+            raise ValueError(f"prior {shares} was expected to hold shares between 0 and 1.")
 
     def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """log(e^L - 1) of the row's summed loss L, relative to chance (one in 2^K)."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import Where, check_float, global_mean, promote
+from c3r_jax.core.batch import Where, check_float, concrete, global_mean, promote
 from c3r_jax.core.tasks.base import Task, check_kind, check_smoothing
 from c3r_jax.errors import DataError
 from c3r_jax.tasks.base import TaskSpec
@@ -75,7 +75,8 @@ class Regression(Task):
         labels = jnp.asarray(labels)
         if labels.shape != (num_rows,) or not jnp.issubdtype(labels.dtype, jnp.floating):
             raise ValueError(
-                f"labels have shape {labels.shape} and dtype {labels.dtype}, but floats ({num_rows},) were expected."
+                f"labels have shape {labels.shape} and dtype {labels.dtype}, but floats ({num_rows},) were expected: "
+                "convert whole numbers by astype(float); of several targets, take the mean of one c3r_loss each."
             )
         return labels
 
@@ -83,7 +84,10 @@ class Regression(Task):
         """Outputs (B, 1) and labels (B,)."""
         outputs = promote(check_float("outputs", outputs, 2))
         if outputs.shape[1] != 1:
-            raise ValueError(f"outputs have shape {outputs.shape}, but ({outputs.shape[0]}, 1) was expected.")
+            raise ValueError(
+                f"outputs have shape {outputs.shape}, but ({outputs.shape[0]}, 1) was expected: of several targets, "
+                "take the mean of one c3r_loss each."
+            )
         return outputs, self.check_labels(labels, outputs.shape[0])
 
     def _error(self, outputs: Array, labels: Any) -> Float[Array, " batch"]:
@@ -111,10 +115,18 @@ class Regression(Task):
             return jax.nn.softplus(1 - t)
         if prior is None:
             raise ValueError("necessity kind 'kl' needs prior: mean and standard deviation of the training labels.")
+        self.check_prior(prior, 1)
         prior = promote(prior).astype(t.dtype)
-        if prior.shape != (2,):
-            raise ValueError(f"prior has shape {prior.shape}, but (2,) was expected: mean and standard deviation.")
         return jnp.square((promote(outputs)[:, 0] - prior[0]) / prior[1]) / 2
+
+    def check_prior(self, prior: Any, num_outputs: int) -> None:
+        """Refuses anything but a mean and a standard deviation above 0."""
+        del num_outputs
+        if np.shape(prior) != (2,):
+            raise ValueError(f"prior has shape {np.shape(prior)}, but (2,) was expected: mean and standard deviation.")
+        known = concrete(prior)
+        if known is not None and not (known[1] > 0 and np.isfinite(known).all()):
+            raise ValueError(f"prior is {known}, but a mean and a standard deviation above 0 were expected.")
 
     def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """How far the error exceeds the tolerance: t - 1."""

@@ -309,6 +309,8 @@ def test_units_of_a_regression_are_its_tolerance():
         (lambda: MultiLabel().loss(jnp.zeros((2, 3)), jnp.array([0, 1])), r"integers \(2, K\)"),
         (lambda: MultiLabel().loss(jnp.zeros((1, 3)), jnp.array([[0, 1]])), r"logits have \(1, 3\)"),
         (lambda: MultiLabel().loss(jnp.zeros((1, 2)), jnp.array([[0, 2]])), "label 2 is neither 0 nor 1"),
+        (lambda: Regression(0.5).check_prior((0.0, 0.0), 1), "a mean and a standard deviation above 0 were expected"),
+        (lambda: MultiLabel().check_prior((0.5, 1.5), 2), "was expected to hold shares between 0 and 1"),
         (lambda: Regression().loss(jnp.zeros((2, 3)), jnp.zeros(2)), r"\(2, 1\) was expected"),
         (lambda: Regression().loss(jnp.zeros((2, 1)), jnp.zeros(2, int)), "floats"),
         (lambda: Regression().loss(jnp.zeros((2, 1)), jnp.zeros(2), label_smoothing=0.1), "no classes to smooth"),
@@ -319,3 +321,9 @@ def test_units_of_a_regression_are_its_tolerance():
 def test_unfitting_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_a_traced_label_that_is_neither_0_nor_1_makes_the_loss_nan(wrong):
+    losses = jax.jit(MultiLabel().loss)(jnp.zeros((2, 3)), jnp.array([[0, 1, wrong], [0, 1, 1]]))
+    assert np.isnan(losses[0]) and np.isfinite(losses[1])
