@@ -143,6 +143,15 @@ def test_what_each_rule_chooses_by_hand(records):
     assert path_table(records, "w").rows[2][0] == "2" and path_table(records, "w").rows[2][-1] == "80.0 ± 0.0"
 
 
+def test_nothing_is_chosen_where_every_strength_diverged(records):
+    broken = [{**run, "finite": False} for run in records]
+    assert set(map(tuple, choices(broken, "w", rows=900).values())) == {()}
+    assert {row[1:] for row in rules_table(broken, "w", rows=900).rows} == {("", "n/a", "n/a", "n/a")}
+    of_one_seed = [{**run, "finite": run["finite"] and run["seed"] == 0} for run in records]
+    assert [run["seed"] for run in choices(of_one_seed, "w", rows=900)["oracle"]] == [0]
+    assert path_table(records, "w").rows[3][0] == "4 (2 of 2 runs not finite)"
+
+
 def test_no_rule_but_the_oracle_looks_at_the_shift(records):
     changed = [dict(run) for run in records]
     for run in changed:

@@ -22,6 +22,7 @@ from c3r_jax.step.state import init_state
 from c3r_jax.sweep import engine
 from c3r_jax.sweep.engine import chunk_size, chunks_of, devices_for, evaluate_run, make_data, run_sweep
 from c3r_jax.sweep.grid import SweepRun, read_cells, run_structure, run_weights
+from c3r_jax.sweep.paired_table import pairs_table
 from c3r_jax.sweep.settings import read_sweep
 from c3r_jax.sweep.tables import score, select, sweep_figure, sweep_table
 from configs.sweeps import ablation, base
@@ -186,7 +187,23 @@ def test_table_has_means_spreads_and_paired_gains():
     broken = sweep_table(
         [record("plain", 0), record("plain", 1, finite=False)], "w", baseline="plain", select_by="oracle"
     )
-    assert broken.rows[0][0] == "plain (1 of 2 runs not finite)"
+    assert broken.rows[0][:3] == ("plain (1 of 2 runs not finite)", "80.0", "70.0")
+    apart = [*records, *(record("plain", s, world="v", shift=0.5) for s in (0, 1))]
+    assert "World v, 2 seeds" in sweep_table(apart, "v", baseline="plain", select_by="oracle").notes[0]
+
+
+def test_a_run_that_diverged_has_no_figures(small, tmp_path):
+    """Outputs that are NaN would count as the first class: half of the rows."""
+    small.cells = ConfigDict({"blown": {"preset": "hinge", "lambda_n": 3e38, "lambda_s": 3e38}})
+    small.data.worlds = ("null",)
+    records = run_sweep(read_sweep(small), read_cells(read_sweep(small)), tmp_path)
+    assert not any(r["finite"] for r in records)
+    assert {*records[0]["accuracy"]["representation"].values(), *records[0]["risk"].values()} == {None}
+    json.dumps(records, allow_nan=False)
+    table = sweep_table(records, "null", baseline="blown", select_by="validation_accuracy")
+    assert set(table.rows[0][1:-1]) == {"n/a"}
+    pair = [{**r, "cell": name, "label": name} for r in records for name in ("blown", "blown + C3R")]
+    assert "Best in the worst case" not in pairs_table(pair, "null", select_by="validation_accuracy").notes[0]
 
 
 def test_bootstrap_interval_by_enumeration():
@@ -256,6 +273,8 @@ def test_cells_refused(small, cell, message):
         ("data.worlds", (), "config.data.worlds is empty"),
         ("data.worlds", ("mars",), "config.data.worlds has 'mars'"),
         ("select_by", "test", "config.select_by is 'test'"),
+        ("train.learning_rate", float("nan"), "config.train.learning_rate is nan: expected a number >= 0"),
+        ("model.hidden", (0,), r"config.model.hidden is \(0,\): expected widths of at least 1"),
     ],
 )
 def test_settings_refused(small, leaf, value, message):
