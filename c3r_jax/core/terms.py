@@ -307,9 +307,8 @@ def _necessity(
     outputs: Array, labels: Array, prior: Array | None, config: C3RConfig, task: Task
 ) -> Float[Array, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    losses = task.necessity(outputs, labels, kind=config.necessity, prior=prior)
-    rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
-    return losses if rarity is None else rarity.astype(losses.dtype) * losses
+    spare = config.gate and prior is not None
+    return (task.necessity_by_rarity if spare else task.necessity)(outputs, labels, kind=config.necessity, prior=prior)
 
 
 def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:

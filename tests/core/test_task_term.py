@@ -463,3 +463,16 @@ def test_with_the_gate_rare_classes_give_up_less(problem, x64):
     np.testing.assert_allclose(
         terms.necessity, (shares[labels] / np.square(shares).sum() * divergence).mean(), rtol=1e-6
     )
+
+
+def test_with_the_gate_rare_values_of_a_label_give_up_less(problem, x64):
+    features, _, _, _ = problem
+    labels = np.stack([np.arange(40) % 10 > 8, np.arange(40) % 5 > 1], axis=1).astype(int)  # shares .1 and .6
+    head, shares = HEAD[:, :2], np.array([0.1, 0.6])
+    given = {"task": MultiLabel(), "config": C3RConfig()}
+    _, terms = c3r_loss(lambda z: z @ jnp.asarray(head), fuse, as_jax(features), jnp.asarray(labels), **given)
+    p = 1 / (1 + np.exp(-np.asarray(terms.z_bar) @ head))
+    divergence = shares * np.log(shares / p) + (1 - shares) * np.log((1 - shares) / (1 - p))
+    own = np.where(labels == 1, shares, 1 - shares) / (shares**2 + (1 - shares) ** 2)
+    np.testing.assert_allclose(own.mean(0), 1.0)
+    np.testing.assert_allclose(terms.necessity, (own * divergence).mean(), rtol=1e-6)

@@ -103,6 +103,11 @@ class Task(abc.ABC):
         del labels, prior
         return None
 
+    def necessity_by_rarity(self, outputs: Array, labels: Array, *, kind: str, prior: Array) -> Float[Array, " batch"]:
+        """:meth:`necessity` times :meth:`rarity`."""
+        losses, rarity = self.necessity(outputs, labels, kind=kind, prior=prior), self.rarity(labels, prior)
+        return losses if rarity is None else rarity.astype(losses.dtype) * losses
+
     def alone(
         self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]
     ) -> Array:

@@ -80,12 +80,22 @@ class MultiLabel(Task):
         self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
     ) -> Float[Array, " batch"]:
         """Mean over labels of hinge, log or kl, in nats; ``prior``: (K,) share of ones of each label."""
+        return self._necessities(outputs, labels, kind, prior).mean(-1)
+
+    def necessity_by_rarity(self, outputs: Array, labels: Array, *, kind: str, prior: Array) -> Float[Array, " batch"]:
+        """As :meth:`Classification.rarity` in every label: a rare value gives up less of it; 1 on average."""
+        shares = promote(prior)[None, :]
+        own = jnp.where(labels > 0, shares, 1 - shares) / (jnp.square(shares) + jnp.square(1 - shares))
+        losses = self._necessities(outputs, labels, kind, prior)
+        return (own.astype(losses.dtype) * losses).mean(-1)
+
+    def _necessities(self, outputs: Array, labels: Array, kind: str, prior: Any) -> Float[Array, "batch classes"]:
         check_kind(kind)
         margins = self._margins(outputs, labels)
         if kind == "hinge":
-            return jax.nn.relu(jax.nn.log_sigmoid(margins) + math.log(2)).mean(-1)
+            return jax.nn.relu(jax.nn.log_sigmoid(margins) + math.log(2))
         if kind == "log":
-            return jax.nn.softplus(margins).mean(-1)
+            return jax.nn.softplus(margins)
         if prior is None:
             raise ValueError("necessity kind 'kl' needs prior: each label's share of ones in training, shape (K,).")
         self.check_prior(prior, margins.shape[1])
@@ -93,7 +103,7 @@ class MultiLabel(Task):
         entropy = jax.scipy.special.entr(prior) + jax.scipy.special.entr(1 - prior)
         logits = promote(outputs)
         cross = prior[None, :] * jax.nn.softplus(-logits) + (1 - prior)[None, :] * jax.nn.softplus(logits)
-        return (cross - entropy[None, :]).mean(-1)
+        return cross - entropy[None, :]
 
     def check_prior(self, prior: Any, num_outputs: int) -> None:
         """Refuses anything but one share between 0 and 1 per label."""
