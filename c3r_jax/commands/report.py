@@ -95,7 +95,10 @@ def _compare(parsed: argparse.Namespace, command: str) -> None:
         rows = [row for row in rows if row.key[3] in parsed.metric]
     if not rows:
         sys.exit("report: there is nothing to compare: give --runs, or other --metric names.")
-    written = write_comparison(rows, parsed.out, command)
+    try:
+        written = write_comparison(rows, parsed.out, command)
+    except OSError as error:
+        sys.exit(f"report: {parsed.out} cannot be written ({error.strerror}): name another folder with --out.")
     for dataset, table in comparison_tables(rows).items():
         print(f"{dataset}\n\n{table.to_markdown()}\n")
     print("wrote " + ", ".join(str(path) for path in written.values()))

@@ -57,7 +57,11 @@ def main(arguments: Sequence[str], program: str = "c3r reproduce") -> None:
         return
     print(report(cells))
     if options.json:
-        options.json.write_text(json.dumps([as_json(cell) for cell in cells], indent=1) + "\n", encoding="utf-8")
+        text = json.dumps([as_json(cell) for cell in cells], indent=1) + "\n"
+        try:
+            options.json.write_text(text, encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"{program}: {options.json} cannot be written ({error.strerror}): name another file with --json.")
     if {OUTSIDE, MISSING} & verdicts(cells).keys():
         sys.exit(1)
 
@@ -70,6 +74,8 @@ def reproduce(options: argparse.Namespace, program: str) -> list[Cell] | None:
     seeds = 1 if options.quick else options.seeds
     if seeds is not None and not 1 <= seeds:
         raise ConfigError(f"--seeds is {seeds}, but at least 1 was expected.")
+    if options.json is not None:
+        check_place(options.json)
     if options.found is None and not (ROOT / source.command[0]).exists():
         raise ConfigError(
             f"{source.command[0]} is not beside the package: c3r reproduce needs a checkout of the project."
@@ -85,7 +91,13 @@ def reproduce(options: argparse.Namespace, program: str) -> list[Cell] | None:
         found, seconds, peak = run([part.format(**_folders(options)) for part in command])
     else:
         found = _read_json(options.found)
-    tables = tables_of(found, source.shape)
+    try:
+        tables = tables_of(found, source.shape)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{options.found or 'what the command wrote'} is not the JSON of table {options.name!r} "
+            f"({type(error).__name__}: {error}): give the file that {source.command[0]} wrote with --json."
+        ) from error
     if old is not None:
         return compare(old.tables, tables, tolerance=source.tolerance)
     path.parent.mkdir(exist_ok=True)
@@ -123,6 +135,18 @@ def run(command: Sequence[str]) -> tuple[dict[str, Any], float, int]:
             raise DataError(f"python {' '.join(command)} ended with {done.returncode}: see its message above.")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         return _read_json(out), seconds, peak * records.BYTES_OF_MAXRSS
+
+
+def check_place(path: pathlib.Path) -> None:
+    """Refuses to start where the comparison could not be written: the table may take hours.
+
+    Raises:
+      ConfigError: the file has no folder to lie in, or is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"--json is {path}, but {path.parent} is no folder: make it, or name another file.")
+    if path.is_dir():
+        raise ConfigError(f"--json is {path}, which is a folder: name a file.")
 
 
 def check_files(source: Source, options: argparse.Namespace) -> None:

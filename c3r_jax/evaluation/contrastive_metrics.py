@@ -1,6 +1,8 @@
 """Contrastive losses, risks and retrieval of a full split, whose n x n logits are never in memory at once."""
 
 import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +67,21 @@ def pair_metrics(
     return contrastive_metrics(terms)
 
 
-def retrieval(match: Match, h: dict[str, np.ndarray]) -> dict[str, float]:
+def retrieval(
+    match: Match, h: dict[str, np.ndarray], present: Bool[np.ndarray, "batch modalities"]
+) -> dict[str, float]:
     """Share of examples whose own partner in the split is the best match, by direction.
+
+    Only examples that have both modalities are queries and keys of a direction (:func:`compared_examples`): without a
+    partner there is nothing to find.
 
     Args:
       match: queries (B, d), keys (N, d) -> logits (B, N).
       h: {modality: (n, d)} representations.
+      present: (n, M) bool, columns in sorted order of the names.
+
+    Returns:
+      {direction: share}, NaN where no example has both modalities.
     """
 
     @jax.jit
@@ -79,4 +90,33 @@ def retrieval(match: Match, h: dict[str, np.ndarray]) -> dict[str, float]:
         return (best == jnp.arange(len(keys))).mean()
 
     rows = {name: unit(jnp.asarray(value)) for name, value in h.items()}
-    return {f"{query} to {key}": float(share(rows[query], rows[key])) for query in rows for key in rows if key != query}
+    pairs = {(query, key): _both(sorted(h), present, query, key) for query in rows for key in rows if key != query}
+    return {
+        f"{query} to {key}": float(share(rows[query][both], rows[key][both])) if both.any() else math.nan
+        for (query, key), both in pairs.items()
+    }
+
+
+def compared_examples(names: Iterable[str], present: Bool[np.ndarray, "batch modalities"]) -> dict[str, int]:
+    """How many examples :func:`retrieval` compares, by direction: those that have both modalities.
+
+    Args:
+      names: of the modalities.
+      present: (n, M) bool, columns in sorted order of the names.
+
+    Examples:
+      >>> compared_examples(("image", "text"), np.array([[True, True], [True, False], [True, True]]))
+      {'image to text': 2, 'text to image': 2}
+    """
+    names = sorted(names)
+    return {
+        f"{query} to {key}": int(_both(names, present, query, key).sum())
+        for query in names
+        for key in names
+        if key != query
+    }
+
+
+def _both(names: Sequence[str], present: np.ndarray, query: str, key: str) -> Bool[np.ndarray, " batch"]:
+    """Which examples have both modalities, of names in sorted order."""
+    return present[:, names.index(query)] & present[:, names.index(key)]

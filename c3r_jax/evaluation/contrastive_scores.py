@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from c3r_jax.data.conditions.protocols import Condition
 from c3r_jax.evaluation.conditions import noise_scales
-from c3r_jax.evaluation.contrastive_metrics import retrieval
+from c3r_jax.evaluation.contrastive_metrics import compared_examples, retrieval
 from c3r_jax.evaluation.validate import subset_name, subsets
 from c3r_jax.evaluation.zero_shot import class_keys, pooled, zero_shot
 from c3r_jax.experiments.encode import encode_split, without_encoders
@@ -27,7 +27,8 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
       conditions: changes of the inputs; modality subsets are scored under each of the others.
 
     Returns:
-      "retrieval": {direction: share of examples whose own partner in the split is the best match};
+      "retrieval": {direction: share of examples whose own partner in the split is the best match}, of those that have
+      both modalities; "retrieval_examples": {direction: their number};
       "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
       regression on the frozen representations, fitted on the unchanged training split, its penalty chosen on
       validation, each where it is possible (phrases for every class; two classes);
@@ -46,12 +47,12 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
         for name, mask in masks.items()
         if len(np.unique(train_labels)) > 1
     }
-    rows, shares, labels = [], {}, np.zeros(0, np.int32)
+    rows, shares, compared, labels = [], {}, {}, np.zeros(0, np.int32)
     scales = noise_scales(experiment, conditions)
     for condition in conditions:
         if condition.group == "modality_subset":
             continue
-        h, _, labels, _ = encode_split(experiment, params, settings.eval.split, condition, scales)
+        h, present, labels, _ = encode_split(experiment, params, settings.eval.split, condition, scales)
         for name, mask in masks.items():
             z = pooled(h, mask)
             scores = {}
@@ -61,7 +62,7 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
                 scores["linear_probe"] = float((probes[name].predict(z) == labels).mean())
             rows.append({"condition": condition.name, "modalities": name, **scores})
         if condition.group == "clean":
-            shares = retrieval(compare, h)
+            shares, compared = retrieval(compare, h, present), compared_examples(modalities, present)
     return {
         "dataset": experiment.sources["train"].info.name,
         "split": settings.eval.split,
@@ -71,6 +72,7 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
         "num_examples": len(labels),
         "chance": float(np.bincount(labels).max() / len(labels)),
         "retrieval": shares,
+        "retrieval_examples": compared,
         "conditions": rows,
         "probe_strength": {name: probe.C for name, probe in probes.items()},
     }
@@ -93,11 +95,23 @@ def pretrained_table(results: dict[str, Any]) -> str:
             for row in results["conditions"]
         ),
         "",
-        f"Retrieval among {results['num_examples']} examples (chance {100 / results['num_examples']:.1f}): "
-        + ", ".join(f"{name} {100 * value:.1f}" for name, value in results["retrieval"].items())
-        + ".",
+        *_retrieval_lines(results["retrieval"], results["retrieval_examples"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _retrieval_lines(shares: dict[str, float | None], compared: dict[str, int]) -> list[str]:
+    """A sentence for the directions of each number of compared examples, which chance depends on."""
+    by_number: dict[int, list[str]] = {}
+    for name, value in shares.items():
+        shown = name if value is None else f"{name} {100 * value:.1f}"
+        by_number.setdefault(compared[name], []).append(shown)
+    return [
+        f"Retrieval among {number} examples (chance {100 / number:.1f}): {', '.join(shown)}."
+        if number
+        else f"No retrieval, as no example has both modalities: {', '.join(shown)}."
+        for number, shown in by_number.items()
+    ]
 
 
 def _percent(row: dict[str, Any], kind: str) -> str:

@@ -72,8 +72,8 @@ def validate(experiment: Experiment, state: TrainState, look: Callable[[], None]
       except for segmentation, the relative spread of z ("z_spread"), and with C3R's gate the explained share of the
       split ("explained", :func:`validation_share`). For a contrastive task: the share of examples
       whose own key is the best match in the full split, loss terms and risks; "retrieval", the mean share of examples
-      whose partner in another modality is the best match; and where every class has phrases, "zero_shot", the accuracy
-      of classes by phrases, also of every modality subset and their mean.
+      whose partner in another modality is the best match, of those that have both (NaN where none has); and where every
+      class has phrases, "zero_shot", the accuracy of classes by phrases, also of every modality subset and their mean.
     """
     if experiment.method.contrastive:
         return _validate_pairs(experiment, state, look)
@@ -170,8 +170,10 @@ def _validate_pairs(experiment: Experiment, state: TrainState, look: Callable[[]
     values = {name: float(value) for name, value in scores.items()}
     values["mean_accuracy"] = values["accuracy"]
     compare = functools.partial(match, experiment.model, {"params": params})
-    found = {f"retrieval/{direction}": share for direction, share in retrieval(compare, h).items()}
-    values |= found | dict.fromkeys(("retrieval", "mean_retrieval"), float(np.mean(list(found.values()))))
+    found = {f"retrieval/{direction}": share for direction, share in retrieval(compare, h, present).items()}
+    known = [share for share in found.values() if not math.isnan(share)]  # a direction needs examples with both
+    mean = float(np.mean(known)) if known else math.nan
+    values |= found | dict.fromkeys(("retrieval", "mean_retrieval"), mean)
     keys = class_keys(experiment, state.evaluated)
     if keys is not None:
         modalities = experiment.model.modalities

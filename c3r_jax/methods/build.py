@@ -78,7 +78,8 @@ def build_method(settings: MethodSettings, labels: np.ndarray, num_classes: int,
         )
     target, prior = build_target(task, settings.task_settings, np.asarray(labels), num_classes)
     try:
-        c3r = dataclasses.replace(settings.c3r, prior=prior)
+        # The labels of a matching are the examples themselves, which no configuration smooths.
+        c3r = dataclasses.replace(settings.c3r, prior=prior, label_smoothing=0.0 if task.contrastive else smoothing)
     except ValueError as error:
         raise ConfigError(f"config.c3r cannot be used: {error}") from error
     return make_method(

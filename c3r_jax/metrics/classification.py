@@ -17,6 +17,9 @@ from sklearn.metrics import (
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: int = 10) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro-F1, negative log-likelihood (nats) and expected calibration error.
 
+    Balanced accuracy is the mean over the classes that some row has. Macro-F1 is, as in scikit-learn, the mean over the
+    classes that some row has or is predicted as: one that is only predicted has F1 0.
+
     Args:
       logits: (n, K). A row with a non-finite logit counts as an incorrect prediction.
       labels: (n,) class ids.
@@ -35,13 +38,14 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, *, num_bins: 
     logits = np.asarray(logits, np.float64)
     predicted = predictions(logits)
     classes = np.unique(labels)
+    seen = np.union1d(classes, predicted[predicted >= 0])  # -1 is no class
     calibration = reliability(logits, labels, num_bins=num_bins)
     weights = np.array(calibration["count"]) / len(labels)
     gap = np.abs(np.array(calibration["confidence"]) - np.array(calibration["accuracy"]))
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "balanced_accuracy": float(recall_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
-        "macro_f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, labels=seen, average="macro", zero_division=0)),
         "nll": float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
         "ece": float((weights * gap).sum()),
         **(binary_metrics(logits, labels) if logits.shape[1] == 2 else {}),

@@ -91,6 +91,8 @@ def read_published(path: pathlib.Path = PUBLISHED) -> list[Published]:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}: {error}): expected published figures."
         ) from error
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{path} has rows {str(content)[:40]}: expected a list of objects, one published figure each.")
     rows = []
     for line, row in enumerate(content, 1):
         lacking = [key for key in (*KEYS, "source") if not row.get(key)]

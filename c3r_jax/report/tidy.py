@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ from c3r_jax.report.exports import FIELDS, NUMBER, UNIT, UNITS, read_table, rows
 from c3r_jax.tasks.spellings import spelled_in_several_ways
 
 KEYS = FIELDS[:4]
-# Leaves that do not change the method, or that are part of its name already ("c3r+dropout").
-SAME = ("seed", "data.path", "eval.", "train.writers", "method", "modality_dropout.switch")
+# Leaves that change no score, are part of the method's name already ("c3r+dropout"), or are checked (EXAMPLES).
+SAME = ("seed", "data.path", "eval.batch_size", "eval.split", "train.writers", "method", "modality_dropout.switch")
+# What results say of the examples they are about; runs of one data set that differ in it were not given the same task.
+EXAMPLES = ("split", "num_examples", "class_names")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 ROUNDED = 1e-6  # by which a share may be above 1
 
@@ -53,10 +56,12 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
       route: "representation" or "instrument".
 
     Raises:
-      DataError: a directory has no results, or a file is damaged.
+      DataError: a directory has no results, a file is damaged, or runs of one data set differ in split, number of
+        examples or classes.
     """
     rows: list[MetricRow] = []
     first: dict[tuple[str, str], dict[str, Any]] = {}
+    examples: dict[tuple[str, str], tuple[Any, str]] = {}
     for directory in directories:
         files = _results_below(directory)
         if not files:
@@ -65,6 +70,7 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
             content = _json(file)
             for run in _runs_in(content):
                 found = _rows_of(run, file, route)
+                _check_examples(run, f"{file} ({run['method']}, seed {run['seed']})", examples)
                 rows += [row._replace(method=method_label(run, first)) for row in found]
     return _without_repetition(rows)
 
@@ -87,6 +93,30 @@ def method_label(run: Run, first: dict[tuple[str, str], dict[str, Any]]) -> str:
     other = first.setdefault((str(run["dataset"]), str(run["method"])), leaves)
     differing = [f"{leaf}={leaves.get(leaf)}" for leaf in {**other, **leaves} if leaves.get(leaf) != other.get(leaf)]
     return f"{run['method']} [{', '.join(differing)}]" if differing else str(run["method"])
+
+
+def _check_examples(run: Run, name: str, first: dict[tuple[str, str], tuple[Any, str]]) -> None:
+    """Refuses a run that was evaluated on other examples than the first run of its data set.
+
+    Args:
+      run: results; what they do not say is not compared.
+      name: of the run, for the message.
+      first: (value, name of the run) by data set and key of :data:`EXAMPLES`; those that are new are added.
+
+    Raises:
+      DataError: the split, the number of examples or the classes differ.
+    """
+    dataset = str(run["dataset"])
+    for key in EXAMPLES:
+        if key not in run:
+            continue
+        value, other = first.setdefault((dataset, key), (run[key], name))
+        if value != run[key]:
+            values = " and ".join(textwrap.shorten(str(one), 120, placeholder=" ...") for one in (value, run[key]))
+            raise DataError(
+                f"{other} and {name} are both of data set {dataset!r}, but differ in {key} ({values}): "
+                "compare them in two commands, or evaluate both on the same examples."
+            )
 
 
 def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -112,7 +142,9 @@ def _runs_in(content: Any) -> Sequence[Any]:
 
 def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[MetricRow]:
     try:
-        seed = _whole(run["seed"])
+        seed, config = _whole(run["seed"]), run.get("config") or {}
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config is {str(config)[:40]}, no object")
         return [
             MetricRow(str(run["dataset"]), str(run["method"]), str(c["name"]), name, seed, _number(value))
             for c in [*run["conditions"], *_summaries(run, route)]

@@ -33,7 +33,12 @@ class TrainSettings(Part, place="train"):
         True,
         "Keep compiled programs in the user's cache folder, so that the next run of the same shapes starts sooner.",
     )
-    label_smoothing: float = setting(0.0, "Label smoothing of every method's cross-entropies.", least=0, below=1)
+    label_smoothing: float = setting(
+        0.0,
+        "Label smoothing of every method's cross-entropies; matchings (softmax, sigmoid) have none.",
+        least=0,
+        below=1,
+    )
     eval_every: int = setting(50, "Steps between validations, each followed by a checkpoint.", least=1)
     log_every: int = setting(10, "Steps between lines of metrics.", least=1)
     patience: int = setting(

@@ -1,6 +1,7 @@
 """A split's pairs in blocks: the numbers of one batch, in memory that does not grow with the square of the rows."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.contrastive import contrastive_c3r_loss
 from c3r_jax.evaluation import contrastive_metrics as module
-from c3r_jax.evaluation.contrastive_metrics import pair_metrics, retrieval
+from c3r_jax.evaluation.contrastive_metrics import compared_examples, pair_metrics, retrieval
 from c3r_jax.methods.losses import contrastive_metrics
 from c3r_jax.parallel.program import inspect
 
@@ -69,5 +70,31 @@ def test_retrieval_is_counted_block_by_block(monkeypatch):
     image = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
     text = image.copy()
     text[:100] = text[99::-1]  # each of these finds another's text
-    found = retrieval(match, {"image": image, "text": text})
+    found = retrieval(match, {"image": image, "text": text}, np.ones((2000, 2), bool))
     assert found == {"image to text": pytest.approx(0.95), "text to image": pytest.approx(0.95)}
+
+
+def test_retrieval_is_among_examples_with_both_modalities(monkeypatch):
+    """As if the others were not in the split; they find nothing, and nothing finds them."""
+    monkeypatch.setattr(module, "LOGITS_HELD", 8 * 53)
+    features, present = problem(NAMES)
+    features = {name: np.where(present[:, [m]], features[name], 0) for m, name in enumerate(NAMES)}
+    found = retrieval(match, features, present)
+    assert len(found) == 6
+    for direction, share in found.items():
+        pair = direction.split(" to ")
+        both = present[:, [NAMES.index(name) for name in pair]].all(1)
+        rows = {name: features[name][both] for name in pair}
+        alone = retrieval(match, rows, np.ones((both.sum(), 2), bool))
+        assert share == alone[direction]
+        query, key = (rows[name] / np.linalg.norm(rows[name], axis=1, keepdims=True) for name in pair)
+        assert share == pytest.approx(np.mean((query @ key.T).argmax(1) == np.arange(both.sum())))
+        assert compared_examples(NAMES, present)[direction] == both.sum() < 53
+
+
+def test_retrieval_without_a_pair_is_unknown():
+    features, present = problem(NAMES)
+    present[:, 0], present[:, 1:] = ~present[:, 1], present[:, [1, 1]]  # audio is never there with another
+    found = retrieval(match, features, present)
+    assert {name for name, share in found.items() if math.isnan(share)} == {name for name in found if "audio" in name}
+    assert compared_examples(NAMES, present)["audio to text"] == 0 < compared_examples(NAMES, present)["text to image"]

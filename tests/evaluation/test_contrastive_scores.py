@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.errors import ConfigError
+from c3r_jax.evaluation import validate
 from c3r_jax.evaluation.contrastive_scores import pretrained_table
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.evaluation.zero_shot import class_keys
@@ -50,6 +51,7 @@ def test_pretraining_is_evaluated(contrastive, tmp_path, monkeypatch):
     rows = {(row["condition"], row["modalities"]): row for row in results["conditions"]}
     assert len(rows) == 7 * 3  # clean and two protocols of three levels, three subsets each
     assert set(results["retrieval"]) == {"image to text", "text to image"}
+    assert results["retrieval_examples"] == dict.fromkeys(results["retrieval"], results["num_examples"])
     table = pretrained_table(results)
     assert "| clean | image+text |" in table and "zero-shot" in table
 
@@ -91,6 +93,31 @@ def test_pretraining_is_evaluated(contrastive, tmp_path, monkeypatch):
     assert (tmp_path / "results.md").read_text() == table
     again = json.loads((tmp_path / "results.json").read_text())
     assert again["conditions"] == results["conditions"]
+
+
+def test_retrieval_is_said_with_the_examples_that_were_compared():
+    results = {"method": "plain", "task": "softmax", "dataset": "toy", "split": "test", "num_examples": 60}
+    results |= {"chance": 0.5, "conditions": []}
+    results["retrieval"] = {"audio to image": 0.5, "audio to text": None, "image to audio": 0.25}
+    results["retrieval_examples"] = {"audio to image": 40, "audio to text": 0, "image to audio": 40}
+    lines = pretrained_table(results).splitlines()
+    assert "Retrieval among 40 examples (chance 2.5): audio to image 50.0, image to audio 25.0." in lines
+    assert "No retrieval, as no example has both modalities: audio to text." in lines
+
+
+@pytest.mark.parametrize("absent", [0.5, 1.0])
+def test_validation_compares_examples_with_both_modalities(contrastive, monkeypatch, absent):
+    experiment = build_experiment(contrastive)
+    state = experiment.devices.init(experiment.state_maker())
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(40, contrastive.model.dim)).astype(np.float32)
+    present = np.ones((40, 2), bool)
+    present[: int(40 * absent), 1] = False
+    encoded = {"image": h, "text": np.where(present[:, 1:], h, 0)}, present, np.zeros(40, int), np.arange(40)
+    monkeypatch.setattr(validate, "encode_batches", lambda *_: encoded)
+    values = validate.validate(experiment, state)
+    found = [values[name] for name in ("retrieval", "mean_retrieval", "retrieval/text to image")]
+    np.testing.assert_equal(found, [1.0 if absent < 1 else np.nan] * 3)
 
 
 @pytest.mark.parametrize("key_chunks", [0, 2])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from c3r_jax.evaluation.risk_report import probe_accuracy
 from c3r_jax.evaluation.validate import subsets
@@ -45,6 +46,21 @@ def test_scores_by_the_formulas(scored):
     assert scores.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(scores[name], value, rtol=1e-9)
+
+
+def test_macro_f1_counts_classes_that_are_only_predicted():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 5, 8, 30):
+        for _ in range(20):
+            logits, labels = rng.normal(size=(size, 5)), rng.integers(0, rng.integers(1, 6), size)
+            expected = f1_score(labels, logits.argmax(1), average="macro", zero_division=0)
+            assert classification_metrics(logits, labels)["macro_f1"] == pytest.approx(expected, abs=1e-12)
+    logits = np.eye(3)[[0, 0, 1, 2]]  # no row has class 2
+    found = classification_metrics(logits, np.array([0, 0, 1, 1]))
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+    logits[3] = np.nan  # is wrong, but predicts no class
+    assert classification_metrics(logits, np.array([0, 0, 1, 1]))["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_certain_and_right_is_perfect():

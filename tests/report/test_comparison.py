@@ -88,11 +88,12 @@ def test_command_writes_every_format(tmp_path, capsys):
 
 
 def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
-    """By the settings that differ; seeds, evaluation and the place of the data make no other method."""
+    """By the settings that differ; seeds, the size of batches and the place of the data make no other method."""
     folders = []
     for name, weight, accuracies in (("whole", 3.0, (0.8, 0.9)), ("no_necessity", 0.0, (0.6, 0.7))):
         for seed, accuracy in enumerate(accuracies):
-            config = {"seed": seed, "c3r": {"lambda_n": weight}, "data": {"path": name}, "eval": {"split": name}}
+            config = {"seed": seed, "c3r": {"lambda_n": weight}, "data": {"path": name}}
+            config["eval"] = {"batch_size": 8 * len(name)}
             config["modality_dropout"] = {"switch": {3.0: "off", 0.0: "auto"}[weight]}  # part of the method's name
             summary = {"representation": {"mean_accuracy": accuracy - 0.1, "worst_accuracy": None}}
             extra = {"config": config, "metric": "accuracy", "summary": summary}
@@ -110,6 +111,39 @@ def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
     ]
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "c3r [c3r.lambda_n=0.0]" in page and "In brackets: settings" in page
+
+
+def write_run(folder, seed, **changes):
+    folder.mkdir()
+    said = {"split": "test", "num_examples": 60, "class_names": ["neg", "pos"]}
+    (folder / "results.json").write_text(json.dumps({**result("c3r", seed, 0.8 + seed / 100), **said, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [
+        ({"split": "validation"}, r"split \(test and validation\)"),
+        ({"num_examples": 121}, r"num_examples \(60 and 121\)"),
+        ({"class_names": ["mid", "neg"]}, r"class_names \(\['neg', 'pos'\] and \['mid', 'neg'\]\)"),
+    ],
+)
+def test_runs_on_other_examples_are_not_averaged(tmp_path, changes, differ):
+    for seed, changed in enumerate(({}, {}, changes)):
+        write_run(tmp_path / f"run_{seed}", seed, **changed)
+    message = rf"run_0/results\.json \(c3r, seed 0\) and .*run_2/results\.json \(c3r, seed 2\) .*'toy', .*{differ}"
+    with pytest.raises(SystemExit, match=message):
+        main(["compare", "--runs", str(tmp_path), "--out", str(tmp_path / "out")], "c3r report")
+    assert not (tmp_path / "out").exists()
+    write_run(tmp_path / "elsewhere", 3, dataset="other", **changes)  # another data set has examples of its own
+    assert {row.dataset for row in read_runs([tmp_path / "run_0", tmp_path / "elsewhere"])} == {"toy", "other"}
+
+
+@pytest.mark.parametrize("leaf, value", [("calibrate", "biases"), ("noise_seed", 1), ("protocols", ["noise"])])
+def test_runs_evaluated_in_another_way_are_told_apart(tmp_path, leaf, value):
+    ways = {"calibrate": "none", "noise_seed": 0, "protocols": []}
+    for seed, changed in enumerate(({}, {leaf: value})):
+        write_run(tmp_path / f"run_{seed}", seed, config={"seed": seed, "eval": {**ways, **changed}})
+    assert {(row.method, row.seed) for row in read_runs([tmp_path])} == {("c3r", 0), (f"c3r [eval.{leaf}={value}]", 1)}
 
 
 def test_exports(tmp_path):
@@ -157,6 +191,25 @@ def test_other_refusals(tmp_path):
     (tmp_path / "published.json").write_text('{"rows": [{"dataset": "a", "method": "b", "value": 1}]}')
     with pytest.raises(DataError, match="row 1, lacks condition, metric, source"):
         read_published(tmp_path / "published.json")
+    for held in ("3", "[3]", '{"a": 1}'):
+        (tmp_path / "published.json").write_text(f'{{"rows": {held}}}')
+        with pytest.raises(DataError, match="expected a list of objects, one published figure each"):
+            read_published(tmp_path / "published.json")
     with pytest.raises(SystemExit, match="there is nothing to compare"):
         main(["compare", "--metric", "none", "--out", str(tmp_path / "out")], "c3r report")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    write_run(tmp_path / "run", 0)
+    (tmp_path / "afile").touch()
+    for place, reason in (("afile", "File exists"), ("afile/below", "Not a directory")):
+        out = tmp_path / place
+        with pytest.raises(SystemExit, match=rf"^report: {out} cannot be written \({reason}\): name another folder"):
+            main(["compare", "--runs", str(tmp_path / "run"), "--out", str(out)], "c3r report")
+
+
+def test_settings_that_are_no_object_are_named(tmp_path):
+    write_run(tmp_path / "run", 0, config=[3])
+    with pytest.raises(DataError, match=r"results\.json is not the results of a run \(TypeError: config is \[3\]"):
+        read_runs([tmp_path])

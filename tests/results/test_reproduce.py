@@ -203,6 +203,41 @@ def test_the_command_compares_what_was_found(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{}", "KeyError: 'cases'"),
+        ("[]", "TypeError"),
+        ('{"cases": []}', "AttributeError"),
+        ('{"cases": {"a": {"b": {"c": {}}}}}', "KeyError: 'seeds'"),
+        ('{"cases": {"a": {"b": {"c": {"seeds": ["x"]}}}}}', "ValueError: could not convert"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--record"]])
+def test_a_file_of_another_shape_is_named(tmp_path, text, reason, more):
+    path = tmp_path / "found.json"
+    path.write_text(text)
+    message = rf"^c3r reproduce: .*found\.json is not the JSON of table 'shift' \({reason}.*: give the file that bench"
+    with pytest.raises(SystemExit, match=message):
+        reproduce.main(["shift", "--found", str(path), *more])
+
+
+def test_a_comparison_that_cannot_be_written_is_said_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "run", lambda command: pytest.fail("the table was made"))
+    with pytest.raises(SystemExit, match=r"--json is .*no/such\.json, but .*no is no folder: make it, or name another"):
+        reproduce.main(["safety", "--json", str(tmp_path / "no" / "such.json")])
+    with pytest.raises(SystemExit, match=f"--json is {tmp_path}, which is a folder: name a file"):
+        reproduce.main(["safety", "--json", str(tmp_path)])
+
+
+def test_a_comparison_that_is_not_written_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "reproduce", lambda *_: [])
+    with pytest.raises(SystemExit, match=r"cells\.json cannot be written \(Not a directory\): name another file"):
+        (tmp_path / "afile").touch()
+        reproduce.main(["safety", "--json", str(tmp_path / "afile" / "cells.json")])
+    assert "0 cells" in capsys.readouterr().out  # the comparison itself is not lost
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "table 'nothing' is unknown: expected one of"),
