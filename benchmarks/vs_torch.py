@@ -233,19 +233,31 @@ def sweep(runs: int, steps: int, repeats: int) -> dict[str, float]:
     return {"sweep_runs": runs, "sweep_steps": steps, "eager_over_jax_sweep": statistics.median(ratios)}
 
 
-def main() -> None:
-    """Measures and writes named figures."""
+def parsed(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line's settings; ``models`` is a list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="file to write")
-    parser.add_argument("--repeats", type=int, default=30, help="timed steps of each side (default 30)")
+    parser.add_argument("--repeats", type=int, default=30, help="timed steps of each side, at least 2 (default 30)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch; JAX takes the machine's cores (default 2)")
     parser.add_argument("--models", default=",".join(SIZES), help="some of " + ",".join(SIZES))
     parser.add_argument("--no_compile", action="store_true", help="leave torch.compile out (it needs a C++ compiler)")
     parser.add_argument("--profile", action="store_true", help="only where a plain step here spends its time")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    arguments.models = arguments.models.split(",")
+    for name in arguments.models:
+        if name not in SIZES:
+            parser.error(f"--models has {name!r}, but some of {','.join(SIZES)} were expected.")
+    if arguments.repeats < 2:
+        parser.error(f"--repeats is {arguments.repeats}, but at least 2 were expected: quartiles need them.")
+    return arguments
+
+
+def main() -> None:
+    """Measures and writes named figures."""
+    arguments = parsed()
     if arguments.profile:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {NAMED_KERNELS}"
-        shares = {name: profile(SIZES[name]) for name in arguments.models.split(",")}
+        shares = {name: profile(SIZES[name]) for name in arguments.models}
         pathlib.Path(arguments.json).write_text(json.dumps(shares, indent=1) + "\n")
         print(json.dumps(shares, indent=1))
         return
@@ -262,7 +274,7 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": arguments.threads,
     }
-    for name in arguments.models.split(","):
+    for name in arguments.models:
         found = compare(SIZES[name], arguments.repeats, not arguments.no_compile)
         figures |= {f"{name}_{key}": value for key, value in found.items()}
     figures |= sweep(64, 20, 3)

@@ -307,8 +307,9 @@ def _necessity(
     outputs: Array, labels: Array, prior: Array | None, config: C3RConfig, task: Task
 ) -> Float[Array, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    spare = config.gate and prior is not None
-    return (task.necessity_by_rarity if spare else task.necessity)(outputs, labels, kind=config.necessity, prior=prior)
+    if config.gate and prior is not None:
+        return task.necessity_by_rarity(outputs, labels, kind=config.necessity, prior=prior)
+    return task.necessity(outputs, labels, kind=config.necessity, prior=prior)
 
 
 def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:

@@ -44,6 +44,15 @@ SOURCES: dict[str, Source] = {
     "emoji_pretrained": Source(
         ("benchmarks/sets.py", "--config", "emoji_pretrained", *WEIGHTS), RUNS, 15, 5, ENCODERS, (), HITS
     ),
+    "emoji_styles_finetuned": Source(
+        ("benchmarks/sets.py", "--config", "emoji_styles_finetuned", *ON_DATA, *WEIGHTS),
+        RUNS,
+        80,
+        3,
+        ENCODERS,
+        ("emoji_styles",),
+        HITS,
+    ),
     "emoji_folds": Source(("benchmarks/emoji_folds.py", *FOLDED), RUNS, 30, 5, tolerance=HITS),
     "emoji_folds_pretrained": Source(
         ("benchmarks/emoji_folds.py", "--config", "emoji_pretrained", "--folds", "10", *FOLDED, *WEIGHTS),

@@ -9,6 +9,7 @@ from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.counterfactual import counterfactual
 from c3r_jax.torch.first_stage import FirstStage, first_stage
 from c3r_jax.torch.held_out import held_out_share
+from c3r_jax.torch.instruments import no_moments
 from c3r_jax.torch.moments import Moments, merge_moments
 from c3r_jax.torch.multilabel import MultiLabel
 from c3r_jax.torch.objective import C3RTerms, c3r_loss
@@ -30,5 +31,6 @@ __all__ = [
     "held_out_share",
     "merge_moments",
     "necessity_loss",
+    "no_moments",
     "sufficiency_loss",
 ]

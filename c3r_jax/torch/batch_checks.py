@@ -15,6 +15,8 @@ def check_batch(
     features: Any, labels: Any, config: C3RConfig, present: Any, where: Any, weights: Any, task: Task
 ) -> tuple[dict[str, Tensor], Tensor, Tensor, Where]:
     """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
+    if not isinstance(config, C3RConfig):
+        raise ValueError(f"config is {type(config).__name__}, but a C3RConfig was expected, such as C3RConfig().")
     if not isinstance(features, Mapping) or not features:
         raise ValueError(
             f"features are {type(features).__name__}, but a non-empty dict of (B, d) tensors was expected."
@@ -44,6 +46,34 @@ def check_batch(
     labels = valid_labels(labels, rows, task)
     features = {name: keep(rows & present[:, m], h) for m, (name, h) in enumerate(features.items())}
     return features, labels, present, counts
+
+
+def checked_share(explained: Any) -> Any:
+    """The explained share: a number, or a tensor () within 0 and 1; NaN stays, it stands for None.
+
+    Raises:
+      ValueError: on another shape, or a number outside of 0 and 1 where to look at it does not wait for an accelerator.
+
+    Examples:
+      >>> checked_share(torch.tensor(0.25))
+      tensor(0.2500)
+    """
+    wanted = "but one share between 0 and 1 was expected: see held_out_share."
+    if explained is None:
+        return None
+    if isinstance(explained, Tensor):
+        if explained.shape != ():
+            raise ValueError(f"explained has shape {tuple(explained.shape)}, {wanted}")
+        if explained.device.type != "cpu":
+            return explained.detach().clamp(0, 1)
+        outside = bool((explained < 0) | (explained > 1))
+    else:
+        if numpy_shape := getattr(explained, "shape", ()):
+            raise ValueError(f"explained has shape {tuple(numpy_shape)}, {wanted}")
+        outside = not 0 <= explained <= 1
+    if outside:
+        raise ValueError(f"explained is {float(explained)}, {wanted}")
+    return explained
 
 
 def checked_evidence(evidence: Mapping[str, Tensor], features: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

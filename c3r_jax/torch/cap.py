@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from c3r_jax.torch.batch import Weighted, Where, expand, promote
+from c3r_jax.torch.calls import differentiating
 from c3r_jax.torch.processes import Group, global_sum, size
 
 Losses = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor, Any]]  # rows -> task, penalty, anything
@@ -42,8 +43,8 @@ def capped_loss(
 
     Both gradients, with respect to ``rows`` and to every parameter that ``losses`` uses beside them, are computed here
     and kept as constants; ``backward`` of the result only passes them on. Encoders in front of ``rows`` are
-    differentiated once, as always. The value is task + penalty. Only first derivatives are capped: the result must not
-    be differentiated twice.
+    differentiated once, as always. The value is task + penalty. Only first derivatives are capped: a second
+    differentiation of the result raises RuntimeError.
 
     Args:
       losses: function of ``rows``; its last output is passed on. Parameters that it uses, such as the head's, are
@@ -70,20 +71,55 @@ def capped_loss(
     task, penalty, passed = losses(fixed)
     own = list(fixed.values())
     shared = _leaves((task, penalty), own)
-    of_task = _gradient(task, [*own, *shared], retain=True)
-    of_penalty = _gradient(penalty, [*own, *shared], retain=False)
+    of_task = _gradient(task, [*own, *shared])
+    of_penalty = _gradient(penalty, [*own, *shared])
     task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group, where)
     limit = torch.as_tensor(cap(passed) if callable(cap) else cap).detach().to(task_norm)
     reached = penalty_norm > limit * task_norm
     scale = torch.where(reached, limit * task_norm / torch.where(reached, penalty_norm, 1), 1)
     if not counted:
         task, of_task = torch.zeros_like(task), [torch.zeros_like(g) for g in of_task]
-    loss = (task + penalty).detach()
-    for value, t, p in zip([*rows.values(), *shared], of_task, of_penalty, strict=True):
-        # The difference is 0, its gradient is not; where a value is infinite the product is, and no loss should be.
-        product = (value * (t + scale.to(p.dtype) * p)).sum().to(loss.dtype)
-        loss = loss + (product - product.detach())
+    kept = [promote(t) + scale * promote(p) for t, p in zip(of_task, of_penalty, strict=True)]
+    loss: Any = _Known.apply((task + penalty).detach(), *rows.values(), *shared, *kept)
     return loss, Cap(scale, limit, task_norm, penalty_norm), passed
+
+
+class _Known(torch.autograd.Function):
+    """A number whose gradients are known: of (number, *values, *gradients), one gradient for each value."""
+
+    @staticmethod
+    def forward(ctx: Any, number: Tensor, *parts: Tensor) -> Tensor:
+        values, gradients = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+        ctx.values = values
+        ctx.save_for_backward(*gradients)
+        return number.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *of_number: Any) -> Any:
+        # Narrowed last: a scaled loss has a gradient of 65536, beyond float16, but times these it is not.
+        found = [
+            (of_number[0].detach() * gradient).to(value.dtype) if needed else None
+            for gradient, value, needed in zip(ctx.saved_tensors, ctx.values, ctx.needs_input_grad[1:], strict=False)
+        ]
+        if torch.is_grad_enabled():  # create_graph=True
+            found = [x if x is None else _Once.apply(x, *ctx.values) for x in found]
+        return None, *found, *(None for _ in found)
+
+
+class _Once(torch.autograd.Function):
+    """The gradient at some values, that must not be differentiated by them: it is a constant here."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *values: Tensor) -> Tensor:
+        del ctx, values
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError(
+            "a loss of c3r_loss with a cap was differentiated twice, but only its first derivative is known: use "
+            "C3RConfig(cap=0.0)."
+        )
 
 
 def _leaves(roots: Iterable[Tensor], without: list[Tensor]) -> list[Tensor]:
@@ -102,11 +138,12 @@ def _leaves(roots: Iterable[Tensor], without: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def _gradient(value: Tensor, inputs: list[Tensor], *, retain: bool) -> list[Tensor]:
-    """Gradients, zero where an input is not used."""
+def _gradient(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Gradients, zero where an input is not used; the graph stays, for parts of it may be the caller's."""
     if not value.requires_grad:
         return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(value, inputs, retain_graph=retain, allow_unused=True)
+    with differentiating():
+        found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 

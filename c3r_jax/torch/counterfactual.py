@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from c3r_jax.torch.autocast import as_outside, without_autocast
+from c3r_jax.torch.autocast import without_autocast
 from c3r_jax.torch.batch import (
     Where,
     check_counts,
@@ -20,9 +20,11 @@ from c3r_jax.torch.batch import (
     promote,
     weigh,
 )
+from c3r_jax.torch.calls import differentiating, predict_of
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual_modes import MODES, Problem, rms
 from c3r_jax.torch.eager import eager
+from c3r_jax.torch.inference import outside_inference
 from c3r_jax.torch.processes import Group, global_sum
 from c3r_jax.torch.task import Task, valid_labels
 
@@ -30,6 +32,7 @@ Predict = Callable[[Float[Tensor, "batch features"]], Float[Tensor, "batch class
 
 
 @eager
+@outside_inference
 def counterfactual(
     predict: Predict,
     z: Float[Tensor, "batch features"],
@@ -59,7 +62,7 @@ def counterfactual(
        \text{mean:}\ & \bar z = \text{mean}(z) \qquad \text{permute: } z \text{ of a random row with another label}
 
     Derivatives flow through u (second order) and through the means; rms(z) is a constant. Under ``torch.no_grad`` the
-    result is a constant.
+    result is a constant; so it is under ``torch.inference_mode``.
 
     Args:
       predict: maps z (B, d) to logits (B, K), row by row; any function that can be differentiated twice.
@@ -79,8 +82,8 @@ def counterfactual(
       (B, d) z_bar in the dtype of z.
 
     Raises:
-      ValueError: on an unknown mode, a missing ``z_c`` or ``generator``, or arguments of the wrong shape, dtype or
-        range.
+      ValueError: on an unknown mode, a missing ``z_c`` or ``generator``, arguments of the wrong shape, dtype or range,
+        or a ``predict`` that cannot be differentiated.
 
     Examples:
       >>> z = torch.tensor([[1.0, 2.0], [-1.0, 0.0]])
@@ -93,7 +96,7 @@ def counterfactual(
       Towards the Causal Complete Cause of Multi-Modal Representation Learning, arXiv 2407.14058.
     """
     z, labels, causal, where = _check(z, labels, mode, num_steps, step_size, z_c, where, generator, task)
-    outside, dtype = as_outside(predict, z.device), z.dtype
+    outside, dtype = predict_of(predict, z.device), z.dtype
     with without_autocast(z.device):
         wide = keep(where, promote(z))
         start = wide if causal is None else keep(where, promote(causal))
@@ -145,7 +148,8 @@ def _excess_and_gradient(
         if not (again and at.requires_grad):
             at = at.detach().requires_grad_()
         excess = task.excess(*task.check(predict(at.to(dtype)), labels))
-        (gradient,) = torch.autograd.grad(excess.sum(), at, create_graph=again)
+        with differentiating():
+            (gradient,) = torch.autograd.grad(excess.sum(), at, create_graph=again)
     return (excess, gradient) if again else (excess.detach(), gradient)
 
 

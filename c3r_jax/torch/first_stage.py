@@ -112,8 +112,8 @@ def check_rows(num_rows: int, p: int, kind: str = "rows") -> None:
     if num_rows <= p + 1:
         raise ValueError(
             f"the first stage has {num_rows} {kind}, but more than p + 1 = {p + 1} were expected for an instrument of "
-            f"p = {p} columns: use a larger batch, fewer features, accumulated moments (moments= of c3r_loss, "
-            "docs/own_model.md), or instrument='none'."
+            f"p = {p} columns: use a larger batch, fewer features, instrument='none', or where c3r_loss is called "
+            "accumulated moments (moments=, docs/own_model.md)."
         )
     if num_rows < 4 * p:
         warnings.warn(

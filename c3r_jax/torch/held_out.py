@@ -7,8 +7,10 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.autocast import without_autocast
 from c3r_jax.torch.batch import global_count, masked_means, promote, zero_absent
 from c3r_jax.torch.batch_checks import check_batch
+from c3r_jax.torch.calls import fuse_of, predict_of
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict
 from c3r_jax.torch.gate import least_share
@@ -79,36 +81,39 @@ def held_out_share(
       (True, True)
     """
     features, labels, has, rows = check_batch(features, labels, config, present, where, None, task)
-    z = fuse(features, has)
-    real = RealWorld(z)
-    if config.instrument != "none":
-        real = causal_representation(fuse, features, has, moments, config=config)
-    logits = promote(predict(z))
-    prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)
-    constant = task.constant(prior, global_count(rows, group, logits.dtype))
+    device = next(iter(features.values())).device
+    predict, fuse = predict_of(predict, device), fuse_of(fuse, device)
+    with without_autocast(device):
+        z = fuse(features, has)
+        real = RealWorld(z)
+        if config.instrument != "none":
+            real = causal_representation(fuse, features, has, moments, config=config)
+        logits = promote(predict(z))
+        prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)
+        constant = task.constant(prior, global_count(rows, group, logits.dtype))
 
-    def losses(outputs: Tensor) -> Float[Tensor, "scales batch"]:
-        scales = [torch.full((len(outputs), 1), scale).to(outputs) for scale in SCALES]
-        at = [task.at_share(outputs, constant, scale) for scale in scales]
-        return torch.stack([task.loss(value, labels, config.label_smoothing) for value in at])
+        def losses(outputs: Tensor) -> Float[Tensor, "scales batch"]:
+            scales = [torch.full((len(outputs), 1), scale).to(outputs) for scale in SCALES]
+            at = [task.at_share(outputs, constant, scale) for scale in scales]
+            return torch.stack([task.loss(value, labels, config.label_smoothing) for value in at])
 
-    nothing = losses(constant[None, :].expand_as(logits))
-    compared = [torch.stack([losses(logits), losses(promote(predict(real.z_c))), nothing])]
-    masks = [torch.ones_like(has[:, 0])]
-    if real.h_hat is not None:
-        several = has.sum(1) > 1
-        compared, masks = compared * 2, [*masks, several]
-        own, explained = (
-            torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
-            for h in (features, real.h_hat)
-        )
-        if not task.adds_up:  # of which every scale is tried
-            found = alone_in_joint(logits, own, has, constant, where=rows, group=group, task=task)
-            settings: dict[str, Any] = {"found": found, "present": has, "constant": constant, "task": task}
-            own, explained = scaled_alone(own, **settings), scaled_alone(explained, **settings)
-        for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
-            compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
-            masks.append(has[:, m] & several)
-    columns = torch.stack(compared)
-    means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
-    return least_share(*means.reshape(columns.shape[:3]).amin(2).T)
+        nothing = losses(constant[None, :].expand_as(logits))
+        compared = [torch.stack([losses(logits), losses(promote(predict(real.z_c))), nothing])]
+        masks = [torch.ones_like(has[:, 0])]
+        if real.h_hat is not None:
+            several = has.sum(1) > 1
+            compared, masks = compared * 2, [*masks, several]
+            own, explained = (
+                torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
+                for h in (features, real.h_hat)
+            )
+            if not task.adds_up:  # of which every scale is tried
+                found = alone_in_joint(logits, own, has, constant, where=rows, group=group, task=task)
+                settings: dict[str, Any] = {"found": found, "present": has, "constant": constant, "task": task}
+                own, explained = scaled_alone(own, **settings), scaled_alone(explained, **settings)
+            for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
+                compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
+                masks.append(has[:, m] & several)
+        columns = torch.stack(compared)
+        means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
+        return least_share(*means.reshape(columns.shape[:3]).amin(2).T)

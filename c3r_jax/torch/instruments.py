@@ -40,6 +40,38 @@ class RealWorld(NamedTuple):
     h_hat: dict[str, Tensor] | None = None
 
 
+def no_moments(
+    config: C3RConfig,
+    widths: Mapping[str, int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Moments | None:
+    """The :class:`Moments` of no rows, in the shape that the instrument needs; None for "none".
+
+    Args:
+      config: instrument, and which rows its first stages use.
+      widths: {name: d_name}.
+      dtype: float64 for features in float64.
+      device: of the features.
+
+    Examples:
+      >>> moments = no_moments(C3RConfig(), {"image": 3, "text": 2})
+      >>> print(moments.count.item(), tuple(moments.cov.shape))
+      0.0 (5, 5)
+    """
+    if config.instrument == "none":
+        return None
+    if config.instrument == "attention":
+        shape, width = (), 2 * next(iter(widths.values()))
+    elif rows_by_modality(config, len(widths)):
+        shape, width = (len(widths),), sum(widths.values()) + len(widths)
+    else:
+        shape, width = (), sum(widths.values())
+    shapes = (shape, (*shape, width), (*shape, width, width))
+    return Moments(*(torch.zeros(size, dtype=dtype, device=device) for size in shapes))
+
+
 def rows_by_modality(config: C3RConfig, num_modalities: int) -> bool:
     """Whether each first stage has rows of its own; with two modalities, all use the rows that have both."""
     return config.stage_rows == "available" and num_modalities > 2

@@ -69,16 +69,28 @@ class MultiLabel(Task):
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
         """Mean over labels of hinge, log or kl, in nats."""
+        return self._necessities(outputs, labels, kind, prior).mean(-1)
+
+    def necessity_by_rarity(self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor) -> Float[Tensor, " batch"]:
+        """As :meth:`Classification.rarity`, in every label: a rare value gives up less of it; 1 on average."""
+        shares = promote(prior)[None, :]
+        own = torch.where(labels > 0, shares, 1 - shares) / (shares.square() + (1 - shares).square())
+        losses = self._necessities(outputs, labels, kind, prior)
+        return (own.to(losses.dtype) * losses).mean(-1)
+
+    def _necessities(
+        self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None
+    ) -> Float[Tensor, "batch classes"]:
         margins = _margins(outputs, labels)
         if kind == "hinge":
-            return F.relu(F.logsigmoid(margins) + math.log(2)).mean(-1)
+            return F.relu(F.logsigmoid(margins) + math.log(2))
         if kind == "log":
-            return F.softplus(margins).mean(-1)
+            return F.softplus(margins)
         assert prior is not None
         shares, logits = prior.to(margins.dtype), promote(outputs)
         entropy = torch.special.entr(shares) + torch.special.entr(1 - shares)
         cross = shares[None, :] * F.softplus(-logits) + (1 - shares)[None, :] * F.softplus(logits)
-        return (cross - entropy[None, :]).mean(-1)
+        return cross - entropy[None, :]
 
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """log(e^L - 1) of the row's summed loss L, relative to chance (one in 2^K)."""

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
-from c3r_jax.torch.autocast import as_outside, without_autocast
+from c3r_jax.torch.autocast import without_autocast
 from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, masked_means, promote
-from c3r_jax.torch.batch_checks import check_batch, checked_evidence
+from c3r_jax.torch.batch_checks import check_batch, checked_evidence, checked_share
+from c3r_jax.torch.calls import fuse_of, predict_of
 from c3r_jax.torch.cap import Cap, capped_loss
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict, closeness
@@ -19,9 +20,10 @@ from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
 from c3r_jax.torch.first_stage import FirstStage
 from c3r_jax.torch.gate import cap_of, is_zero, least_share, weights_of
+from c3r_jax.torch.inference import map_tensors, outside_inference
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
-from c3r_jax.torch.processes import Group
+from c3r_jax.torch.processes import Group, check_group
 from c3r_jax.torch.risk import C3Risk, risk_of
 from c3r_jax.torch.task import Task
 from c3r_jax.torch.task_term import AloneOutputs, Evidence, outputs_alone, task_term
@@ -68,6 +70,7 @@ class C3RTerms(NamedTuple):
 
 
 @eager
+@outside_inference
 def c3r_loss(
     predict: Predict,
     fuse: Fuse,
@@ -143,11 +146,16 @@ def c3r_loss(
     """
     features, labels, present, rows = check_batch(features, labels, config, present, where, weights, task)
     task.check_smoothing(config.label_smoothing)
+    if evidence is not None and is_zero(config.expert) and not is_zero(config.strength):
+        raise ValueError(
+            f"evidence is of {sorted(evidence)}, but C3RConfig.expert is 0, which reads none: expected a share above "
+            "0, such as C3RConfig(expert=0.5), or no evidence."
+        )
     evidence = None if evidence is None else checked_evidence(evidence, features, mask_of(rows))
-    if not (explained is None or isinstance(explained, Tensor) or 0 <= explained <= 1):  # a tensor may be elsewhere
-        raise ValueError(f"explained is {explained}, but one share between 0 and 1 was expected: see held_out_share.")
-    device = labels.device
-    predict, fuse = as_outside(predict, device), as_outside(fuse, device)
+    explained = checked_share(explained)
+    check_group(group)
+    device = next(iter(features.values())).device
+    predict, fuse = predict_of(predict, device), fuse_of(fuse, device)
 
     # Nothing to cap, or nobody asks for a gradient.
     capped = 0 not in (config.cap, config.strength) and torch.is_grad_enabled()
@@ -178,7 +186,8 @@ def c3r_loss(
             return of_task + of_others, measured
         shared: dict[str, Any] = {"cap": cap_of(config), "counted": not own_task, "group": group, "where": rows}
         loss, cap, measured = capped_loss(losses, features, **shared)
-        constants: C3RTerms = _constants(measured)
+        # So that a step's graph is not kept alive.
+        constants: C3RTerms = map_tensors(Tensor.detach, measured)
         if own_task:  # which is made of these as often as not
             z = fuse(features, present)
             constants = constants._replace(z=z, logits=predict(z))
@@ -225,7 +234,7 @@ def _terms(
         constant = task.constant(prior, global_count(rows, group, dtype))
         if config.subsets and config.strength:
             h_hat = real.h_hat if config.gate else None
-            alone = outputs_alone(predict, fuse, features, h_hat, logits, present, constant, **masks)
+            alone = outputs_alone(predict, fuse, features, h_hat, logits, labels, present, constant, **masks)
             share = alone.additivity
         explained = _explained(logits, causal_logits, constant, alone, labels, present, config, **masks)
         if held_out is not None:
@@ -324,9 +333,9 @@ def _necessity(
     logits: Tensor, labels: Tensor, prior: Tensor | None, config: C3RConfig, task: Task
 ) -> Float[Tensor, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    losses = task.necessity(logits, labels, config.necessity, prior)
-    rarity = task.rarity(labels, prior) if config.gate and prior is not None else None
-    return losses if rarity is None else rarity.to(losses.dtype) * losses
+    if config.gate and prior is not None:
+        return task.necessity_by_rarity(logits, labels, config.necessity, prior)
+    return task.necessity(logits, labels, config.necessity, prior)
 
 
 def _by_name(features: Mapping[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
@@ -337,14 +346,3 @@ def _by_name(features: Mapping[str, Tensor], counts: Tensor) -> dict[str, Tensor
 def _counted(weight: Any, losses: Tensor) -> Tensor:
     """Per-example losses, as constants where their weight is 0."""
     return losses.detach() if is_zero(weight) else losses
-
-
-def _constants(tree: Any) -> Any:
-    """Nested tuples and dicts of tensors without their gradients, so that a step's graph is not kept alive."""
-    if isinstance(tree, Tensor):
-        return tree.detach()
-    if isinstance(tree, Mapping):
-        return {name: _constants(value) for name, value in tree.items()}
-    if isinstance(tree, tuple):
-        return type(tree)(*map(_constants, tree))  # all of them are named tuples
-    return tree

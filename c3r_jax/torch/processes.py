@@ -5,6 +5,8 @@ is summed over them as well: each process then has its rows' gradient times the 
 that ``DistributedDataParallel`` takes is the gradient of the global loss.
 """
 
+import functools
+import warnings
 from typing import Any
 
 import torch
@@ -47,6 +49,29 @@ def global_sum(x: Tensor, group: Group | None) -> Tensor:
 def size(group: Group | None) -> int:
     """Number of processes; 1 without a group."""
     return 1 if group is None else dist.get_world_size(group)
+
+
+def check_group(group: Group | None) -> None:
+    """Warns, once, of a loss to be differentiated that is this process's alone in a job of several.
+
+    Args:
+      group: as it was given.
+
+    Warns:
+      UserWarning: when ``torch.distributed`` has several processes and ``group`` is None.
+    """
+    if group is None and torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+        if dist.get_world_size() > 1:
+            _warn_of_no_group(dist.get_world_size())
+
+
+@functools.cache
+def _warn_of_no_group(processes: int) -> None:
+    warnings.warn(
+        f"c3r_loss has no group= in a job of {processes} processes: its means, moments and cap are of this process's "
+        "rows alone, and averaged gradients are not the global batch's; pass group=torch.distributed.group.WORLD.",
+        stacklevel=7,
+    )
 
 
 def first_row(num_rows: int, group: Group | None, device: torch.device) -> tuple[int, int]:

@@ -83,6 +83,11 @@ class Task(abc.ABC):
         del labels, prior
         return None
 
+    def necessity_by_rarity(self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor) -> Float[Tensor, " batch"]:
+        """:meth:`necessity` times :meth:`rarity`."""
+        losses, rarity = self.necessity(outputs, labels, kind, prior), self.rarity(labels, prior)
+        return losses if rarity is None else rarity.to(losses.dtype) * losses
+
     def alone(
         self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]
     ) -> Tensor:
@@ -135,7 +140,12 @@ class Task(abc.ABC):
 
 
 def valid_labels(labels: Any, where: Bool[Tensor, " batch"], task: Task) -> Num[Tensor, "batch ..."]:
-    """Returns checked labels with 0 in the excluded rows, whose labels are arbitrary."""
+    """Returns checked labels with 0 in the excluded rows, whose labels are arbitrary; the task is checked first."""
+    if not isinstance(task, Task):
+        shown = task.__name__ if isinstance(task, type) else repr(task)
+        raise ValueError(
+            f"task is {shown}, but a task of c3r_jax.torch was expected, such as MultiLabel() or Regression(0.5)."
+        )
     labels = task.check_labels(labels, where.shape[0])
     return torch.where(expand(where, labels), labels, 0)
 

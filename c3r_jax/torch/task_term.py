@@ -139,6 +139,7 @@ def outputs_alone(
     features: dict[str, Tensor],
     explained: dict[str, Tensor] | None,
     logits: Float[Tensor, "batch classes"],
+    labels: Num[Tensor, "batch ..."],
     present: Bool[Tensor, "batch modalities"],
     constant: Float[Tensor, " classes"],
     *,
@@ -153,7 +154,9 @@ def outputs_alone(
 
     with l_0 the best constant logits, see :func:`alone_in_joint`. Without c a mean of modalities would have to be as
     sure with one of them as with all, and rare classes would pay for that. A number is an estimate, not evidence: there
-    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label.
+    n c takes the place of c, so that a sum of modalities does not ask each of them for the whole label, times
+    :func:`own_slopes` within 1/n and 1, so that a mean of noisy measurements need not be as far from the mean label
+    with one of them as with all.
 
     Args:
       predict: z (B, d) -> logits (B, K).
@@ -161,6 +164,7 @@ def outputs_alone(
       features: {name: (B, d_name)}, zero where absent or excluded.
       explained: {name: (B, d_name)} what the other modalities explain of each; None without a first stage.
       logits: (B, K) predict(fuse(features, present)).
+      labels: (B, ...).
       present: (B, M) bool.
       constant: (K,) l_0.
       where: (B,) bool, rows that count.
@@ -174,12 +178,20 @@ def outputs_alone(
     outputs = of(features)
     found = alone_in_joint(promote(logits), outputs, present, constant, where=where, group=group, task=task)
 
-    settings: dict[str, Any] = {"found": found, "present": present, "constant": constant, "task": task}
+    def scaled(values: Float[Tensor, "modalities batch classes"]) -> Float[Tensor, "modalities batch classes"]:
+        values = scaled_alone(values, found=found, present=present, constant=constant, task=task)
+        if task.adds_up:
+            return values
+        slopes = own_slopes(values, labels, present, constant, where=where, group=group, task=task)[:, None, None]
+        count = present.sum(1).clamp(min=1)[None, :, None].to(values.dtype)
+        level = constant.to(values.dtype)[None, None, :]
+        return level + slopes.clamp(min=1 / count, max=torch.ones_like(count)) * (values - level)
+
     others = None
     if explained is not None:
         with torch.no_grad():
-            others = scaled_alone(of({name: h.detach() for name, h in explained.items()}), **settings)
-    return AloneOutputs(scaled_alone(outputs, **settings), others, found.additivity)
+            others = scaled(of({name: h.detach() for name, h in explained.items()}))
+    return AloneOutputs(scaled(outputs), others, found.additivity)
 
 
 def scaled_alone(
@@ -193,6 +205,45 @@ def scaled_alone(
     """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
     share, count = found.share[:, None], present.sum(1, keepdim=True).clamp(min=1)
     return torch.stack([task.alone(value, constant, share, count) for value in outputs])
+
+
+@torch.no_grad()
+def own_slopes(
+    alone: Float[Tensor, "modalities batch classes"],
+    labels: Num[Tensor, "batch ..."],
+    present: Bool[Tensor, "batch modalities"],
+    constant: Float[Tensor, " classes"],
+    *,
+    where: Where,
+    group: Group | None,
+    task: Task,
+) -> Float[Tensor, " modalities"]:
+    r"""Least-squares slopes of the label on what each modality alone says; without gradient; 1 where it says nothing.
+
+    .. math:: b_m = \frac{\langle y - l_0,\ l_m - l_0 \rangle}{\langle l_m - l_0,\ l_m - l_0 \rangle}
+
+    over the rows of the global batch that have the modality. With it the loss of one modality alone asks for its
+    direction, not for its size: of n measurements with independent noise, the best mean is further from the mean label
+    than each of them should be alone.
+
+    Args:
+      alone: (M, B, K) l_m; anything where absent.
+      labels: (B, ...).
+      present: (B, M) bool.
+      constant: (K,) l_0.
+      where: (B,) bool, rows that count.
+      group: process group over which the batch is split.
+      task: what labels mean.
+    """
+    level = constant.to(alone.dtype)[None, :]
+    y = task.expert_targets(labels, alone.shape[2], alone.dtype) - level
+    products = []
+    for m, value in enumerate(alone):
+        rows = where & present[:, m]
+        e, s = keep(rows, y), keep(rows, value - level)
+        products.append(torch.stack([weigh(rows, e * s).sum(), weigh(rows, s * s).sum()]))
+    across, square = global_sum(torch.stack(products), group).unbind(1)
+    return torch.where(square > 0, across / torch.where(square > 0, square, 1), 1)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from c3r_jax.torch import C3RConfig, c3r_loss, counterfactual, first_stage
+from c3r_jax.torch import C3RConfig, c3r_loss, counterfactual, first_stage, held_out_share
 
 pytestmark = pytest.mark.torch
 
@@ -77,3 +77,28 @@ def test_the_parts_alone(parts):
     torch.testing.assert_close(stage.fitted, expected.fitted)
     assert again.dtype == torch.float32
     assert 0 < (again - moved).abs().max() < 0.1  # the head alone was in bfloat16
+
+
+def test_the_share_of_held_out_rows(parts):
+    """Under autocast as without it, up to what the model says in bfloat16."""
+    _, head, inputs, labels = parts
+    features = {name: x[:, :4] for name, x in inputs.items()}
+    moments = c3r_loss(head, fuse, features, labels)[1].moments
+
+    def share():
+        return held_out_share(lambda z: 5 * z[:, :3], fuse, features, labels, moments)
+
+    expected = share()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = share()
+    assert found.dtype == torch.float32 and expected > 0.05
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+
+
+def test_float16_with_a_scaled_loss(parts):
+    """GradScaler begins at 65536, beyond float16; the gradient of features is not."""
+    encoders, head, inputs, labels = parts
+    with torch.autocast("cpu", torch.float16):
+        loss, _ = c3r_loss(head, fuse, {n: e(inputs[n]) for n, e in encoders.items()}, labels, explained=1.0)
+    (65536 * loss).backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for part in (encoders, head) for p in part.parameters())

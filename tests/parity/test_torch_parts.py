@@ -130,6 +130,73 @@ def test_a_wide_cap_changes_no_gradient():
     torch.testing.assert_close(torch.autograd.grad(compiled(1e9), parameters), expected)
 
 
+def objective(predict, fuse, **more):
+    """Loss and terms of two encoders' features, and the encoders' parameter."""
+    weight = torch.eye(4, requires_grad=True)
+    h = {name: torch.tanh(torch.tensor(x) @ weight) for name, x in H.items()}
+    return *c3r_torch.c3r_loss(predict, fuse, h, torch.tensor(LABELS), **more), weight
+
+
+def total(h, present):
+    return h["image"] + h["text"]
+
+
+def test_what_predict_closes_over_may_be_used_elsewhere():
+    """Class embeddings that are computed once a step: a second loss of them, and no other gradient than without cap."""
+    torch.manual_seed(0)
+    embed, names = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)), torch.randn(3, 5)
+    found = []
+    for cap in (0.0, 1e9):
+        classes = embed(names)
+        config = c3r_torch.C3RConfig(cap=cap, gate=False)
+        loss, _, weight = objective(lambda z, classes=classes: z @ classes.T, total, config=config)
+        found.append(torch.autograd.grad(loss + classes.square().mean(), [weight, *embed.parameters()]))
+    torch.testing.assert_close(*found)
+
+
+def test_a_capped_loss_is_differentiated_once():
+    """Also where a gradient of encoders behind it is asked for, which would be wrong in silence."""
+    loss, _, weight = objective(lambda z: z[:, :3], total)
+    (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"differentiated twice, .*: use C3RConfig\(cap=0.0\)"):
+        torch.autograd.grad(gradient.square().sum(), weight)
+    loss, _, weight = objective(lambda z: z[:, :3], total, config=c3r_torch.C3RConfig(cap=0.0))
+    (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
+    assert torch.autograd.grad(gradient.square().sum(), weight)[0].any()
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_predict_and_fuse_may_change_what_they_are_given(grad):
+    head = torch.nn.Linear(4, 3)
+
+    def in_place(h, present):
+        z = h.pop("image").add_(h["text"])
+        h["text"] = present.logical_not_()
+        return z
+
+    found = []
+    with torch.set_grad_enabled(grad):
+        for inplace, fuse in ((False, total), (True, in_place)):
+            predict = torch.nn.Sequential(torch.nn.ReLU(inplace=inplace), head)
+            loss, terms, weight = objective(predict, fuse, config=c3r_torch.C3RConfig.strong(), explained=1.0)
+            gradient = torch.autograd.grad(loss, [weight, *head.parameters()]) if grad else ()
+            moved = c3r_torch.counterfactual(predict, terms.z, torch.tensor(LABELS))
+            found.append((*gradient, moved.detach(), *terms[:5], terms.z, terms.z_bar))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("mode", ["projection", "gradient", "mean"])
+def test_inference_mode_gives_the_numbers_of_no_grad(mode):
+    config, predict = c3r_torch.C3RConfig(counterfactual=mode), torch.nn.Linear(4, 3)
+    found = []
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            loss, terms, _ = objective(predict, total, config=config)
+            moved = c3r_torch.counterfactual(predict, terms.z.clone(), torch.tensor(LABELS), mode=mode)
+            found.append((loss, terms.z_bar, moved))
+    torch.testing.assert_close(*found)
+
+
 def test_a_singular_matrix_is_solved_as_far_as_it_goes():
     a, b = torch.diag(torch.tensor([4.0, 0.0])), torch.tensor([[2.0], [0.0]])
     torch.testing.assert_close(solve_spd(a, b), torch.tensor([[0.5], [0.0]]))
@@ -174,6 +241,66 @@ def test_refusals_are_in_the_same_words(features, labels, more):
         words = re.sub(r"\b(tensors|arrays)\b", "values", str(refusal.value))
         messages.append(words.replace("key, a PRNG key", "generator, a torch.Generator").replace(" 2)\nand", " 2) and"))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("given", [5.0, -3.0, np.float32(50.0), np.full(20, 0.5), [0.5]], ids=str)
+def test_a_share_that_is_none_is_refused(given):
+    """As a number and as a tensor; NaN in a tensor stands for none."""
+    for explained in (given if np.ndim(given) < 1 else np.asarray(given), torch.tensor(given)):
+        with pytest.raises(ValueError, match="explained (is|has shape) .*, but one share between 0 and 1 was expected"):
+            objective(lambda z: z[:, :3], total, explained=explained)
+    loss, *_ = objective(lambda z: z[:, :3], total)
+    torch.testing.assert_close(objective(lambda z: z[:, :3], total, explained=torch.tensor(torch.nan))[0], loss)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": None}, "config is NoneType, but a C3RConfig was expected"),
+        ({"task": c3r_torch.MultiLabel}, "task is MultiLabel, but a task of c3r_jax.torch was expected"),
+        ({"task": "regression"}, "task is 'regression', but a task"),
+        ({"predict": lambda z: (z, z)}, r"predict\(z\) is a tuple, but one tensor of 20 rows was expected"),
+        ({"predict": lambda z: z[:1]}, r"predict\(z\) has shape \(1, 4\), but 20 rows were expected"),
+        ({"fuse": lambda h, present: h}, r"fuse\(features, present\) is a dict, but one tensor"),
+        ({"fuse": lambda h, present: h["text"][:5]}, r"fuse\(features, present\) has shape \(5, 4\), but 20 rows"),
+        ({"predict": lambda z: z.detach()}, "predict was expected to be differentiable twice, but PyTorch says: "),
+    ],
+    ids=map(str, range(8)),
+)
+def test_things_of_another_kind_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        objective(**({"predict": lambda z: z[:, :3], "fuse": total} | change))
+
+
+def test_attention_without_a_second_derivative_is_named():
+    """Where PyTorch takes such a kernel; with the one that the message names, there is a loss."""
+    layer = torch.nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    predict = lambda z: layer(z[:, None]).mean(1)[:, :3]  # noqa: E731
+    with pytest.raises(ValueError, match=r"expected to be differentiable twice, .* is not implemented; run attention"):
+        objective(predict, total)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        objective(predict, total)[0].backward()
+    objective(predict, total, config=c3r_torch.C3RConfig(counterfactual="mean"))[0].backward()
+
+
+@pytest.mark.parametrize("changes", [{}, {"instrument": "attention"}, {"instrument": "none"}, {"cap": 0.0}], ids=str)
+def test_no_moments(changes):
+    """Shapes of JAX's, and the moments of a batch are those of it and no rows."""
+    for widths in ({"image": 4, "text": 4}, {"audio": 4, "image": 4, "text": 4}):
+        of = [
+            library.no_moments(library.C3RConfig(**changes, stage_rows="available"), widths)
+            for library in (c3r_jax, c3r_torch)
+        ]
+        assert (of[0] is None) == (of[1] is None)
+        if of[0] is not None:
+            assert [x.shape for x in of[0]] == [tuple(x.shape) for x in of[1]]
+            assert not any(x.any() for x in of[1])
+    config = c3r_torch.C3RConfig(**changes)
+    loss, *_ = objective(lambda z: z[:, :3], total, config=config)
+    again = objective(
+        lambda z: z[:, :3], total, config=config, moments=c3r_torch.no_moments(config, {"image": 4, "text": 4})
+    )
+    torch.testing.assert_close(again[0], loss)
 
 
 def test_few_rows_are_warned_about():

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from tests.parity.torch_job import CONFIGS, measure
+from c3r_jax.torch import processes
+from tests.parity.torch_job import CONFIGS, Model, measure, rows
 from tests.processes import REPOSITORY
 
 pytestmark = pytest.mark.torch
@@ -38,3 +40,16 @@ def test_loss_terms_and_gradients_are_those_of_the_whole_batch(found, case):
         assert expected.isfinite().all() and expected.abs().max() > 1e-6
         for one in (first, second):
             torch.testing.assert_close(one[name], expected)
+
+
+def test_a_forgotten_group_is_warned_about_once(monkeypatch):
+    processes._warn_of_no_group.cache_clear()
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
+    processes.check_group("a group")
+    with torch.no_grad():
+        processes.check_group(None)
+    model, arguments = Model(CONFIGS["default"]).double(), rows(slice(None))
+    with pytest.warns(UserWarning, match=r"no group= in a job of 2 processes: .*; pass group=torch.distributed.group"):
+        model(*arguments, None)
+    model(*arguments, None)

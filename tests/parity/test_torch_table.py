@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from benchmarks import vs_torch
 from benchmarks.safety import gaussian_world
 from benchmarks.torch_parity import METHODS, InTorch, made
 from c3r_jax import C3RClassifier
@@ -24,3 +25,11 @@ def test_the_estimator_in_pytorch_predicts_the_same():
     assert ours.loss_curve_[-1] < ours.loss_curve_[0]
     inputs = rows["same"][0]
     np.testing.assert_allclose(theirs.predict_proba(inputs), ours.predict_proba(inputs), atol=1e-3)
+
+
+def test_the_benchmark_refuses_what_it_cannot_measure(capsys):
+    for given, words in (("--models=foo", "--models has 'foo'"), ("--repeats=1", "--repeats is 1")):
+        with pytest.raises(SystemExit):
+            vs_torch.parsed(["--json=out.json", given])
+        assert words in capsys.readouterr().err
+    assert vs_torch.parsed(["--json=out.json", "--models=mlp,stack"]).models == ["mlp", "stack"]

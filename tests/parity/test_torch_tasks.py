@@ -58,6 +58,8 @@ def test_every_function(name):
             same(getattr(theirs, method)(x, y), getattr(ours, method)(values, labels))
         for kind in ("hinge", "log", "kl"):
             same(theirs.necessity(x, y, kind, p), ours.necessity(values, labels, kind=kind, prior=prior))
+            rarer = ours.necessity_by_rarity(values, labels, kind=kind, prior=prior)
+            same(theirs.necessity_by_rarity(x, y, kind, p), rarer)
         same(theirs.constant(p, torch.tensor(24.0)), ours.constant(prior, 24.0))
         targets = ours.expert_targets(jnp.asarray(labels, float) if name == "regression" else labels, outputs)
         same(theirs.expert_targets(y, outputs, torch.float64), targets)
@@ -115,6 +117,35 @@ def test_the_objective(name, changes, monkeypatch):
     for x, value in zip(head, expected_gradient[1], strict=True):
         same(x.grad, value)
         assert np.abs(value).max() > 1e-5
+
+
+def test_a_mean_of_numbers_asks_each_for_its_direction():
+    """With the gate open: the task term and its gradient, where each number alone is too far from the mean label."""
+    ours, theirs, _ = TASKS["regression"]
+    h, labels, present, where, weights, _ = batch("regression", 1)
+    head = np.array([[2.0], [0.5], [0.0], [0.0]])
+    fuse = lambda h, present: (  # noqa: E731
+        sum(h[k] * present[:, m, None] for m, k in enumerate(NAMES)) / present.sum(1)[:, None].clip(1)
+    )
+    masks = {"present": present, "where": where, "weights": weights}
+    with jax.enable_x64(True):
+
+        @functools.partial(jax.value_and_grad, has_aux=True)
+        def objective(head):
+            more = {**masks, "task": ours, "explained": 1.0}
+            return c3r_jax.c3r_loss(lambda z: z @ head, fuse, h, labels, **more)
+
+        (expected, expected_terms), gradient = jax.jit(objective)(head)
+    tensors, theirs_head = {k: torch.tensor(x) for k, x in h.items()}, torch.tensor(head, requires_grad=True)
+    more = {**{k: torch.tensor(x) for k, x in masks.items()}, "task": theirs, "explained": 1.0}
+    loss, terms = c3r_torch.c3r_loss(lambda z: z @ theirs_head, fuse, tensors, torch.tensor(labels), **more)
+    loss.backward()
+    for found, wanted in (
+        (loss, expected),
+        (terms.task, expected_terms.task),
+        (theirs_head.grad, gradient),
+    ):
+        same(found, wanted)
 
 
 @pytest.mark.parametrize(
