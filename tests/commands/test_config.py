@@ -19,7 +19,7 @@ def test_every_leaf_is_printed_for_a_terminal_of_100_columns(name, capsys):
     config = load(name) if name else default_config()
     assert text == describe(config) + "\n"
     assert all(len(line) <= 100 and line == line.rstrip() for line in text.splitlines())
-    assert len(known_leaves(config)) == (21 if "sweeps" in name else 150)
+    assert len(known_leaves(config)) == (22 if "sweeps" in name else 150)
     for leaf in known_leaves(config):
         assert f"  {leaf.rpartition('.')[2]} = " in text
     if name == "emoji":
