@@ -1,5 +1,6 @@
 """How far the real world explains a model's predictions, measured on rows that it is not trained on."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -101,10 +102,11 @@ def held_out_share(
             return jax.vmap(lambda only: predict(fuse(zero_absent(h, only), only)))(alone_in(present))
 
         own, others = alone(features), alone(real.h_hat)
-        if not task.adds_up:  # of which every scale is tried
-            found = alone_in_joint(logits, own, present, constant, where=rows, axis_name=axis, task=task)
-            settings: dict[str, Any] = {"found": found, "present": present, "constant": constant, "task": task}
-            own, others = scaled_alone(own, **settings), scaled_alone(others, **settings)
+        if not task.adds_up:  # of sums of evidence every scale is tried
+            sizes: dict[str, Any] = {"where": rows, "axis_name": axis, "task": task}
+            found = alone_in_joint(logits, own, present, constant, **sizes)
+            scaled = partial(scaled_alone, found=found, labels=labels, present=present, constant=constant, **sizes)
+            own, others = scaled(own), scaled(others)
         pairs = zip(jax.vmap(losses)(own), jax.vmap(losses)(others), strict=True)
         several = present.sum(1) > 1
         compared += [*compared, *([*pair] for pair in pairs)]

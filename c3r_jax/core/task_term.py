@@ -182,15 +182,8 @@ def outputs_alone(
     outputs = of(features)
     found = alone_in_joint(logits, outputs, present, constant, where=where, axis_name=axis_name, task=task)
 
-    def scaled(values: Float[Array, "modalities batch outputs"]) -> Float[Array, "modalities batch outputs"]:
-        values = scaled_alone(values, found=found, present=present, constant=constant, task=task)
-        if task.adds_up:
-            return values
-        slopes = own_slopes(values, labels, present, constant, where=where, axis_name=axis_name, task=task)
-        count = jnp.maximum(present.sum(1), 1)[None, :, None].astype(slopes.dtype)
-        level = constant.astype(values.dtype)[None, None, :]
-        return level + jnp.clip(slopes[:, None, None], 1 / count, 1).astype(values.dtype) * (values - level)
-
+    rows: dict[str, Any] = {"labels": labels, "where": where, "axis_name": axis_name}
+    scaled = partial(scaled_alone, found=found, present=present, constant=constant, task=task, **rows)
     others = None if explained is None else jax.lax.stop_gradient(scaled(of(jax.lax.stop_gradient(explained))))
     return AloneOutputs(scaled(outputs), others, found.additivity)
 
@@ -199,13 +192,21 @@ def scaled_alone(
     outputs: Float[Array, "modalities batch outputs"],
     *,
     found: Alone,
+    labels: Num[Array, "batch ..."],
     present: Bool[Array, "batch modalities"],
     constant: Float[Array, " outputs"],
+    where: Where,
+    axis_name: str | None,
     task: Task,
 ) -> Float[Array, "modalities batch outputs"]:
-    """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
+    """The outputs of each modality alone at the scale at which they answer for the label, see :func:`outputs_alone`."""
     share, count = found.share[:, None], jnp.maximum(present.sum(1, keepdims=True), 1)
-    return jax.vmap(lambda value: task.alone(value, constant, share, count))(outputs)
+    values = jax.vmap(lambda value: task.alone(value, constant, share, count))(outputs)
+    if task.adds_up:
+        return values
+    slopes = own_slopes(values, labels, present, constant, where=where, axis_name=axis_name, task=task)[:, None, None]
+    level = constant.astype(values.dtype)[None, None, :]
+    return level + jnp.clip(slopes, 1 / count[None], 1).astype(values.dtype) * (values - level)
 
 
 def own_slopes(

@@ -156,12 +156,15 @@ class PostHocInstrument:
 
     def _scaled(self, h: Mapping[str, Any]) -> dict[str, Any]:
         """Features in standard deviations of the training rows; what is absent stays 0."""
-        return {name: value / self._scales[name] if name in self._scales else value for name, value in h.items()}
+        return {name: value / scale for name, value, scale in self._with_scales(h)}
 
     def _fuse_scaled(self, scaled: Mapping[str, Any], present: Any) -> Any:
         """The model's own fusion, of scaled features."""
-        own = {name: value * self._scales[name] if name in self._scales else value for name, value in scaled.items()}
-        return self._fuse(own, present)
+        return self._fuse({name: value * scale for name, value, scale in self._with_scales(scaled)}, present)
+
+    def _with_scales(self, h: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        scales = getattr(self, "_scales", {})  # instruments of an earlier version have none
+        return [(name, value, scales[name] if name in scales else 1) for name, value in h.items()]
 
     def _fitted(self) -> Moments:
         if self._moments is None:

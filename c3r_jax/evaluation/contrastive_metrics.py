@@ -61,6 +61,7 @@ def pair_metrics(
         config=dataclasses.replace(config, cap=0.0),  # there is no gradient to cap
         regularised=regularised,
         present=present,
+        where=jnp.ones(num_examples, bool),  # a mask that is traced: a small split is measured, not refused
         key=key,
         chunks=-(-num_examples // block_rows(num_examples)),
     )

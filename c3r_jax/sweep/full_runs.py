@@ -1,5 +1,6 @@
 """A study's cells on real inputs: every run is trained and evaluated as train.py and eval.py do."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -14,6 +15,7 @@ from c3r_jax.data.source import count_environments
 from c3r_jax.errors import ConfigError, NonFiniteError
 from c3r_jax.evaluation.evaluate import evaluated
 from c3r_jax.experiments.experiment import build_experiment
+from c3r_jax.experiments.settings import read_settings
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of, selected_score
 from c3r_jax.sweep.grid import C3R_STRENGTH, Cell, SweepRun
@@ -80,6 +82,14 @@ def plan_experiments(settings: ExperimentsSettings, cells: Sequence[Cell], *, se
         left_out = {cell.name for cell in cells if cell.official}
         left_out |= {cell.name for cell in cells if cell.rival.needs_environments and environments < 2}
         chosen[name] = [cell for cell in cells if cell.name not in left_out]
+        if not chosen[name]:
+            raise ConfigError(
+                f"config.experiments.names has {name!r}, which none of the cells can train: expected a cell without "
+                "environments or the public code's objective, or a data set with environments."
+            )
+        for cell in chosen[name]:
+            for run in experiment_runs(settings, cell, name):
+                read_settings(experiment_config(settings, cell, run))
         if left_out:
             notes.append(
                 f"{name} leaves out {', '.join(sorted(left_out))}: they need environments, which it does not have, or "
@@ -124,8 +134,8 @@ def experiment_runs(settings: ExperimentsSettings, cell: Cell, name: str) -> lis
 def experiment_config(settings: ExperimentsSettings, cell: Cell, run: SweepRun) -> ConfigDict:
     """The configuration of one run: that of the experiment, with the cell's fusion, rival and dropout.
 
-    C3R's weights and modes are those of the experiment, or with ``experiments.c3r="cells"`` what the cell changes from
-    C3RConfig's defaults and its grid; a strength of C3R in the cell's grid is read in both cases.
+    C3R's weights and modes are those of the experiment, or with ``c3r="cells"`` those of the cell. A strength
+    of C3R in the cell's grid is read in both cases.
 
     Args:
       settings: settings of the study's experiments.
@@ -145,9 +155,9 @@ def experiment_config(settings: ExperimentsSettings, cell: Cell, run: SweepRun) 
     weights = dict(run.weights)
     experiment.c3r.strength = weights.get(C3R_STRENGTH, experiment.c3r.strength)
     if settings.c3r == "cells":
-        of_grid = {name: value for name, value in weights.items() if name not in OF_CELLS}
+        written = dataclasses.asdict(cell.configured(run))
         with experiment.c3r.ignore_type():  # whole numbers and True stand for numbers, as in a cell
-            experiment.c3r.update({**cell.changes, **of_grid})
+            experiment.c3r.update({name: value for name, value in written.items() if name in experiment.c3r})
     return experiment
 
 

@@ -61,7 +61,7 @@ class ExperimentsSettings(Part, place="experiments"):
     path: str = setting("", "Directory of prepared sets.")
     c3r: str = setting(
         "configuration",
-        "Whose weights and modes of C3R: the configuration's own, or those that a cell changes from the defaults.",
+        "Whose weights and modes of C3R: the configuration's own, or those of each cell.",
         choices=("configuration", "cells"),
     )
     tuned: bool = setting(True, "False: of a cell's values the middle one alone, without selection.")

@@ -97,7 +97,7 @@ def differentiating() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"predict was expected to be differentiable twice, but PyTorch says: {reason}; run attention in it with "
-            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), do not compile it, detach nothing in it, or use "
-            "counterfactual='instrumented' or 'mean'."
+            f"predict was expected to be differentiable twice and fuse once, but PyTorch says: {reason}; run "
+            "attention in predict with torch.nn.attention.sdpa_kernel(SDPBackend.MATH), do not compile it, "
+            "detach nothing in it, or use counterfactual='instrumented' or 'mean'."
         ) from error

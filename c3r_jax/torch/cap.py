@@ -89,20 +89,20 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, number: Tensor, *parts: Tensor) -> Tensor:
-        values, gradients = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        ctx.values = values
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*parts)
         return number.clone()
 
     @staticmethod
     def backward(ctx: Any, *of_number: Any) -> Any:
+        half = len(ctx.saved_tensors) // 2
+        values, gradients = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
         # Narrowed last: a scaled loss has a gradient of 65536, beyond float16, but times these it is not.
         found = [
             (of_number[0].detach() * gradient).to(value.dtype) if needed else None
-            for gradient, value, needed in zip(ctx.saved_tensors, ctx.values, ctx.needs_input_grad[1:], strict=False)
+            for gradient, value, needed in zip(gradients, values, ctx.needs_input_grad[1:], strict=False)
         ]
         if torch.is_grad_enabled():  # create_graph=True
-            found = [x if x is None else _Once.apply(x, *ctx.values) for x in found]
+            found = [x if x is None else _Once.apply(x, *values) for x in found]
         return None, *found, *(None for _ in found)
 
 

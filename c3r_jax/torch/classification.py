@@ -51,7 +51,7 @@ class Classification(Task):
             raise ValueError(
                 f"prior has shape {tuple(prior.shape)}, but ({num_outputs},) was expected: one share per class."
             )
-        if prior.min() < 0 or abs(float(prior.sum()) - 1) > 1e-3:
+        if not (prior.min() >= 0 and abs(float(prior.sum()) - 1) <= 1e-3):
             raise ValueError(f"prior {prior.tolist()} was expected to hold shares >= 0 that sum to 1.")
         return prior
 

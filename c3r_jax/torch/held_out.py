@@ -1,5 +1,6 @@
 """How far the real world explains a model's predictions, measured on rows that it is not trained on."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,10 +108,11 @@ def held_out_share(
                 torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
                 for h in (features, real.h_hat)
             )
-            if not task.adds_up:  # of which every scale is tried
-                found = alone_in_joint(logits, own, has, constant, where=rows, group=group, task=task)
-                settings: dict[str, Any] = {"found": found, "present": has, "constant": constant, "task": task}
-                own, explained = scaled_alone(own, **settings), scaled_alone(explained, **settings)
+            if not task.adds_up:  # of sums of evidence every scale is tried
+                sizes: dict[str, Any] = {"where": rows, "group": group, "task": task}
+                found = alone_in_joint(logits, own, has, constant, **sizes)
+                scaled = partial(scaled_alone, found=found, labels=labels, present=has, constant=constant, **sizes)
+                own, explained = scaled(own), scaled(explained)
             for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
                 compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
                 masks.append(has[:, m] & several)

@@ -56,7 +56,7 @@ class MultiLabel(Task):
             raise ValueError(
                 f"prior has shape {tuple(prior.shape)}, but ({num_outputs},) was expected: one share per label."
             )
-        if prior.min() < 0 or prior.max() > 1:
+        if not (prior.min() >= 0 and prior.max() <= 1):
             raise ValueError(f"prior {prior.tolist()} was expected to hold shares between 0 and 1.")
         return prior
 

@@ -71,6 +71,8 @@ class Regression(Task):
             raise ValueError(
                 f"prior has shape {tuple(prior.shape)}, but (2,) was expected: mean and standard deviation."
             )
+        if not (prior[1] > 0 and prior.isfinite().all()):
+            raise ValueError(f"prior is {prior.tolist()}, but a mean and a standard deviation above 0 were expected.")
         return prior
 
     def check_smoothing(self, label_smoothing: float) -> None:

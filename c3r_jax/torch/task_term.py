@@ -1,6 +1,7 @@
 """The task term of the objective: the loss at z, over subsets of the modalities, and beyond the experts."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -178,15 +179,8 @@ def outputs_alone(
     outputs = of(features)
     found = alone_in_joint(promote(logits), outputs, present, constant, where=where, group=group, task=task)
 
-    def scaled(values: Float[Tensor, "modalities batch classes"]) -> Float[Tensor, "modalities batch classes"]:
-        values = scaled_alone(values, found=found, present=present, constant=constant, task=task)
-        if task.adds_up:
-            return values
-        slopes = own_slopes(values, labels, present, constant, where=where, group=group, task=task)[:, None, None]
-        count = present.sum(1).clamp(min=1)[None, :, None].to(values.dtype)
-        level = constant.to(values.dtype)[None, None, :]
-        return level + slopes.clamp(min=1 / count, max=torch.ones_like(count)) * (values - level)
-
+    rows: dict[str, Any] = {"labels": labels, "where": where, "group": group}
+    scaled = partial(scaled_alone, found=found, present=present, constant=constant, task=task, **rows)
     others = None
     if explained is not None:
         with torch.no_grad():
@@ -198,13 +192,21 @@ def scaled_alone(
     outputs: Float[Tensor, "modalities batch classes"],
     *,
     found: Alone,
+    labels: Num[Tensor, "batch ..."],
     present: Bool[Tensor, "batch modalities"],
     constant: Float[Tensor, " classes"],
+    where: Where,
+    group: Group | None,
     task: Task,
 ) -> Float[Tensor, "modalities batch classes"]:
-    """The outputs of each modality alone at the scale at which they answer for the label, see :meth:`Task.alone`."""
+    """The outputs of each modality alone at the scale at which they answer for the label, see :func:`outputs_alone`."""
     share, count = found.share[:, None], present.sum(1, keepdim=True).clamp(min=1)
-    return torch.stack([task.alone(value, constant, share, count) for value in outputs])
+    values = torch.stack([task.alone(value, constant, share, count) for value in outputs])
+    if task.adds_up:
+        return values
+    slopes = own_slopes(values, labels, present, constant, where=where, group=group, task=task)[:, None, None]
+    least, level = 1 / count[None].to(values.dtype), constant.to(values.dtype)[None, None, :]
+    return level + slopes.clamp(min=least, max=torch.ones_like(least)) * (values - level)
 
 
 @torch.no_grad()

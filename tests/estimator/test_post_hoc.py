@@ -56,6 +56,13 @@ def test_a_loud_column_that_the_head_does_not_read_changes_nothing():
     expected = (quiet.predict({m: np.c_[x, x[:, :1] * 0] for m, x in h.items()}) == labels).mean()
     assert (repair.predict(loud) == labels).mean() == pytest.approx(expected, abs=0.01)
     assert repair.audit(loud, labels)["instrument_accuracy"] > 0.75
+    earlier = PostHocInstrument(head).fit(h)
+    before = earlier.transform(h)
+    earlier._scales = dict.fromkeys(h, np.ones((1, 2), np.float32))
+    scaled = earlier.transform(h)
+    del earlier._scales  # as pickled by an earlier version, whose moments are of columns as they are
+    np.testing.assert_array_equal(earlier.transform(h), scaled)
+    assert not np.allclose(before, scaled)
 
 
 def test_a_missing_modality_and_a_fusion_of_the_users_own():

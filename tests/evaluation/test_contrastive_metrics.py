@@ -74,6 +74,16 @@ def test_retrieval_is_counted_block_by_block(monkeypatch):
     assert found == {"image to text": pytest.approx(0.95), "text to image": pytest.approx(0.95)}
 
 
+def test_a_split_of_few_rows_is_measured():
+    """Training refuses a batch with fewer rows than columns; a small validation split has no other rows to give."""
+    rng = np.random.default_rng(0)
+    h = {name: jnp.asarray(rng.standard_normal((12, 16)), jnp.float32) for name in ("image", "text")}
+    measure = jax.jit(
+        functools.partial(pair_metrics, lambda q, k: q @ k.T, kind="softmax", config=C3RConfig(), regularised=True)
+    )
+    assert np.isfinite(measure(features=h, present=jnp.ones((12, 2), bool))["task"])
+
+
 def test_retrieval_is_among_examples_with_both_modalities(monkeypatch):
     """As if the others were not in the split; they find nothing, and nothing finds them."""
     monkeypatch.setattr(module, "LOGITS_HELD", 8 * 53)

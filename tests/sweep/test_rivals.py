@@ -129,6 +129,12 @@ def test_cells_on_real_inputs(tmp_path, monkeypatch):
     by_cells = dataclasses.replace(settings, c3r="cells")
     run = trained.experiment_runs(by_cells, mixed, "emoji_shift")[0]
     assert trained.experiment_config(by_cells, mixed, run).c3r.expert == 0.5
+    config.cells = ConfigDict({"without experts": {}, "attention": {"instrument": "attention"}})
+    run = SweepRun("emoji_shift_pretrained", "", (), 0)  # whose own configuration has experts
+    for cell in read_cells(read_sweep(config)):
+        assert trained.experiment_config(by_cells, cell, run).c3r.expert == 0
+    config = rivals.get_config()
+    config.experiments.names, config.experiments.steps = ("emoji_shift",), 20
     assert (mixup.rival.name, mixup.rival.strength, mixup.train.steps) == ("mixup", 0.4, 20)
     assert mixup.optimizer.warmup_steps < 20 and mixup.data.path == "somewhere" and mixup.c3r.lambda_n == 1.0
     assert place.relative_to(tmp_path).as_posix() == "emoji_shift/mixup_+_C3R_strength=0.4/seed_0"
@@ -192,6 +198,11 @@ def test_what_a_study_trains_on_real_inputs_is_known_before(tmp_path):
     assert "expert" in notes[1] and "are not read there" in notes[1]
     with pytest.raises(ConfigError, match="'validation_risk', which experiments do not measure"):
         plan(select_by="validation_risk")
+    config.select_by, cells = "validation_accuracy", config.cells
+    config.cells = ConfigDict({"IRM": {"rival": "irm"}})
+    with pytest.raises(ConfigError, match="'emoji_shift', which none of the cells can train"):
+        plan()
+    config.cells = cells
     for name, message in (
         ("emoji", "'emoji' has no split 'shift'"),
         ("pretrain_emoji", "whose task is contrastive"),
