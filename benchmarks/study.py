@@ -34,12 +34,13 @@ def tables_of_study(records: Sequence[Record], select_by: str) -> dict[str, dict
         tests = dict(record["accuracy"][Z])
         alone = [value for name, value in tests.items() if name.startswith("only ")]
         tests = {name: value for name, value in tests.items() if not name.startswith("only ")}
-        known = record["finite"]
-        tests |= {ALONE: sum(alone) / len(alone) if known else None}
-        tests |= {"worst, shift": worst_accuracy(record) if known else None}
+        if record["finite"]:
+            tests |= {ALONE: sum(alone) / len(alone), "worst, shift": worst_accuracy(record)}
+        else:
+            tests = dict.fromkeys([*tests, ALONE, "worst, shift"])
         row = found.setdefault(record["world"], {}).setdefault(record["cell"], {})
         for name, value in tests.items():
-            row.setdefault(name, []).append(value if record["finite"] else None)
+            row.setdefault(name, []).append(value)
     return found
 
 

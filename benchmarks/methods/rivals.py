@@ -10,15 +10,15 @@ from sklearn.model_selection import train_test_split
 
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.methods.registry import RIVALS as KNOWN
 from c3r_jax.methods.registry import make_rival
 from c3r_jax.step.in_memory import Structure, weights_of
 from configs.sweeps.rivals import RIVALS as STUDY
 
 VALIDATION_SHARE = 0.25  # of the training rows, where a strength is selected
-NEEDS_ENVIRONMENTS = ("IRM", "V-REx", "GroupDRO")
 
 
-def _settings(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A cell of configs/sweeps/rivals.py as settings of :func:`benchmarks.safety.estimator`."""
     if "dropout" in cell:
         return {"modality_dropout": cell["dropout"]}
@@ -26,7 +26,11 @@ def _settings(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # {name: settings}; the strengths are those of the study, several of a rival being selected from.
-RIVALS = {name: _settings(name, cell) for name, cell in STUDY.items() if name not in ("mean", *NEEDS_ENVIRONMENTS)}
+RIVALS = {
+    name: _settings(cell)
+    for name, cell in STUDY.items()
+    if cell and not KNOWN[cell.get("rival", "none")].needs_environments  # the mean, without settings, is "plain"
+}
 PAIRS: dict[str, dict[str, Any]] = {"plain": {"regularised": False}, "c3r": {}}
 for _name, _of_rival in RIVALS.items():
     PAIRS |= {_name: {"regularised": False, **_of_rival}, f"{_name} + c3r": _of_rival}

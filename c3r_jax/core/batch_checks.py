@@ -11,9 +11,10 @@ from jaxtyping import Array
 from c3r_jax.core.batch import check_float, check_where, keep
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.tasks.base import Task, valid_labels
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 
-def check_kinds(features: Any, config: Any, task: Any) -> None:
+def check_kinds(features: Any, config: Any, task: Any = CLASSIFICATION) -> None:
     """Refuses arguments of another kind than features by name, a C3RConfig and a task."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
@@ -22,6 +23,16 @@ def check_kinds(features: Any, config: Any, task: Any) -> None:
     if not isinstance(task, Task):
         shown = task.__name__ if isinstance(task, type) else repr(task)
         raise ValueError(f"task is {shown}, but a task was expected, such as Classification() or Regression(0.5).")
+
+
+def checked_features(features: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays (B, d_name) of as many rows each, in the sorted order of the names."""
+    # jit and grad rebuild a dict in sorted order: only that order is the same with and without them.
+    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
+    shapes = {name: h.shape for name, h in features.items()}
+    if len({shape[0] for shape in shapes.values()}) != 1:
+        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    return features
 
 
 def checked_rows(name: str, value: Any, num_rows: int) -> Any:
@@ -45,12 +56,8 @@ def check_batch(
 ) -> tuple[dict[str, Array], Array, Array, Array]:
     """Checks the arguments, and zeroes absent or excluded values, so that they reach no sum and no gradient."""
     check_kinds(features, config, task)
-    # jit and grad rebuild a dict in sorted order: only that order is the same with and without them.
-    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
-    shapes = {name: h.shape for name, h in features.items()}
-    num_examples = next(iter(shapes.values()))[0]
-    if len({shape[0] for shape in shapes.values()}) != 1:
-        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    features = checked_features(features)
+    num_examples = next(iter(features.values())).shape[0]
     if len(features) < 2 and config.instrument != "none":
         raise ValueError(
             f"instrument {config.instrument!r} needs at least 2 modalities, but only {list(features)} was given: one "

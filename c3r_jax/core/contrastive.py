@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from c3r_jax.core.batch import check_float, check_where, global_mean, keep, promote
-from c3r_jax.core.batch_checks import check_kinds, checked_present
+from c3r_jax.core.batch import check_where, global_mean, keep, promote
+from c3r_jax.core.batch_checks import check_kinds, checked_features, checked_present
 from c3r_jax.core.cap import Cap, Losses, capped_loss
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.gate import cap_of, is_zero
@@ -18,7 +18,6 @@ from c3r_jax.core.mapped_axes import checked_axis, has_explicit_axes
 from c3r_jax.core.matching import OWN, PAIRS, Match, Matching, match_rows
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.objective import c3r_loss
-from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.terms import C3RTerms
 from c3r_jax.core.worlds import Fitted, real_world
 from c3r_jax.tasks.contrastive import SOFTMAX
@@ -144,7 +143,7 @@ def contrastive_c3r_loss(
       A. Radford et al., Learning transferable visual models from natural language supervision, 2021.
       X. Zhai et al., Sigmoid loss for language image pre-training, 2023.
     """
-    check_kinds(features, config, CLASSIFICATION)
+    check_kinds(features, config)
     if kind not in CONTRASTIVE:
         raise ValueError(f"contrastive kind {kind!r} is unknown: expected one of {', '.join(CONTRASTIVE)}.")
     if not is_zero(config.label_smoothing):
@@ -153,10 +152,7 @@ def contrastive_c3r_loss(
         )
     if chunks is not None and (chunks < 1 or chunks != int(chunks)):
         raise ValueError(f"chunks is {chunks}, but None or a whole number of at least 1 was expected.")
-    features = {name: check_float(f"features[{name!r}]", features[name], 2) for name in sorted(features)}
-    if len({len(h) for h in features.values()}) != 1:
-        shapes = {name: h.shape for name, h in features.items()}
-        raise ValueError(f"features have shapes {shapes}: every modality must have the same number of rows.")
+    features = checked_features(features)
     widths = {name: h.shape[1] for name, h in features.items()}
     if len(widths) < 2 or len(set(widths.values())) != 1:
         raise ValueError(f"features have widths {widths}, but at least two modalities of equal width were expected.")

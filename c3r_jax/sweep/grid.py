@@ -70,7 +70,6 @@ class Cell(NamedTuple):
       fusion: value of ``config.model.fusion``.
       rival: another training method; its strength may be in the grid.
       row_experts: whether experts are those of all training rows, as the estimator's, instead of each batch's.
-      changes: {field: value} of C3RConfig that differ from its defaults, beside the grid.
     """
 
     name: str
@@ -82,7 +81,12 @@ class Cell(NamedTuple):
     fusion: str = "mean"
     rival: Rival = NO_RIVAL
     row_experts: bool = False
-    changes: Mapping[str, Any] = {}
+
+    @property
+    def changes(self) -> set[str]:
+        """The fields of C3RConfig that differ from its defaults, beside the grid; the prior is the world's."""
+        own, usual = dataclasses.asdict(self.config), dataclasses.asdict(C3RConfig())
+        return set() if self.official else {name for name in own if own[name] != usual[name]} - {"prior"}
 
     def runs(self, world: str, seeds: int) -> list[SweepRun]:
         """All runs of this cell in one world."""
@@ -162,9 +166,7 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
             rivals = [make_rival(rival, fusion, strength=s, environments=environments) for s in strengths]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"config.cells[{name!r}] cannot be used: {error}") from error
-        values, usual = dataclasses.asdict(fixed), dataclasses.asdict(C3RConfig())
-        changes = {k: v for k, v in values.items() if v != usual[k] and k != "prior" and not official}
-        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0], row_experts, changes))
+        cells.append(Cell(name, fixed, regularised, dropout, grid, official, fusion, rivals[0], row_experts))
     if not cells:
         raise ConfigError("config.cells is empty, but at least one cell was expected.")
     return cells

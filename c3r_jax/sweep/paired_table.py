@@ -14,7 +14,8 @@ from c3r_jax.sweep.tables import (
     gains_of,
     not_finite,
     rule_text,
-    select,
+    runs_of_cell,
+    selected_runs,
     stat_of,
 )
 
@@ -53,9 +54,7 @@ def pairs_table(records: Sequence[Record], world: str, *, select_by: str) -> Tab
     Returns:
       A :class:`Table` with a row for every method that has a pair, accuracies in %.
     """
-    cells: dict[str, dict[int, Record]] = {}
-    for record in select([r for r in records if r["world"] == world], select_by):
-        cells.setdefault(record["cell"], {})[record["seed"]] = record
+    cells = selected_runs(records, world, select_by, by="cell")
     rows, worst = [], {}
     for name, alone in cells.items():
         joined = cells.get(name + JOINED)
@@ -99,10 +98,8 @@ def cells_table(records: Sequence[Record], world: str, *, baseline: str, select_
       A :class:`Table`, accuracies in %.
     """
     own = [record for record in records if record["world"] == world]
-    runs: dict[str, dict[int, Record]] = {}
-    for record in select(own, select_by):
-        runs.setdefault(record["label"], {})[record["seed"]] = record
-    base = next((by_seed for by_seed in runs.values() if next(iter(by_seed.values()))["cell"] == baseline), {})
+    runs = selected_runs(own, world, select_by)
+    base = runs_of_cell(runs, baseline)
     rows = []
     for label, by_seed in runs.items():
         compared = [] if by_seed is base else [lambda r: r["accuracy"][Z]["same"], worst_accuracy]

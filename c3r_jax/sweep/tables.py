@@ -47,6 +47,21 @@ def select(records: Sequence[Record], select_by: str) -> list[Record]:
     return selected
 
 
+def selected_runs(
+    records: Sequence[Record], world: str, select_by: str, *, by: str = "label"
+) -> dict[str, dict[int, Record]]:
+    """The selected runs of one world by seed, for every label or cell (``by``)."""
+    runs: dict[str, dict[int, Record]] = {}
+    for record in select([record for record in records if record["world"] == world], select_by):
+        runs.setdefault(record[by], {})[record["seed"]] = record
+    return runs
+
+
+def runs_of_cell(runs: Mapping[str, Mapping[int, Record]], cell: str) -> Mapping[int, Record]:
+    """Those of :func:`selected_runs` that are of one cell; empty without it."""
+    return next((by_seed for by_seed in runs.values() if next(iter(by_seed.values()))["cell"] == cell), {})
+
+
 def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_by: str) -> Table:
     """One world's table: accuracies through z, through z_c under shift, C3 risk, and the gain over the baseline.
 
@@ -59,10 +74,8 @@ def sweep_table(records: Sequence[Record], world: str, *, baseline: str, select_
     Returns:
       A :class:`Table`, accuracies in %.
     """
-    runs: dict[str, dict[int, Record]] = {}
-    for record in select([r for r in records if r["world"] == world], select_by):
-        runs.setdefault(record["label"], {})[record["seed"]] = record
-    base = next((by_seed for by_seed in runs.values() if next(iter(by_seed.values()))["cell"] == baseline), {})
+    runs = selected_runs(records, world, select_by)
+    base = runs_of_cell(runs, baseline)
     some = next(iter(next(iter(runs.values())).values()))
     tests = [name for name in some["accuracy"][Z] if name != "validation"]
     header = ("cell", *tests, "shift, z_c", "C3 risk", f"gain over {baseline}, shift")
