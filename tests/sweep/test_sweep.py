@@ -11,6 +11,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from c3r_jax.commands import sweep
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.errors import ConfigError
 from c3r_jax.estimator.classifier import DEFAULT
@@ -26,6 +27,7 @@ from c3r_jax.sweep.paired_table import pairs_table
 from c3r_jax.sweep.settings import read_sweep
 from c3r_jax.sweep.tables import score, select, sweep_figure, sweep_table
 from configs.sweeps import ablation, base
+from tests.processes import run_here
 
 
 @pytest.fixture
@@ -283,7 +285,7 @@ def test_settings_refused(small, leaf, value, message):
         read_sweep(small)
 
 
-def test_command(tmp_path):
+def test_command(tmp_path, monkeypatch):
     # Every cell compiles its own program: two cells are enough here.
     study = tmp_path / "study.py"
     study.write_text(
@@ -291,18 +293,19 @@ def test_command(tmp_path):
         "def get_config():\n    config = base.get_config()\n"
         "    config.cells = ConfigDict({'plain': {'regularised': False}, 'c3r': {}})\n    return config\n"
     )
-    command = [
-        *(sys.executable, "-m", "c3r_jax.sweep", f"--config={study}", f"--workdir={tmp_path / 'run'}"),
+    arguments = [
+        *(f"--config={study}", f"--workdir={tmp_path / 'run'}"),
         *("--config.seeds=2", "--config.data.num_train=200", "--config.data.num_eval=100", "--config.train.steps=3"),
         *("--config.train.batch_size=64", "--config.model.hidden=(4,)", "--config.model.dim=2"),
         "--config.data.worlds=('null',)",
     ]
+    command = [sys.executable, "-m", "c3r_jax.sweep", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| c3r |" in done.stdout and (tmp_path / "run" / "sweep.png").exists()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(results["runs"]) == 4 and (tmp_path / "run" / "results.md").read_text() in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and json.loads((tmp_path / "run" / "results.json").read_text()) == results
-    other = subprocess.run([*command, "--config.seeds=3"], capture_output=True, text=True, check=False)
-    assert other.returncode == 1 and "holds a run of another configuration" in other.stderr
+    assert run_here(sweep, monkeypatch, *arguments) is None  # everything is done already
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    other = run_here(sweep, monkeypatch, *arguments, "--config.seeds=3")
+    assert "holds a run of another configuration" in other
