@@ -16,6 +16,7 @@ from tests.browser.chromium import lacking
 _FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
 if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know the flag, and XLA aborts at unknown flags
     _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"  # they take half of the time of compiling
+    _FLAGS["--xla_cpu_parallel_codegen_split_count"] = 1  # in parts it takes a tenth more work, and all cores are busy
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands would keep programs in the user's folder

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 WEAK_F = 10.0
+SAME_DIRECTION = 1e-5  # a direction of columns below this share of the largest one is the rounding of others
 
 
 class Strength(NamedTuple):
@@ -58,7 +59,7 @@ class Strength(NamedTuple):
 
 
 class OverIdentification(NamedTuple):
-    """Hansen's J per class: statistic (K,), degrees of freedom p - d, p-value (K,); NaN and 0 when p <= d."""
+    """Hansen's J per class: statistic (K,), degrees of freedom rank v - rank h, p-value (K,); NaN and 0 without any."""
 
     statistic: np.ndarray
     dof: int
@@ -98,13 +99,14 @@ def f_statistics(h: Any, h_hat: Any, num_instruments: int, *, names: str = "") -
       >>> print(strength.r2.round(4), strength.weak)
       [0.9925] False
     """
-    h, h_hat = np.asarray(h, np.float64), np.asarray(h_hat, np.float64)
+    given, h, h_hat = h, np.asarray(h, np.float64), np.asarray(h_hat, np.float64)
     if h.shape != h_hat.shape or h.ndim != 2:
         raise ValueError(f"h has shape {h.shape} and h_hat {h_hat.shape}, but equal shapes (n, d) were expected.")
     n, p = h.shape[0], num_instruments
     tss = np.square(h - h.mean(0)).sum(0) if n else np.zeros(h.shape[1])
     rss = np.square(h - h_hat).sum(0)
-    r2 = np.where(tss > 0, 1 - rss / np.where(tss > 0, tss, 1), 0.0)
+    varies = _varies(given) if n else np.zeros(h.shape[1], bool)
+    r2 = np.where(varies, 1 - rss / np.where(varies, tss, 1), 0.0)
     if n > p + 1:
         share = np.clip(r2, 0.0, 1.0)
         with np.errstate(divide="ignore"):
@@ -157,9 +159,13 @@ def _judged(strength: Strength, names: str) -> Strength:
     """Warns of a weak instrument."""
     if strength.weak:
         whose = f" of {names}" if names else ""
+        n, p = strength.num_rows, strength.num_instruments
+        found = f"median F = {strength.f_median:.2f} on {n} rows"
+        if np.isnan(strength.f_median):
+            found = f"F is not known with {n} rows for an instrument of {p} columns"
         warnings.warn(
-            f"the first stage{whose} is weak: median F = {strength.f_median:.2f} on {strength.num_rows} rows, but at "
-            f"least {WEAK_F:g} was expected; what the instrument explains is then mostly noise.",
+            f"the first stage{whose} is weak: {found}, but at least {WEAK_F:g} was expected; what the instrument "
+            "explains is then mostly noise.",
             stacklevel=3,
         )
     return strength
@@ -236,9 +242,10 @@ def over_identification(
     r"""Hansen's J test per class: do the other modalities act on the label only through ``features[name]``?
 
     Two-step GMM of the linear model 1[y = c] = [1, h] beta + e with instruments [1, v], v the other modalities, in the
-    heteroscedastic form and without ridge: J = n g' S^-1 g ~ chi^2(p - d) if they do. They do not whenever another
-    modality has its own causes or confounders: a diagnostic, not a proof. It needs p > d, hence at least three
-    modalities of equal width.
+    heteroscedastic form and without ridge: J = n g' S^-1 g ~ chi^2(rank v - rank h) if they do. They do not whenever
+    another modality has its own causes or confounders: a diagnostic, not a proof. It needs more directions in v than in
+    h, hence at least three modalities of equal width. Neither the unit nor the zero of a column matters, and columns
+    that are constant or follow from others count for nothing.
 
     Args:
       features: {name: (n, d_name)} held-out representations.
@@ -258,22 +265,46 @@ def over_identification(
     if name not in features:
         raise ValueError(f"modality {name!r} is unknown: expected one of {', '.join(features)}.")
     y = np.asarray(labels)
-    arrays = {key: np.asarray(value, np.float64) for key, value in features.items()}
-    if any(a.ndim != 2 or len(a) != len(y) for a in arrays.values()):
-        shapes = {key: a.shape for key, a in arrays.items()}
+    shapes = {key: np.shape(value) for key, value in features.items()}
+    if any(len(shape) != 2 or shape[0] != len(y) for shape in shapes.values()):
         raise ValueError(f"features have shapes {shapes}, but ({len(y)}, d) was expected for {len(y)} labels.")
     if y.ndim == 1:
         classes = int(y.max()) + 1 if num_classes is None else num_classes
         y = y[:, None] == np.arange(classes)[None]
-    h = arrays.pop(name)
-    v = np.concatenate(list(arrays.values()), axis=1) if arrays else np.zeros((len(y), 0))
+    others = {key: _standardised(value) for key, value in features.items()}
+    h = others.pop(name)
+    h, v = _directions(h), _directions(np.concatenate([*others.values(), np.zeros((len(y), 0))], axis=1))
     dof = v.shape[1] - h.shape[1]
-    if dof <= 0 or len(y) <= v.shape[1] + 1:
+    if dof <= 0 or h.shape[1] == 0 or len(y) <= v.shape[1] + 1:
         return OverIdentification(np.full(y.shape[1], np.nan), 0, np.full(y.shape[1], np.nan))
     ones = np.ones((len(y), 1))
     regressors, instruments = np.concatenate([ones, h], 1), np.concatenate([ones, v], 1)
     statistic = np.array([_hansen_j(regressors, instruments, outcome.astype(float)) for outcome in y.T])
     return OverIdentification(statistic, dof, stats.chi2.sf(statistic, dof))
+
+
+def _directions(columns: np.ndarray) -> np.ndarray:
+    """An orthogonal basis (n, rank) of standardised columns (n, p); J depends on nothing but what they span."""
+    if not columns.size:
+        return columns
+    basis, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+    return np.sqrt(len(columns)) * basis[:, sizes > SAME_DIRECTION * sizes[0]]
+
+
+def _standardised(values: Any) -> np.ndarray:
+    """Columns (n, d) with mean 0 and variance 1 in double precision, without those that are constant."""
+    columns = np.asarray(values, np.float64)
+    if not columns.size:
+        return columns[:, :0]
+    varies = _varies(values)
+    return (columns - columns.mean(0))[:, varies] / columns.std(0)[varies]
+
+
+def _varies(values: Any) -> np.ndarray:
+    """Which columns (n, d) vary by more than the rounding of their own precision."""
+    columns, dtype = np.asarray(values, np.float64), np.asarray(values).dtype
+    eps = float(jnp.finfo(dtype).eps if jnp.issubdtype(dtype, jnp.floating) else np.finfo(np.float64).eps)
+    return np.ptp(columns, axis=0) > 8 * eps * np.abs(columns.mean(0))
 
 
 def _hansen_j(x: np.ndarray, z: np.ndarray, y: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from c3r_jax.core.risk import c3_risk
 from c3r_jax.core.worlds import both_worlds
 from c3r_jax.errors import DataError
 from c3r_jax.evaluation.stage_report import first_stage_report
+from c3r_jax.metrics.classification import predictions
 from c3r_jax.tasks.rounding import lost_in_float32
 
 MIN_ROWS_PER_COLUMN = 4
@@ -75,10 +76,15 @@ class PostHocInstrument:
           DataError: on fewer than two modalities, too few rows for their first stages, or columns that float32 would
             not keep apart.
         """
-        _refuse_rounding(features)
         h, mask = _checked(features, present)
+        _refuse_rounding(features)
         if len(h) < 2:
             raise DataError(f"features have the modalities {list(h)}, but at least 2 were expected.")
+        if self._fuse is mean_of_present and len({value.shape[1] for value in h.values()}) > 1:
+            raise DataError(
+                f"features have the widths { {name: value.shape[1] for name, value in h.items()} }, of which no mean "
+                "can be taken: give the model's own fusion, PostHocInstrument(predict, fuse)."
+            )
         columns = sum(value.shape[1] for value in h.values())
         where = jnp.ones(len(mask), bool)
         counts = stage_rows(np.asarray(mask), self.config.stage_rows).sum(1)
@@ -135,7 +141,14 @@ class PostHocInstrument:
             )
         scaled = self._scaled(h)
         worlds = both_worlds(
-            self._predict, self._fuse_scaled, scaled, mask, jnp.asarray(labels), self._fitted(), config=self.config
+            self._predict,
+            self._fuse_scaled,
+            scaled,
+            mask,
+            jnp.asarray(labels),
+            self._fitted(),
+            config=self.config,
+            key=jax.random.key(0),  # of the pairs of counterfactual "permute"
         )
         logits, causal, hypothetical = (self._predict(value) for value in worlds)
         risk = c3_risk(causal, hypothetical, jnp.asarray(labels))
@@ -147,8 +160,8 @@ class PostHocInstrument:
             num_classes=logits.shape[1],
         )
         return {
-            "accuracy": float((np.asarray(logits).argmax(1) == labels).mean()),
-            "instrument_accuracy": float((np.asarray(causal).argmax(1) == labels).mean()),
+            "accuracy": _accuracy(logits, labels),
+            "instrument_accuracy": _accuracy(causal, labels),
             "risk": {name: float(value) for name, value in risk._asdict().items()},
             "first_stage": stages,
             "notes": notes,
@@ -184,6 +197,11 @@ class PostHocInstrument:
         return h, mask
 
 
+def _accuracy(logits: Any, labels: np.ndarray) -> float:
+    """Share of correct rows; as in the risks, a row with a non-finite logit is wrong."""
+    return float((predictions(np.asarray(logits)) == labels).mean())
+
+
 def _refuse_rounding(features: Mapping[str, Any]) -> None:
     """Refuses columns of training rows that float32 does not keep apart; of few rows no column can be judged."""
     for name in sorted(features):
@@ -204,6 +222,9 @@ def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarr
 
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
+    for name in sorted(features):
+        if (kind := np.asarray(features[name]).dtype).kind in "OSUcMm":
+            raise DataError(f"features[{name!r}] has dtype {kind}, but numbers were expected.")
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
     h = {name: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for name, x in h.items()}
     shapes = {name: value.shape for name, value in h.items()}

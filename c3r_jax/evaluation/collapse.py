@@ -1,5 +1,7 @@
 """Whether the representation has collapsed: one measure and one wording for training, reports, estimator and sweeps."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -8,6 +10,7 @@ from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 COLLAPSED = 1e-3  # relative spread of z at or below which it carries no information
+ERRORS = 2.0  # standard errors below a share that are not chance
 
 
 def relative_spread(z: np.ndarray) -> float:
@@ -68,7 +71,7 @@ def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lam
     shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
     accuracy = float((logits.argmax(1) == labels).mean())
     # Two standard errors below the majority share is not chance.
-    slack = 2 * np.sqrt(shares.max() * (1 - shares.max()) / len(labels))
+    slack = ERRORS * standard_error(float(shares.max()), len(labels))
     if accuracy < shares.max() - slack:
         notes.append(
             f"accuracy {accuracy:.3f} on held-out rows is below the majority share {shares.max():.3f}: the labels "
@@ -89,25 +92,42 @@ def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lam
 
 
 def constant_prediction_notes(
-    logits: np.ndarray, labels: np.ndarray, train_labels: np.ndarray, target: Task = CLASSIFICATION
+    logits: np.ndarray,
+    labels: np.ndarray,
+    train_labels: np.ndarray,
+    target: Task = CLASSIFICATION,
+    *,
+    regularised: bool = True,
 ) -> list[str]:
-    """Warns if predictions are worse than one constant prediction, for any labelled task.
+    """Warns if predictions are worse than one constant prediction by more than chance, for any labelled task.
 
     Args:
       logits: (n, K) predict(z), evaluated rows.
       labels: (n,), or the task's own shape.
       train_labels: labels of the training rows, from which the constant is chosen.
       target: the task's losses and correctness.
+      regularised: whether C3R's terms were trained on, for the advice.
 
     Returns:
       Warnings, [] if there are none.
     """
     accuracy = float(np.asarray(target.correct(jnp.asarray(logits), jnp.asarray(labels))).mean())
     constant, words = target.spec.constant_accuracy(train_labels, labels, target.tolerance)
-    if accuracy >= constant:
+    if not accuracy < constant - ERRORS * standard_error(constant, len(labels)):
         return []
-    said = worse_than_constant(accuracy, constant, words)
-    return [f"{said}; lower config.c3r.lambda_n or raise config.c3r.w_task."]
+    return [f"{worse_than_constant(accuracy, constant, words)}; {constant_advice(regularised)}."]
+
+
+def standard_error(share: float, num_rows: int) -> float:
+    """Of a share that was counted on so many rows."""
+    return math.sqrt(share * (1 - share) / max(num_rows, 1))
+
+
+def constant_advice(regularised: bool) -> str:
+    """Advice for predictions that are worse than a constant one."""
+    if regularised:
+        return "lower config.c3r.strength (0 is plain training) or config.c3r.lambda_n"
+    return "check labels and config.optimizer.learning_rate, or train longer"
 
 
 def worse_than_constant(accuracy: float, constant: float, words: str) -> str:

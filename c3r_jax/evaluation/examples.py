@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from PIL import Image
 from scipy.special import softmax
 
@@ -17,9 +18,12 @@ from c3r_jax.data.source import kind_of
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.attribution import attribution
 from c3r_jax.evaluation.conditions import Encoded
+from c3r_jax.experiments.calibrate import calibrated, fitted_calibration
 from c3r_jax.experiments.encode import encode_split, without_encoders
 from c3r_jax.experiments.experiment import Experiment
 from c3r_jax.experiments.open import open_run, restore_best
+from c3r_jax.metrics.biases import Biases
+from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.models.branches import Branches
 from c3r_jax.models.twin import apply
 
@@ -57,14 +61,16 @@ def explain_example(workdir: str | os.PathLike[str], number: int, *, split: str 
             f"{index.max()}, such as {', '.join(map(str, index[:3]))}."
         )
     branches = experiment.branches(head_params, moments, h, present, labels, seed=experiment.settings.seed)
+    calibration = fitted_calibration(experiment, params, moments)
     return example_records(
         experiment,
         head_params,
         experiment.sources[name],
         rows=rows,
         encoded=encoded,
-        branches=branches,
+        branches=calibrated(branches, calibration),
         means=modality_means(train_h, train_present),
+        calibration=calibration,
     )[0]
 
 
@@ -116,6 +122,7 @@ def example_records(
     encoded: Encoded,
     branches: Branches,
     means: Mapping[str, np.ndarray],
+    calibration: Mapping[str, Biases],
 ) -> list[dict[str, Any]]:
     """Records of some examples of a classification run for a report, ready for JSON.
 
@@ -125,15 +132,21 @@ def example_records(
       source: the examples' inputs; ``source[row]`` is the example of a row.
       rows: the examples' rows.
       encoded: all examples of the source, see ``encode_split``.
-      branches: branches of all examples.
+      branches: branches of all examples, calibrated.
       means: :func:`modality_means` of the training split.
+      calibration: by route, which what single modalities predict is calibrated with, too; {}: none.
     """
     if not rows:
         return []
     model, chosen = experiment.model, np.asarray(rows)
     h, present, labels, index = encoded
     variables = {"params": params}
-    predict, fuse = (functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse))
+    head, fuse = (functools.partial(apply, model, variables, method) for method in (model.predict, model.fuse))
+    through_z = calibration.get(ROUTES[0])
+
+    def predict(z: Array) -> Array:
+        return head(z) if through_z is None else head(z) / through_z.temperature + jnp.asarray(through_z.bias)[None]
+
     features = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
     branches, labels = jax.tree.map(lambda value: value[chosen], (branches, labels))
     centres = {name: jnp.asarray(value) for name, value in means.items()}

@@ -89,6 +89,7 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
             encoded=encoded,
             branches=clean,
             means=modality_means(train_h, train_present),
+            calibration=calibration,
         )
         examples = {risk: shown(rows=chosen) for risk, chosen in riskiest(clean, labels).items()}
     classes = classes_report(method.spec, clean, labels, names)
@@ -104,7 +105,13 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
         "reliability": {r: reliability(clean.logits[r], labels, num_bins=bins) for r in calibrated},
         "environments": environment_report(experiment, split, clean, labels),
         "warnings": notes
-        + constant_prediction_notes(clean.logits["representation"], labels, train_labels, method.target),
+        + constant_prediction_notes(
+            clean.logits["representation"],
+            labels,
+            train_labels,
+            method.target,
+            regularised=method.regularised and method.c3r.strength > 0,
+        ),
     }
 
 

@@ -103,15 +103,16 @@ def _at_mean(h: np.ndarray, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _over_identified(
     h: Mapping[str, np.ndarray], labels: np.ndarray, name: str, num_classes: int
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """The J test of one modality, None where it needs more columns, and a warning where it rejects."""
+    """The J test of one modality, None where it cannot be made, and a warning where it rejects."""
     if not np.issubdtype(labels.dtype, np.integer):
         labels = labels[:, None]
     test = over_identification(h, labels, name, num_classes=num_classes)
-    if test.dof <= 0:
+    known = np.isfinite(test.p_value)  # of a class that every row has, or none, nothing can be tested
+    if test.dof <= 0 or not known.any():
         return None, []
     # Bonferroni over classes: the smallest p-value times their number.
-    p_value = float(min(1.0, np.nanmin(test.p_value) * len(test.p_value)))
-    found = {"statistic": float(np.nanmax(test.statistic)), "dof": test.dof, "p_value": p_value}
+    p_value = float(min(1.0, test.p_value[known].min() * known.sum()))
+    found = {"statistic": float(test.statistic[known].max()), "dof": test.dof, "p_value": p_value}
     if p_value >= 0.05:
         return found, []
     return found, [

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from c3r_jax.core.available import stage_rows
-from c3r_jax.evaluation.collapse import worse_than_constant
+from c3r_jax.evaluation.collapse import ERRORS, constant_advice, standard_error, worse_than_constant
 
 WINDOW, MIN_STEPS = 50, 20  # the most and the fewest steps over which rows and capped steps are averaged
 # C3R's terms would overrule the task where they are cut to less than a fifth in more than half of the window's steps.
@@ -16,7 +16,6 @@ CUT, OVERRULED = 0.2, 0.5
 ROWS_PER_COLUMN = 4  # below it, the R^2 of a first stage is mostly noise
 BELOW_IN_ROW = 2  # validations below a constant prediction until it is said: a run may begin there
 SURE = 1.1  # loss, relative to that of guessing, above which a model is sure of wrong classes
-ERRORS = 2.0  # standard errors below a share that are not chance
 
 
 class Note(NamedTuple):
@@ -73,21 +72,17 @@ def prediction_notes(accuracy: float, loss: float, baseline: Baseline, *, regula
       >>> prediction_notes(0.28, 2.0, baseline, regularised=True)
       []
     """
-    slack = ERRORS * _standard_error(baseline.constant, baseline.num_rows)
+    slack = ERRORS * standard_error(baseline.constant, baseline.num_rows)
     if not accuracy < baseline.constant - slack:
         return []
-    advice = (
-        "lower config.c3r.strength (0 is plain training) or config.c3r.lambda_n"
-        if regularised
-        else "check labels and config.optimizer.learning_rate, or train longer"
-    )
+    advice = constant_advice(regularised)
     figures = {"accuracy": accuracy, "constant": baseline.constant}
     words = worse_than_constant(accuracy, baseline.constant, baseline.words)
     notes = [Note("below_constant", f"validation {words}; {advice}", figures)]
     if not baseline.num_classes:
         return notes
     chance, nothing = 1 / baseline.num_classes, math.log(baseline.num_classes)
-    far_below = accuracy < min(chance / 2, chance - ERRORS * _standard_error(chance, baseline.num_rows))
+    far_below = accuracy < min(chance / 2, chance - ERRORS * standard_error(chance, baseline.num_rows))
     if far_below or loss > SURE * nothing:
         text = (
             f"labels are inverted: validation accuracy is {accuracy:.3f} where guessing has {chance:.3f}, with a loss "
@@ -167,7 +162,3 @@ def cap_note(capped: Sequence[bool]) -> Note | None:
         "config.c3r.lambda_n, or use larger batches"
     )
     return Note("capped", text, {"share": share, "steps": float(len(capped))})
-
-
-def _standard_error(share: float, num_rows: int) -> float:
-    return math.sqrt(share * (1 - share) / max(num_rows, 1))

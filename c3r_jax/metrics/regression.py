@@ -48,7 +48,7 @@ def regression_metrics(outputs: np.ndarray, labels: np.ndarray, *, tolerance: fl
         "accuracy": float((np.abs(predicted - truth) <= tolerance).mean()),
     }
     for name, (positive, predicted_positive) in sides.items():
-        has_rows = len(positive) > 0
+        has_rows = len(positive) > 0 and finite  # a NaN is on neither side
         scores[f"acc2{name}"] = float(accuracy_score(positive, predicted_positive)) if has_rows else float("nan")
         f1 = f1_score(positive, predicted_positive, average="weighted", zero_division=0) if has_rows else float("nan")
         scores[f"f1{name}"] = float(f1)

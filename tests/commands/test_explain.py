@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,13 +18,19 @@ from c3r_jax.report.examples import explain
 
 
 @pytest.fixture(scope="module")
-def results(trained_run, tmp_path_factory):
-    """The run's results, written beside a copy of it."""
-    import shutil
-
+def run(trained_run, tmp_path_factory):
+    """A copy of the run whose predictions are calibrated."""
     copy = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(trained_run, copy)
-    return evaluate(copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["eval"]["calibrate"] = "biases"
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return evaluate(run)
 
 
 def test_results_show_the_examples_with_the_largest_risks(results, small_emoji):
@@ -46,10 +53,19 @@ def test_results_show_the_examples_with_the_largest_risks(results, small_emoji):
         )
 
 
-def test_command_tells_and_writes_the_same(results, trained_run, tmp_path, capsys):
+def test_what_is_enough_alone_predicts_the_class_that_is_shown(results):
+    for record in [*results["examples"]["sufficiency"], *results["examples"]["necessity"]]:
+        shown = record["predictions"]["representation"]["class"]
+        for found in record["modalities"].values():
+            assert found["sufficient"] == (found["present"] and found["alone"]["class"] == shown)
+            assert found["necessary"] == (found["present"] and found["without"]["class"] != shown)
+
+
+def test_command_tells_and_writes_the_same(results, run, tmp_path, capsys):
     record = results["examples"]["necessity"][0]
     number = record["index"]
-    main(["explain", f"--workdir={trained_run}", f"--example={number}", f"--out={tmp_path}"], "c3r report")
+    assert results["calibration"]
+    main(["explain", f"--workdir={run}", f"--example={number}", f"--out={tmp_path}"], "c3r report")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"Example {number} “{record['inputs']['text']['text']}”, label {record['label']}")
     assert lines[1:-1] == explain(record) and "necessary" in lines[2]

@@ -72,6 +72,37 @@ def test_over_identification_number_of_classes() -> None:
     np.testing.assert_allclose(result.statistic[:3], diagnostics.over_identification(features, labels, "h").statistic)
 
 
+@pytest.mark.parametrize("change", ["offset", "unit"])
+def test_over_identification_is_free_of_the_zero_and_the_unit_of_a_column(change: str) -> None:
+    features, labels = data(6)
+    base = diagnostics.over_identification(features, labels, "h")
+    other = {m: a.copy() for m, a in features.items()}
+    if change == "offset":
+        other = {m: a + 1e6 for m, a in other.items()}
+    else:
+        other["b"][:, 0] *= 1e8
+    np.testing.assert_allclose(diagnostics.over_identification(other, labels, "h").statistic, base.statistic, rtol=1e-6)
+
+
+def test_columns_that_say_nothing_new_are_no_degrees_of_freedom() -> None:
+    """Dead columns of the regressor are none to estimate; constants and copies among the instruments test nothing."""
+    features, labels = data(7)
+    base = diagnostics.over_identification(features, labels, "h")
+    dead = features | {"h": np.concatenate([features["h"][:, :1], np.full((len(labels), 1), 0.1)], axis=1)}
+    expected = diagnostics.over_identification(features | {"h": features["h"][:, :1]}, labels, "h")
+    found = diagnostics.over_identification(dead, labels, "h")
+    assert base.dof == 2 and found.dof == expected.dof == 3
+    np.testing.assert_allclose(found.p_value, expected.p_value, rtol=1e-8)
+    more = features | {"b": np.concatenate([features["b"], features["a"], np.full((len(labels), 2), 0.1)], axis=1)}
+    found = diagnostics.over_identification(more, labels, "h")
+    assert found.dof == 2
+    np.testing.assert_allclose(found.statistic, base.statistic, rtol=1e-6)
+    only = diagnostics.over_identification(features | {"b": features["a"]}, labels, "h")
+    assert only.dof == 0 and np.isnan(only.p_value).all()
+    constant = diagnostics.over_identification(features | {"h": np.full((len(labels), 2), 0.1)}, labels, "h")
+    assert constant.dof == 0 and np.isnan(constant.p_value).all()
+
+
 def test_over_identification_has_size_and_power() -> None:
     """A linear probability model with valid instruments rejects about as often as its level; a violated one mostly."""
     p_values = {v: [] for v in (False, True)}
@@ -121,6 +152,15 @@ def test_f_statistics_by_hand() -> None:
     with pytest.warns(UserWarning):
         result = diagnostics.f_statistics(h, h_hat, 1)
     np.testing.assert_allclose([result.r2[0], result.f_stat[0], result.f_median], [0.5, 2, 2])
+
+
+def test_a_constant_column_is_not_explained() -> None:
+    h = np.full((30, 2), 0.1)
+    for h_hat in (h, h + 0.001):
+        with pytest.warns(UserWarning, match="is weak: median F = 0.00 on 30 rows"):
+            np.testing.assert_array_equal(diagnostics.f_statistics(h, h_hat, 1).r2, 0)
+    with pytest.warns(UserWarning, match="F is not known with 2 rows for an instrument of 1 columns"):
+        diagnostics.f_statistics(h[:2], h[:2], 1)
 
 
 def test_f_statistics_is_the_oracle() -> None:

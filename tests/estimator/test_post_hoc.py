@@ -90,6 +90,25 @@ def test_clear_refusals():
         PostHocInstrument(head).fit(h, present=np.ones((200, 3), bool))
     with pytest.raises(ValueError, match="instrument is 'none'"):
         PostHocInstrument(head, config=C3RConfig(instrument="none"))
+    with pytest.raises(
+        DataError, match=r"widths \{'a': 2, 'b': 1\}, of which no mean can be taken: give the model's own"
+    ):
+        PostHocInstrument(head).fit({**h, "b": h["b"][:, :1]})
+    with pytest.raises(DataError, match=r"features\['b'\] has dtype <U1, but numbers were expected"):
+        PostHocInstrument(head).fit({**h, "b": np.full((200, 2), "x")})
+
+
+def test_a_row_without_a_finite_logit_is_wrong():
+    h, labels = features(300, 0)
+    found = PostHocInstrument(lambda z: jnp.full((len(z), 2), jnp.nan)).fit(h).audit(h, labels)
+    assert found["accuracy"] == found["instrument_accuracy"] == 1 - found["risk"]["sufficiency"] == 0
+
+
+def test_pairs_of_rows_are_a_counterfactual_of_an_audit():
+    h, labels = features(300, 0)
+    repair = PostHocInstrument(head, config=C3RConfig(counterfactual="permute")).fit(h)
+    first, again = (repair.audit(h, labels)["risk"] for _ in range(2))
+    assert first == again and first["necessity"] > 0
 
 
 def test_whole_numbers_are_read_as_numbers():

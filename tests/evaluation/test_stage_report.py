@@ -40,6 +40,18 @@ def test_over_identification_is_rejected_when_another_modality_acts_on_the_label
     assert any("over-identification is rejected for a" in note for note in notes)
 
 
+def test_where_no_class_can_be_tested_over_identification_is_not_known():
+    rng = np.random.default_rng(0)
+    h = sample(rng, 200, 2.0, ("a", "b", "c"))
+    shared = {"config": C3RConfig(), "num_classes": 3}
+    found, notes = first_stage_report(h, np.ones((200, 3), bool), np.ones(200, int), **shared)
+    assert notes == [] and [stage["over_identification"] for stage in found.values()] == [None] * 3
+    two = (h["a"][:, 0] > 0).astype(int)  # a third class that no row has is not counted among the tests
+    with_third, _ = first_stage_report(h, np.ones((200, 3), bool), two, **shared)
+    without, _ = first_stage_report(h, np.ones((200, 3), bool), two, config=C3RConfig(), num_classes=2)
+    assert with_third["b"]["over_identification"] == without["b"]["over_identification"] is not None
+
+
 def test_the_warning_of_a_weak_instrument_has_size_and_power():
     """n = 300: independent modalities are called weak in 95 of 100 draws at least, a strong instrument in 5 at most."""
     weak = {0.0: 0, 2.0: 0}
@@ -85,3 +97,8 @@ def test_collapse_is_called_by_name():
     upside_down = np.eye(2)[1 - labels]
     assert "collapsed or the labels are inverted" in constant_prediction_notes(upside_down, labels, labels)[0]
     assert constant_prediction_notes(np.eye(2)[labels], labels, labels) == []
+    chance = np.eye(2)[labels.copy()]
+    chance[:5] = np.eye(2)[1 - labels[:5]]  # half are correct, where the commonest label has .6 of ten rows
+    assert constant_prediction_notes(chance, labels, labels) == []
+    plain = constant_prediction_notes(upside_down, labels, labels, regularised=False)
+    assert "train longer" in plain[0] and "c3r" not in plain[0]
