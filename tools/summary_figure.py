@@ -34,12 +34,15 @@ SAME = {
     "the same, worst modality": ("shift", "uci_views", "worst subset, same"),
     "clip art by known authors": ("shift", "openclipart", "accuracy, same"),
     "the same, balanced": ("shift", "openclipart", "balanced accuracy, same"),
+    "stamps": ("shift", "stamps", "accuracy, same"),
+    "the same, worst modality ": ("shift", "stamps", "worst subset, same"),
 }
 SHIFTED = {
     "emoji by other makers": ("shift", "emoji_styles", MAKERS),
     "emoji, planted cues": ("shift", "planted cues", "accuracy, shift"),
     "the same, worst modality": ("shift", "planted cues", "worst subset, shift"),
     "clip art by unseen authors": ("shift", "openclipart", "accuracy, shift"),
+    "the same, balanced": ("shift", "openclipart", "balanced accuracy, shift"),
     "watch, unseen subjects": ("shift", "watch", "accuracy, shift"),
     "the same, worst modality ": ("shift", "watch", "worst subset, shift"),
 }
@@ -47,7 +50,7 @@ SHIFTED = {
 
 def draw(records: dict[str, Record]) -> Figure:
     """Two panels, one line a set: accuracy less plain training's, mean and 95 % interval over paired seeds."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, sets in ((left, SAME), (right, SHIFTED)):
         _differences(axes, records, sets, tuple(METHODS)[1:])

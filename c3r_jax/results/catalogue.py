@@ -31,9 +31,9 @@ class Source:
 
 
 NATURAL = ("benchmarks/shift.py", "--weights", "{weights}", "--data", "{data}", "--vectors", "{vectors}")
-RIVALS = ("emoji_styles", "planted cues", "watch")
+RIVALS = ("emoji_styles", "planted cues", "watch", "openclipart", "uci_views", "stamps")
 RULED, RULED_SETS = ("emoji_styles", "planted", "watch", "uci_views"), ("emoji_styles", "watch", "uci_views")
-SETS = ("emoji_styles", "openclipart", "uci_views", "watch")
+SETS = ("emoji_styles", "openclipart", "stamps", "uci_views", "watch")
 RUNS = ("cases", "table", "row", "column")  # of benchmarks/sets.py
 ON_DATA = ("--data", "{data}")
 WEIGHTS = ("--weights", "{weights}")
@@ -106,9 +106,7 @@ SOURCES: dict[str, Source] = {
     "safety": Source(("benchmarks/safety.py",), CELLS, 60, 5, tolerance=HITS),
     "safety_parts": Source(("benchmarks/safety.py", "--parts"), CELLS, 60, 2, tolerance=HITS),
     "shift": Source(NATURAL, CELLS, 40, 5, ENCODERS, SETS, HITS),
-    "shift_rivals": Source(
-        (*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 90, 5, ENCODERS, ("emoji_styles", "watch"), HITS
-    ),
+    "shift_rivals": Source((*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 240, 5, ENCODERS, SETS, HITS),
     "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 2, ENCODERS, SETS, HITS),
     "shift_rules": Source((*NATURAL, "--rules", "--worlds", *RULED), CELLS, 40, 3, ENCODERS, RULED_SETS, HITS),
 }
