@@ -15,10 +15,10 @@ from c3r_jax.core.first_stage import varies_from
 from c3r_jax.core.instruments import causal_representation, instrument_moments, rows_by_modality
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import c3_risk
+from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.worlds import both_worlds
 from c3r_jax.errors import DataError
 from c3r_jax.evaluation.stage_report import first_stage_report
-from c3r_jax.metrics.classification import predictions
 from c3r_jax.tasks.rounding import lost_in_float32
 
 MIN_ROWS_PER_COLUMN = 4
@@ -76,8 +76,8 @@ class PostHocInstrument:
           DataError: on fewer than two modalities, too few rows for their first stages, or columns that float32 would
             not keep apart.
         """
-        h, mask = _checked(features, present)
         _refuse_rounding(features)
+        h, mask = _checked(features, present)
         if len(h) < 2:
             raise DataError(f"features have the modalities {list(h)}, but at least 2 were expected.")
         if self._fuse is mean_of_present and len({value.shape[1] for value in h.values()}) > 1:
@@ -199,15 +199,23 @@ class PostHocInstrument:
 
 def _accuracy(logits: Any, labels: np.ndarray) -> float:
     """Share of correct rows; as in the risks, a row with a non-finite logit is wrong."""
-    return float((predictions(np.asarray(logits)) == labels).mean())
+    return float(CLASSIFICATION.correct(jnp.asarray(logits), jnp.asarray(labels)).mean())
 
 
 def _refuse_rounding(features: Mapping[str, Any]) -> None:
     """Refuses columns of training rows that float32 does not keep apart; of few rows no column can be judged."""
+    _refuse_texts(features)
     for name in sorted(features):
         for column, values in enumerate(np.atleast_2d(np.asarray(features[name])).T):
             if lost := lost_in_float32(values):
                 raise DataError(f"Column {column} of features[{name!r}] {lost}.")
+
+
+def _refuse_texts(features: Mapping[str, Any]) -> None:
+    """Refuses what is no number."""
+    for name in sorted(features):
+        if (kind := np.asarray(features[name]).dtype).kind in "OSUcMm":
+            raise DataError(f"features[{name!r}] has dtype {kind}, but numbers were expected.")
 
 
 def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarray]:
@@ -222,9 +230,7 @@ def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarr
 
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
-    for name in sorted(features):
-        if (kind := np.asarray(features[name]).dtype).kind in "OSUcMm":
-            raise DataError(f"features[{name!r}] has dtype {kind}, but numbers were expected.")
+    _refuse_texts(features)
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
     h = {name: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for name, x in h.items()}
     shapes = {name: value.shape for name, value in h.items()}
