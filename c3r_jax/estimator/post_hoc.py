@@ -199,7 +199,7 @@ class PostHocInstrument:
 
 def _accuracy(logits: Any, labels: np.ndarray) -> float:
     """Share of correct rows; as in the risks, a row with a non-finite logit is wrong."""
-    return float(CLASSIFICATION.correct(jnp.asarray(logits), jnp.asarray(labels)).mean())
+    return float(np.asarray(CLASSIFICATION.correct(jnp.asarray(logits), jnp.asarray(labels))).mean())
 
 
 def _refuse_rounding(features: Mapping[str, Any]) -> None:
