@@ -108,5 +108,5 @@ SOURCES: dict[str, Source] = {
     "shift": Source(NATURAL, CELLS, 40, 5, ENCODERS, SETS, HITS),
     "shift_rivals": Source((*NATURAL, "--rivals", "--worlds", *RIVALS), CELLS, 240, 5, ENCODERS, SETS, HITS),
     "shift_parts": Source((*NATURAL, "--parts"), CELLS, 40, 2, ENCODERS, SETS, HITS),
-    "shift_rules": Source((*NATURAL, "--rules", "--worlds", *RULED), CELLS, 40, 3, ENCODERS, RULED_SETS, HITS),
+    "shift_rules": Source((*NATURAL, "--rules", "--worlds", *RULED), CELLS, 40, 5, ENCODERS, RULED_SETS, HITS),
 }
