@@ -187,6 +187,7 @@ class PostHocInstrument:
     def _as_fitted(self, features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
         """Checked features, of the modalities and widths of ``fit``."""
         self._fitted()
+        _refuse_texts(features)
         h, mask = _checked(features, present)
         widths = {name: value.shape[1] for name, value in h.items()}
         if widths != getattr(self, "_widths", widths):  # instruments of an earlier version have none
@@ -230,7 +231,6 @@ def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarr
 
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
-    _refuse_texts(features)
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
     h = {name: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for name, x in h.items()}
     shapes = {name: value.shape for name, value in h.items()}

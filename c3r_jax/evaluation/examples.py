@@ -145,7 +145,7 @@ def example_records(
     through_z = calibration.get(ROUTES[0])
 
     def predict(z: Array) -> Array:
-        return head(z) if through_z is None else head(z) / through_z.temperature + jnp.asarray(through_z.bias)[None]
+        return head(z) if through_z is None else through_z(head(z))
 
     features = {name: jnp.asarray(value[chosen]) for name, value in h.items()}
     branches, labels = jax.tree.map(lambda value: value[chosen], (branches, labels))

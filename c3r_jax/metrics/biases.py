@@ -1,6 +1,6 @@
 """Temperature and biases that make logits fit the frequencies of the classes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -21,9 +21,9 @@ class Biases(NamedTuple):
     temperature: float
     bias: np.ndarray
 
-    def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated logits (n, K), in the dtype of the logits."""
-        return (logits / self.temperature + self.bias).astype(logits.dtype)
+    def __call__(self, logits: Any) -> Any:
+        """Calibrated logits (n, K) of NumPy or JAX, in the dtype of the logits."""
+        return (logits / self.temperature + self.bias[None]).astype(logits.dtype)
 
 
 def fit_biases(logits: np.ndarray, labels: np.ndarray) -> Biases:
