@@ -20,7 +20,7 @@ from c3r_jax.core.moments import Moments
 from c3r_jax.core.objective import c3r_loss
 from c3r_jax.core.terms import C3RTerms
 from c3r_jax.core.worlds import Fitted, real_world
-from c3r_jax.tasks.contrastive import SOFTMAX
+from c3r_jax.tasks.contrastive import SIGMOID, SOFTMAX
 from c3r_jax.tasks.registry import CONTRASTIVE
 
 DEFAULT = C3RConfig()
@@ -238,7 +238,8 @@ def _losses(
     for m, name in enumerate(h):
         partners, exists = others_mean(h, present, name)
         rows = where & exists & present[:, m]
-        predict, labels, matching = match_rows(match, partners, rows, axis_name=axis_name, chunks=chunks)
+        pairs = kind == SIGMOID.name
+        predict, labels, matching = match_rows(match, partners, rows, axis_name=axis_name, chunks=chunks, pairs=pairs)
         outputs = predict(h[name])
         columns = jnp.stack([pair_loss(kind, outputs, labels, matching), matching.correct(outputs, labels)], axis=1)
         task, accuracy = global_mean(columns, rows, axis_name)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from c3r_jax.core import shared_inverses
 from c3r_jax.core.available import imputed_moments
 from c3r_jax.core.batch import (
     HIGHEST,
@@ -24,9 +25,8 @@ from c3r_jax.core.batch import (
     static_rows,
 )
 from c3r_jax.core.linear_solve import solve_spd
-from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.core.moments import Moments, batch_moments, diagonal
 from c3r_jax.core.others import of_others, of_own
-from c3r_jax.core.shared_inverses import are_shared, shared_inverses
 from c3r_jax.core.short_help import short_help
 
 
@@ -147,7 +147,8 @@ def fit(moments: Moments, v: slice, h: slice, *, ridge: float | Array, stop_grad
     if isinstance(ridge, (int, float)) and not ridge >= 0:
         raise ValueError(f"ridge is {ridge}, but a number >= 0 was expected.")
     cov = moments.cov
-    parts = (moments.count, moments.mean[v], moments.mean[h], cov[v, v], cov[v, h], diagonal(cov)[h])
+    variance = diagonal(cov)
+    parts = (moments.count, moments.mean[v], moments.mean[h], cov[v, v], cov[v, h], variance[v], variance[h])
     return _fit(*parts, ridge=ridge, stop_gradient=stop_gradient)
 
 
@@ -157,6 +158,7 @@ def _fit(
     mean_h: Float[Array, " d"],
     cov_vv: Float[Array, "p p"],
     cov_vh: Float[Array, "p d"],
+    var_v: Float[Array, " p"],
     var_h: Float[Array, " d"],
     *,
     ridge: float | Array,
@@ -168,10 +170,10 @@ def _fit(
     An array that is joined from pieces compiles quickly where the pieces are not computed while they are joined.
     """
     p = mean_v.shape[0]
-    of_v, varies = varies_from(diagonal(cov_vv), mean_v), varies_from(var_h, mean_h)
+    of_v, varies = varies_from(var_v, mean_v), varies_from(var_h, mean_h)
     cov_vv = _between(of_v, cov_vv)
     cov_vh = jnp.where(of_v[:, None] & varies[None, :], cov_vh, 0)
-    a, condition = penalised(cov_vv, ridge)
+    a, condition = penalised(cov_vv, ridge, jnp.where(of_v, var_v, 0))
     coef = solve_spd(a, cov_vh, condition=condition, inverse=inverse)
     if stop_gradient:
         coef = jax.lax.stop_gradient(coef)
@@ -210,20 +212,19 @@ def varies_from(variance: Float[Array, " p"], mean: Float[Array, " p"]) -> Bool[
     return variance > jnp.square(8 * jnp.finfo(variance.dtype).eps * mean)
 
 
-def diagonal(square: Float[Array, "p p"]) -> Float[Array, " p"]:
-    """The diagonal of a matrix. ``jnp.diagonal`` gathers, and scatters for the gradient: more to compile and to run."""
-    return jnp.where(jnp.eye(square.shape[0], dtype=bool), square, 0).sum(0)
-
-
-def penalised(cov: Float[Array, "p p"], ridge: float | Array) -> tuple[Float[Array, "p p"], float | None]:
+def penalised(
+    cov: Float[Array, "p p"], ridge: float | Array, variance: Float[Array, " p"] | None = None
+) -> tuple[Float[Array, "p p"], float | None]:
     """A = Cov(v) + ridge tr(Cov v) / p I of a first stage, and an upper bound of its condition; None: not known.
 
     Args:
       cov: (p, p) of the instrument.
       ridge: penalty relative to the mean variance of v.
+      variance: the diagonal of ``cov``, where it is known already.
     """
     p = cov.shape[0]
-    a = cov + ridge * diagonal(cov).sum() / p * jnp.eye(p, dtype=cov.dtype)
+    trace = (diagonal(cov) if variance is None else variance).sum()
+    a = cov + ridge * trace / p * jnp.eye(p, dtype=cov.dtype)
     # |A|_inf <= sqrt(p) (1 + ridge) tr and every eigenvalue is at least ridge tr / p.
     known = isinstance(ridge, (int, float)) and ridge > 0
     return a, p**1.5 * (1 + ridge) / ridge if known else None
@@ -272,12 +273,9 @@ def fit_modalities(
     solve = partial(_fit, ridge=ridge, stop_gradient=stop_gradient)
     if len({block.stop - block.start for block in blocks.values()}) == 1:
         # Stages of equal shapes are one batched solve: the program does not grow with the number of modalities.
-        each = rows if own else Moments(*(jnp.broadcast_to(x, (len(blocks), *x.shape)) for x in rows))
-        between = of_others(each.cov, 1)
-        means, variance = (of_others(each.mean, 1), of_own(each.mean, 1)), of_own(jax.vmap(diagonal)(each.cov), 1)
-        cov_vv = of_others(between, 2)
-        inverses = _inverses(cov_vv, means[0], ridge, axis_name)
-        parts = (each.count, *means, cov_vv, of_own(between, 2), variance)
+        wide = moments.mean.shape[-1] >= shared_inverses.WIDE * len(blocks)
+        parts = _of_two(rows) if wide and len(blocks) == 2 else _of_each(rows, len(blocks))
+        inverses = _inverses(parts, ridge, axis_name)
         together = jax.vmap(lambda parts, inverse: solve(*parts, inverse=inverse))(parts, inverses)
         return {name: FirstStage(*(value[m] for value in together)) for m, name in enumerate(blocks)}
     stages = {}
@@ -290,20 +288,47 @@ def fit_modalities(
         )
         across = jnp.concatenate([cov[one, block] for one in others])
         mean_v = jnp.concatenate([mean[one] for one in others])
-        stages[name] = solve(count, mean_v, mean[block], between, across, diagonal(cov)[block])
+        variance = diagonal(cov)
+        var_v = jnp.concatenate([variance[one] for one in others])
+        stages[name] = solve(count, mean_v, mean[block], between, across, var_v, variance[block])
     return stages
 
 
-def _inverses(
-    cov_vv: Float[Array, "modalities p p"], mean_v: Float[Array, "modalities p"], ridge: float, axis_name: Any
-) -> Float[Array, "modalities p p"] | None:
+def _of_each(moments: Moments, stages: int) -> tuple[Array, ...]:
+    """The parts of the moments that :func:`_fit` needs, for each stage (M, ...)."""
+    own = moments.count.ndim > 0
+    each = moments if own else Moments(*(jnp.broadcast_to(x, (stages, *x.shape)) for x in moments))
+    between, variance = of_others(each.cov, 1), jax.vmap(diagonal)(each.cov)
+    (mean_v, mean_h), (var_v, var_h) = ((of_others(x, 1), of_own(x, 1)) for x in (each.mean, variance))
+    return each.count, mean_v, mean_h, of_others(between, 2), of_own(between, 2), var_v, var_h
+
+
+def _of_two(moments: Moments) -> tuple[Array, ...]:
+    """:func:`_of_each` for two wide stages on the same rows: blocks as they are, which a TPU need not move.
+
+    Joining blocks takes long to compile for CPUs, and selecting between blocks of narrow stages is fast enough.
+    """
+    (a, ab), (ba, b) = (jnp.split(rows, 2, axis=1) for rows in jnp.split(moments.cov, 2, axis=0))
+    mean, variance = moments.mean.reshape(2, -1), jnp.stack([diagonal(a), diagonal(b)])
+    count = jnp.broadcast_to(moments.count, (2,))
+    return count, mean[::-1], mean, jnp.stack([b, a]), jnp.stack([ba, ab]), variance[::-1], variance
+
+
+def _inverses(parts: tuple[Array, ...], ridge: float, axis_name: Any) -> Float[Array, "modalities p p"] | None:
     """The inverses that the solves need, each made by one device; None where every device makes its own."""
-    if not are_shared(len(cov_vv), cov_vv.shape[1], axis_name):
+    _, mean_v, _, cov_vv, _, var_v, _ = jax.lax.stop_gradient(parts)
+    if not shared_inverses.are_shared(len(cov_vv), cov_vv.shape[1], axis_name):
         return None
-    cov_vv, mean_v = jax.lax.stop_gradient((cov_vv, mean_v))
-    condition = penalised(cov_vv[0], ridge)[1]
-    a = jax.vmap(lambda cov, mean: penalised(_between(varies_from(diagonal(cov), mean), cov), ridge)[0])(cov_vv, mean_v)
-    return shared_inverses(a, condition=condition, axis_name=axis_name)
+    of_v = varies_from(var_v, mean_v)
+    var_v = jnp.where(of_v, var_v, 0)
+    a = jax.vmap(lambda of_v, cov, variance: penalised(_between(of_v, cov), ridge, variance)[0])(of_v, cov_vv, var_v)
+    condition, largest = penalised(cov_vv[0], ridge, var_v[0])[1], None
+    if condition is not None:
+        # No eigenvalue is above the trace, but for rounding, and the ridge relative to it is known: steps are saved.
+        of_trace = 1.001 * condition / cov_vv.shape[1] ** 0.5
+        if of_trace < 1 / jnp.finfo(a.dtype).eps:
+            condition, largest = of_trace, 1.001 * (1 + ridge) * var_v.sum(1)
+    return shared_inverses.shared_inverses(a, largest=largest, condition=condition, axis_name=axis_name)
 
 
 def apply_modalities(

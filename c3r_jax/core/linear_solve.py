@@ -17,10 +17,10 @@ from c3r_jax.core.mapped_axes import varying_as
 _matmul = partial(jnp.matmul, precision=HIGHEST)
 
 
-POLISH = 3  # steps at scale 1 that take the last residual to rounding
+POLISH = 3  # steps at scale 1 that take the last residual, .1 or less, to 1e-8
 
 
-def _scales(condition: float) -> list[float]:
+def _scales(condition: float, polish: int = POLISH) -> list[float]:
     """The factor of X before each step, for eigenvalues of A X in [1 / condition, 1].
 
     With a factor 2 / (1 + low), the residuals of both ends of the spectrum are equal, and a step takes low to
@@ -30,19 +30,29 @@ def _scales(condition: float) -> list[float]:
     while low < 0.9:
         scales.append(2 / (1 + low))
         low = 4 * low / (1 + low) ** 2
-    return scales + [1.0] * POLISH
+    return scales + [1.0] * polish
 
 
-def inverse_spd(a: Float[Array, "p p"], *, condition: float | None = None) -> Float[Array, "p p"]:
+def inverse_spd(
+    a: Float[Array, "p p"],
+    *,
+    condition: float | None = None,
+    largest: Float[Array, ""] | None = None,
+    polish: int = POLISH,
+    unroll: bool = False,
+) -> Float[Array, "p p"]:
     """Inverts a symmetric positive definite matrix by Newton-Schulz iterations; not meant to be differentiated.
 
-    X <- c X (2 I - A c X) from X = I / |A|_inf converges quadratically for every such A, and corrects its own rounding;
-    the factors c halve the number of steps. Directions with an eigenvalue below |A|_inf / condition are only partly
+    X <- c X (2 I - A c X) from X = I / |A| converges quadratically for every such A, and corrects its own rounding;
+    the factors c halve the number of steps. Directions with an eigenvalue below |A| / condition are only partly
     inverted.
 
     Args:
       a: (p, p) symmetric, eigenvalues >= 0.
-      condition: upper bound of |A|_inf / smallest eigenvalue; None: what the dtype can resolve.
+      condition: upper bound of |A| / smallest eigenvalue; None: what the dtype can resolve.
+      largest: |A|, an upper bound of the eigenvalues, such as the trace; None: the largest sum of a row's sizes.
+      polish: steps without a factor, which square the last residual of .1 or less.
+      unroll: whether the program has every step, and not a loop: more to compile, less to run.
 
     Returns:
       (p, p) inverse; zeros for a zero matrix.
@@ -51,20 +61,26 @@ def inverse_spd(a: Float[Array, "p p"], *, condition: float | None = None) -> Fl
       C. Kenney, A. J. Laub, On scaling Newton's method for polar decomposition and the matrix sign function, 1992.
     """
     limit = 1 / float(jnp.finfo(a.dtype).eps)
-    scales = jnp.asarray(_scales(limit if condition is None else min(condition, limit)), a.dtype)
-    bound = jnp.max(jnp.sum(jnp.abs(a), axis=1))
+    scales = _scales(limit if condition is None else min(condition, limit), polish)
+    bound = jnp.max(jnp.sum(jnp.abs(a), axis=1)) if largest is None else largest
     scaled = a / jnp.where(bound > 0, bound, 1)
     eye = jnp.eye(a.shape[0], dtype=a.dtype)
 
     # X stays symmetric up to rounding by itself. Making it so would cost a transpose a step, and was seen to let the
     # rounding of singular matrices grow to NaN. Fewer passes of bfloat16 before the last steps are no way to save more:
     # where the condition is near 1e4, their rounding turns small eigenvalues negative, and the iteration diverges.
-    def step(i: Array, x: Array) -> Array:
-        x = scales[i] * x
+    def step(scale: float | Array, x: Array) -> Array:
+        x = scale * x
         return _matmul(x, 2 * eye - _matmul(scaled, x))
 
-    # `0 * scaled` keeps the loop's carry as device-varying as `a` is (shard_map tracks that in its types).
-    x = jax.lax.fori_loop(0, len(scales), step, eye + 0 * scaled)
+    if unroll:
+        x = scales[0] * (2 * eye - scales[0] * scaled)  # the first step, from the identity, needs no products
+        for scale in scales[1:]:
+            x = step(scale, x)
+    else:
+        # `0 * scaled` keeps the loop's carry as device-varying as `a` is (shard_map tracks that in its types).
+        factors = jnp.asarray(scales, a.dtype)
+        x = jax.lax.fori_loop(0, len(scales), lambda i, x: step(factors[i], x), eye + 0 * scaled)
     return jnp.where(bound > 0, x / jnp.where(bound > 0, bound, 1), 0)
 
 

@@ -22,6 +22,7 @@ from c3r_jax.core.tasks.classification import Classification
 Match = Callable[[Float[Array, "batch d"], Float[Array, "keys d"]], Float[Array, "batch keys"]]
 COLUMNS = ("own", "others", "total", "better", "pairs")
 OWN, OTHERS, TOTAL, BETTER, PAIRS = range(len(COLUMNS))
+Sums = tuple[Float[Array, " batch"], ...]  # others, total, better, pairs; not one array, which is joined and cut again
 MISSING = -1e9  # the logit of a key that does not exist
 ROUNDING = 1e-5  # logits that differ by less, relative to 1 and their size, count as equal
 
@@ -110,6 +111,7 @@ def match_rows(
     *,
     axis_name: str | None = None,
     chunks: int | None = None,
+    pairs: bool = True,
 ) -> tuple[Callable[[Float[Array, "batch d"]], Float[Array, "batch columns"]], Int[Array, " batch"], Matching]:
     r"""How queries match the keys of the global batch, in five numbers each.
 
@@ -130,6 +132,7 @@ def match_rows(
       chunks: None: keys are gathered over the axis, once, and all logits of this device's queries are in memory. A
         number: keys go round the devices, and logits of one of so many parts of a device's keys are in memory at a
         time; they are computed again for the gradient.
+      pairs: whether to compute the fifth number, which only the sigmoid loss reads; False: it is 0.
 
     Returns:
       A function from queries (B, d) to (B, 5), in the order of :data:`COLUMNS`; the index of each query's own key; and
@@ -152,11 +155,11 @@ def match_rows(
         own = _own_logits(match, queries, keys)
         if everything is None:
             assert chunks is not None  # for type checkers
-            add = partial(in_parts, chunks, match, queries, own, labels)
+            add = partial(in_parts, chunks, match, queries, own, labels, pairs=pairs)
             sums = around(add, no_sums(own), keys, usable, labels[0], axis_name)
         else:
             all_keys, all_usable = everything
-            sums = compare(match, queries, own, labels, all_keys, all_usable, 0)
+            sums = compare(match, queries, own, labels, all_keys, all_usable, 0, pairs=pairs)
         return finished(own, sums, usable)
 
     return outputs, labels, task
@@ -175,7 +178,9 @@ def compare(
     keys: Float[Array, "keys d"],
     usable: Bool[Array, " keys"],
     first: Any,
-) -> Float[Array, "4 batch"]:
+    *,
+    pairs: bool = True,
+) -> Sums:
     """The sums of :func:`match_rows` over some of the keys, without the own one: others, total, better, pairs.
 
     Args:
@@ -186,6 +191,7 @@ def compare(
       keys: (N, d).
       usable: (N,) bool.
       first: index of the first of them in the global batch.
+      pairs: False: the last sum is 0.
     """
     logits = promote(match(queries, keys))
     index = first + jnp.arange(keys.shape[0])
@@ -193,40 +199,39 @@ def compare(
     before = index[None, :] < labels[:, None]
     apart = logits - own[:, None]
     # Equal keys have logits that are equal up to rounding, which differs between a product of matrices and of vectors.
-    equal = jnp.abs(apart) <= ROUNDING * (1 + jnp.abs(own[:, None]))
-    better = jnp.where(equal, before, apart > 0)
+    rounding = ROUNDING * (1 + jnp.abs(own[:, None]))
+    better = apart > jnp.where(before, -rounding, rounding)
     summed = partial(jnp.where, other)
-    return jnp.stack(
-        [
-            jax.nn.logsumexp(summed(logits, MISSING), axis=1),
-            summed(logits, 0).sum(1),
-            (other & better).sum(1).astype(logits.dtype),
-            summed(jax.nn.softplus(logits), 0).sum(1),
-        ]
+    return (
+        jax.nn.logsumexp(summed(logits, MISSING), axis=1),
+        summed(logits, 0).sum(1),
+        (other & better).sum(1).astype(logits.dtype),
+        summed(jax.nn.softplus(logits), 0).sum(1) if pairs else jnp.zeros_like(own),
     )
 
 
-def _compare(match: Callable[..., Array], values: Any, rows: Any) -> Float[Array, "4 batch"]:
+def _compare(match: Callable[..., Array], pairs: bool, values: Any, rows: Any) -> Sums:
     """:func:`compare`, with the arguments that have a gradient first."""
     queries, own, keys, parameters = values
     labels, usable, first = rows
-    return compare(lambda queries, keys: match(queries, keys, *parameters), queries, own, labels, keys, usable, first)
+    compared = queries, own, labels, keys, usable, first
+    return compare(lambda queries, keys: match(queries, keys, *parameters), *compared, pairs=pairs)
 
 
 # Logits are computed again for the gradient, and again for the gradient of the gradient, along which counterfactuals
 # move: jax.checkpoint alone would keep them for the second.
-_compare_again = jax.custom_vjp(_compare, nondiff_argnums=(0,))
+_compare_again = jax.custom_vjp(_compare, nondiff_argnums=(0, 1))
 
 
-def _compare_forward(match: Callable[..., Array], values: Any, rows: Any) -> tuple[Array, Any]:
+def _compare_forward(match: Callable[..., Array], pairs: bool, values: Any, rows: Any) -> tuple[Sums, Any]:
     # Copies: JAX confuses arguments that are saved as they are, where the whole is a closure_convert-ed function.
-    return _compare_again(match, values, rows), jax.tree.map(jnp.copy, (values, rows))
+    return _compare_again(match, pairs, values, rows), jax.tree.map(jnp.copy, (values, rows))
 
 
-def _compare_backward(match: Callable[..., Array], saved: Any, slope: Array) -> tuple[Any, None]:
+def _compare_backward(match: Callable[..., Array], pairs: bool, saved: Any, slope: Sums) -> tuple[Any, None]:
     @jax.checkpoint
-    def pull(values: Any, rows: Any, slope: Array) -> Any:
-        return jax.vjp(lambda values: _compare(match, values, rows), values)[1](slope)[0]
+    def pull(values: Any, rows: Any, slope: Sums) -> Any:
+        return jax.vjp(lambda values: _compare(match, pairs, values, rows), values)[1](slope)[0]
 
     return pull(*saved, slope), None
 
@@ -234,10 +239,10 @@ def _compare_backward(match: Callable[..., Array], saved: Any, slope: Array) -> 
 _compare_again.defvjp(_compare_forward, _compare_backward)
 
 
-def no_sums(own: Float[Array, " batch"]) -> Float[Array, "4 batch"]:
+def no_sums(own: Float[Array, " batch"]) -> Sums:
     """The sums of :func:`compare` over no keys."""
     zero = jnp.zeros_like(own)
-    return jnp.stack([zero + MISSING, zero, zero, zero])
+    return zero + MISSING, zero, zero, zero
 
 
 def in_parts(
@@ -246,17 +251,19 @@ def in_parts(
     queries: Float[Array, "batch d"],
     own: Float[Array, " batch"],
     labels: Int[Array, " batch"],
-    sums: Float[Array, "4 batch"],
+    sums: Sums,
     keys: Float[Array, "keys d"],
     usable: Bool[Array, " keys"],
     first: Any,
-) -> Float[Array, "4 batch"]:
+    *,
+    pairs: bool = True,
+) -> Sums:
     """Adds the sums over keys, from one part of them after the other, each computed again for the gradient."""
     size = -(-keys.shape[0] // chunks)
     pure, parameters = jax.closure_convert(lambda queries, keys: match(queries, keys), queries, keys[:size])
 
-    def against(keys: Array, usable: Array, first: Array) -> Array:
-        return _compare_again(pure, (queries, own, keys, parameters), (labels, usable, first))
+    def against(keys: Array, usable: Array, first: Array) -> Sums:
+        return _compare_again(pure, pairs, (queries, own, keys, parameters), (labels, usable, first))
 
     spare = -keys.shape[0] % size
     keys, usable = jnp.pad(keys, ((0, spare), (0, 0))), jnp.pad(usable, (0, spare))
@@ -266,13 +273,13 @@ def in_parts(
 
 
 def around(
-    add: Callable[..., Array],
-    sums: Float[Array, "4 batch"],
+    add: Callable[..., Sums],
+    sums: Sums,
     keys: Float[Array, "batch d"],
     usable: Bool[Array, " batch"],
     first: Any,
     axis_name: str | None,
-) -> Float[Array, "4 batch"]:
+) -> Sums:
     """Adds the sums over the keys of all devices, which each device passes on to the next."""
     if axis_name is None:
         return add(sums, keys, usable, first)
@@ -288,14 +295,12 @@ def around(
     return jax.lax.scan(step, start, None, length=devices)[0][0]
 
 
-def joined(some: Float[Array, "4 batch"], more: Float[Array, "4 batch"]) -> Float[Array, "4 batch"]:
+def joined(some: Sums, more: Sums) -> Sums:
     """The sums of :func:`compare` over two sets of keys together."""
-    return jnp.concatenate([jnp.logaddexp(some[:1], more[:1]), some[1:] + more[1:]])
+    return jnp.logaddexp(some[0], more[0]), *(a + b for a, b in zip(some[1:], more[1:], strict=True))
 
 
-def finished(
-    own: Float[Array, " batch"], sums: Float[Array, "4 batch"], usable: Bool[Array, " batch"]
-) -> Float[Array, "batch columns"]:
+def finished(own: Float[Array, " batch"], sums: Sums, usable: Bool[Array, " batch"]) -> Float[Array, "batch columns"]:
     """The outputs of :func:`match_rows` from their sums over the other keys; the own key may not exist."""
     others, total, better, pairs = sums
     own = jnp.where(usable, own, 0)

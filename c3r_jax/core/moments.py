@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.batch import (
     HIGHEST,
@@ -55,56 +55,72 @@ def batch_moments(x: Float[Array, "batch p"], *, where: Where | None = None, axi
     mean = global_mean(x, rows, axis_name)
     centred = keep(rows, x - mean[None, :])
     products = jnp.matmul(weigh(rows, centred).T, centred, precision=HIGHEST)
-    return Moments(count, mean, symmetric_sum(products, axis_name) / not_zero(count))
+    return Moments(count, mean, symmetric_mean(products, not_zero(count), axis_name))
 
 
-def symmetric_sum(x: Float[Array, "p p"], axis_name: str | None) -> Float[Array, "p p"]:
-    """The sum of symmetric matrices over devices, which send half of it; the rest is its mirror image.
+def symmetric_mean(x: Float[Array, "p p"], count: Float[Array, ""], axis_name: str | None) -> Float[Array, "p p"]:
+    """The sum of symmetric matrices over devices, divided by ``count``; half is sent, the rest is its mirror image.
 
     Small matrices are sent as they are: there the number of operations counts, and not the bytes.
 
     Args:
       x: symmetric up to rounding.
-      axis_name: mapped axis; None: ``x`` itself.
+      count: what to divide by.
+      axis_name: mapped axis; None: ``x`` itself, divided.
     """
     if not axis_name or x.shape[0] < WIDE:
-        return global_sum(x, axis_name)
+        return global_sum(x, axis_name) / count
     spare = x.shape[0] % 2
-    return unfolded(global_sum(folded(jnp.pad(x, (0, spare))), axis_name))[: x.shape[0], : x.shape[0]]
+    half = global_sum(folded(jnp.pad(x, (0, spare))), axis_name) / count
+    return unfolded(half)[: x.shape[0], : x.shape[0]]
 
 
-def folded(x: Float[Array, "p p"]) -> Float[Array, "half columns"]:
-    """The numbers of a symmetric matrix that differ, as (p / 2, p + 1), for even p.
+def folded(x: Float[Array, "p p"]) -> Float[Array, "half p"]:
+    """The numbers of a symmetric matrix that differ, as (p / 2 + 1, p), for even p.
 
-    Of its blocks ((A, B^T), (B, C)), B is whole, and the lower triangle of A and the upper one of C lie side by side.
+    Of its blocks ((A, B^T), (B, C)), B is whole; beside it are the lower triangle of A, with its diagonal, and the
+    upper one of C; the last row has C's diagonal. Numbers keep their column of a block: a TPU moves them slowly.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> print(folded(jnp.array([[1, 2, 3, 4], [2, 5, 6, 7], [3, 6, 8, 9], [4, 7, 9, 10]])))
-      [[ 3  6  1  8  9]
-       [ 4  7  2  5 10]]
+      [[ 3  6  1  9]
+       [ 4  7  2  5]
+       [ 8 10  0  0]]
     """
     k = x.shape[0] // 2
-    triangles = jnp.pad(jnp.tril(x[:k, :k]), ((0, 0), (0, 1))) + jnp.pad(jnp.triu(x[k:, k:]), ((0, 0), (1, 0)))
-    return jnp.concatenate([x[k:, :k], triangles], axis=1)
+    last, first = x[k:, k:], x[:k, :k]
+    triangles = jnp.where(_lower(k), first, last)
+    ends = jnp.pad(diagonal(last), (0, k))
+    return jnp.concatenate([jnp.concatenate([x[k:, :k], triangles], axis=1), ends[None, :]], axis=0)
 
 
-def unfolded(numbers: Float[Array, "half columns"]) -> Float[Array, "p p"]:
+def unfolded(numbers: Float[Array, "half p"]) -> Float[Array, "p p"]:
     """The symmetric matrix that :func:`folded` made ``numbers`` of.
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(unfolded(jnp.array([[2, 1, 3]])))
+      >>> print(unfolded(jnp.array([[2, 1], [3, 0]])))
       [[1 2]
        [2 3]]
     """
-    k = numbers.shape[0]
-    between, triangles = numbers[:, :k], numbers[:, k:]
-    lower, upper = jnp.tril(triangles[:, :k]), jnp.triu(triangles[:, 1:])
-    first, second = lower + jnp.tril(lower, -1).T, upper + jnp.triu(upper, 1).T
+    k = numbers.shape[0] - 1
+    between, triangles, ends = numbers[:k, :k], numbers[:k, k:], numbers[k, :k]
+    lower, mirrored = _lower(k), triangles.T
+    first = jnp.where(lower, triangles, mirrored)
+    last = jnp.where(jnp.eye(k, dtype=bool), ends[None, :], jnp.where(lower, mirrored, triangles))
     return jnp.concatenate(
-        [jnp.concatenate([first, between.T], axis=1), jnp.concatenate([between, second], axis=1)], axis=0
+        [jnp.concatenate([first, between.T], axis=1), jnp.concatenate([between, last], axis=1)], axis=0
     )
+
+
+def _lower(k: int) -> Bool[Array, "k k"]:
+    return jnp.arange(k)[:, None] >= jnp.arange(k)[None, :]
+
+
+def diagonal(square: Float[Array, "p p"]) -> Float[Array, " p"]:
+    """The diagonal of a matrix. ``jnp.diagonal`` gathers, and scatters for the gradient: more to compile and to run."""
+    return jnp.where(jnp.eye(square.shape[0], dtype=bool), square, 0).sum(0)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:

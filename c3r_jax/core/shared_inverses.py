@@ -1,12 +1,13 @@
 """Several matrices that every device holds, inverted by one device each instead of all of them by every device."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from c3r_jax.core.linear_solve import inverse_spd
+from c3r_jax.core.linear_solve import POLISH, inverse_spd
 from c3r_jax.core.mapped_axes import is_tracked
 from c3r_jax.core.moments import folded, unfolded
 
@@ -31,7 +32,11 @@ def are_shared(num_matrices: int, width: int, axis_name: Any) -> bool:
 
 
 def shared_inverses(
-    a: Float[Array, "m p p"], *, condition: float | None = None, axis_name: Any
+    a: Float[Array, "m p p"],
+    *,
+    largest: Float[Array, " m"] | None = None,
+    condition: float | None = None,
+    axis_name: Any,
 ) -> Float[Array, "m p p"]:
     """:func:`c3r_jax.core.linear_solve.inverse_spd` of several matrices; one device of the axis inverts one of them.
 
@@ -40,6 +45,7 @@ def shared_inverses(
 
     Args:
       a: (m, p, p), the same on every device.
+      largest: (m,) upper bounds of their eigenvalues; see ``inverse_spd``.
       condition: see ``inverse_spd``, of all of them.
       axis_name: mapped axis with at least m devices.
 
@@ -56,7 +62,10 @@ def shared_inverses(
     (m, p, _), devices = a.shape, jax.lax.axis_size(axis_name)
     index = jax.lax.axis_index(axis_name)
     place = index % m
-    inverse = inverse_spd(jax.lax.dynamic_index_in_dim(a, place, keepdims=False), condition=condition)
+    own_a, own_largest = jax.tree.map(partial(jax.lax.dynamic_index_in_dim, index=place, keepdims=False), (a, largest))
+    # A residual of 1e-4 is enough in float32, as `solve_spd` refines what it solves; a loop would read its factors.
+    polish = POLISH - 1 if a.dtype == jnp.float32 else POLISH
+    inverse = inverse_spd(own_a, largest=own_largest, condition=condition, polish=polish, unroll=True)
     own = folded(jnp.pad(inverse, (0, p % 2)))
     if devices % m:
         first = jnp.arange(m) == index  # devices after the m-th repeat what others do, and are not asked

@@ -12,6 +12,7 @@ import pytest
 
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.contrastive import unit
+from c3r_jax.core.matching import PAIRS, match_rows
 from tests.core import oracle_matching
 from tests.core.jitted import contrastive_c3r_loss
 
@@ -141,6 +142,18 @@ def test_the_first_of_equal_examples_is_found(chunks):
     twice = image.at[4].set(image[1])
     run = jax.jit(functools.partial(contrastive_c3r_loss, match, regularised=False, chunks=chunks))
     np.testing.assert_allclose(run({"image": twice, "text": twice})[1].accuracy, 8 / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_only_the_sigmoid_loss_sums_pairs(chunks):
+    """Without them the fifth number is 0 and the others are as before."""
+    keys = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+    found = {}
+    for pairs in (True, False):
+        rows, _, _ = match_rows(match, keys, jnp.ones(6, bool), chunks=chunks, pairs=pairs)
+        found[pairs] = rows(keys[::-1])
+    np.testing.assert_array_equal(found[False], found[True].at[:, PAIRS].set(0))
+    assert (found[True][:, PAIRS] > 0).all()
 
 
 def test_logits_in_parts_are_never_whole():
