@@ -70,7 +70,8 @@ def frozen_vectors(config: ConfigDict, folder: pathlib.Path | None) -> dict[str,
         return _read(file)
     experiment = build_experiment(config)
     make_state = experiment.state_maker()
-    weights = read_weights(experiment.settings.model, experiment.model, jax.eval_shape(make_state).params)
+    shapes, padding = jax.eval_shape(make_state).params, experiment.tokenizer.padding_row
+    weights = read_weights(experiment.settings.model, experiment.model, shapes, padding)
     params = with_weights(experiment.devices.init(make_state), weights, experiment.devices.put).params
     columns: dict[str, np.ndarray] = {}
     for split in experiment.sources:

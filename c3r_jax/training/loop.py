@@ -276,7 +276,8 @@ def _resume(
     """The state of the newest intact checkpoint, or a new one; the data iterator moves to the same step."""
     devices = experiment.devices
     if not checkpoints.exist():
-        weights = read_weights(experiment.settings.model, experiment.model, jax.eval_shape(make_state).params)
+        shapes, padding = jax.eval_shape(make_state).params, experiment.tokenizer.padding_row
+        weights = read_weights(experiment.settings.model, experiment.model, shapes, padding)
         state = experiment.first_state()
         return (with_weights(state, weights, devices.put) if weights else state), 0, LoopState()
     step, restored, progress = checkpoints.restore(checkpoints.newest_first, devices.template(make_state))

@@ -23,7 +23,7 @@ from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.experiments.settings import default_config, read_settings
 from c3r_jax.experiments.vector_cache import VectorTable
-from c3r_jax.files.tensors import write_tensors
+from c3r_jax.files.tensors import read_tensors, write_tensors
 from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
 from c3r_jax.models.encoders.pretrained.bert import TransformerSize
 from c3r_jax.models.encoders.pretrained.encoder import PretrainedEncoder
@@ -108,6 +108,18 @@ def test_a_run_with_a_frozen_encoder(config, published, tmp_path):
     written["model"]["text"]["weights"] = written["data"]["tokenizer"] = "gone.json"
     (tmp_path / "run" / "config.json").write_text(json.dumps(written))
     assert evaluate(tmp_path / "run")["method"] == "plain"
+
+
+def test_rows_of_word_embeddings_follow_the_tokenisers_padding(config, tmp_path):
+    pieces = [PIECES[2], PIECES[1], PIECES[0], *PIECES[3:]]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    config.data.tokenizer = str(tmp_path / "vocab.txt")
+    experiment = build_experiment(config)
+    state = _resume(experiment, experiment.state_maker(), types.SimpleNamespace(exist=lambda: False), None)[0]
+    params = experiment.devices.host(state).params
+    found = params["encoders_text"]["backbone"]["word_embeddings"]["embedding"]
+    source = read_tensors(config.model.text.weights)["embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(found, source[[2, 1, 0, *range(3, len(pieces))]])
 
 
 def test_vectors_are_cached_per_weights_which_are_hashed_once(config, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.source import DatasetInfo
+from c3r_jax.data.text.tokenizer_files import bert_tokenizer
 from c3r_jax.export.loader import Model
 from c3r_jax.export.run import input_specs
 
@@ -111,3 +112,16 @@ def test_the_signature_names_the_columns(columns):
     )
     found = json.loads(json.dumps(input_specs(experiment)["colour"]._asdict()))
     assert found["columns"] == list(columns.get("colour", ())) and found["shape"] == [2]
+
+
+@pytest.mark.parametrize(("first", "more"), [("[PAD]", ""), ("[CLS]", ", with 1 (its padding) and 0 exchanged")])
+def test_the_signature_says_which_ids_a_text_has(first, more):
+    pieces = [first, *sorted({"[CLS]", "[PAD]", "[SEP]", "[UNK]"} - {first}, key="[PAD][CLS][SEP][UNK]".index)]
+    texts = ["a", "b"]
+    experiment = types.SimpleNamespace(
+        sources={"train": ArraySource({"text": texts}, np.zeros(2, int), info=DatasetInfo("demo", ("text",), ("a",)))},
+        example_batch=lambda: {"inputs": {"text": np.ones((2, 4), np.int32)}},
+        model=types.SimpleNamespace(modalities=("text",)),
+        tokenizer=bert_tokenizer(pieces),
+    )
+    assert input_specs(experiment)["text"].tokens == f"give the ids of tokenizer.json, padded with 0{more}"

@@ -19,7 +19,8 @@ _PAD, _MASK, _UNKNOWN = ("[PAD]", "<pad>"), (MASK_MARKER, "<mask>"), ("[UNK]", "
 class FileTokenizer(Tokenizer):
     """The tokeniser of a ``tokenizer.json``, with the ids of the file, as published weights need them.
 
-    Padding is 0: if the file has another id for it, the two ids are swapped. Special tokens that the file adds around a
+    Padding is 0: if the file has another id for it, the two ids are swapped, and so are the two rows of published word
+    embeddings (:attr:`padding_row`). Special tokens that the file adds around a
     text ([CLS], [SEP]) remain when the text is cut, and belong to no word. The marker of a hidden word becomes the
     file's mask token, or its unknown token if it has none; a padding token in a text becomes the unknown token.
 
@@ -73,6 +74,11 @@ class FileTokenizer(Tokenizer):
     def mask_id(self) -> int:
         """The id of a hidden word."""
         return self._swapped(self._id(self._mask))
+
+    @property
+    def padding_row(self) -> int:
+        """The file's id of padding."""
+        return self._padding
 
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids and, for each, the number of its word (split at spaces), -1 for special tokens."""

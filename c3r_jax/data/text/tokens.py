@@ -23,6 +23,11 @@ class Tokenizer(Protocol):
         """The id of a hidden word."""
         ...
 
+    @property
+    def padding_row(self) -> int:
+        """The row of padding in published word embeddings; here it and row 0 change places."""
+        return PAD_ID
+
     def encode(self, text: str, length: int) -> np.ndarray:
         """Returns the ids of a text, cut or padded with 0 at the end. Shape ``(length,)``, int32."""
         return self.encode_words(text, length)[0]

@@ -106,12 +106,14 @@ def test_other_paddings_and_masks(tmp_path):
     assert ids.tolist() == [4, 6, 5, 3, 0, 0] and words.tolist() == [0, 1, 2, 3, -1, -1]
     assert (tokenizer.vocab_size, tokenizer.mask_id) == (7, 6)
     assert tokenizer.encode("<s>", 1).tolist() == [1]  # what had the id 0 has that of padding
+    assert tokenizer_from_json(tokenizer.to_json()).padding_row == 1
 
 
 def test_without_a_mask_the_unknown_token_hides(tmp_path):
     model = {"type": "WordLevel", "vocab": {"[PAD]": 0, "[UNK]": 1, "red": 2}, "unk_token": "[UNK]"}
     tokenizer = load_tokenizer(other_file(tmp_path, model=model))
-    assert tokenizer.encode("red [MASK]", 3).tolist() == [2, 1, 0] and tokenizer.mask_id == 1
+    assert tokenizer.encode("red [MASK]", 3).tolist() == [2, 1, 0]
+    assert (tokenizer.mask_id, tokenizer.padding_row) == (1, 0)
 
 
 def test_hidden_words_in_training_and_in_noise(tokenizer):

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from c3r_jax.errors import DataError
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+WORDS = ("word_embeddings", "embedding")  # a row for each token id
 LISTED = 8  # at most so many names in a message
 # What wrappers of PyTorch put into names, and what norms were called in the first published BERT files.
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -65,6 +66,15 @@ def _outward_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return _outward(leaf, np.broadcast_to(np.float32(0), shape)).shape
 
 
+def _exchanged(path: tuple[str, ...], value: np.ndarray, padding: int) -> np.ndarray:
+    """Word embeddings with the rows of padding and 0 exchanged; other values as they are."""
+    if path != WORDS or not padding:
+        return value
+    order = np.arange(len(value))
+    order[[0, padding]] = padding, 0
+    return value[order]
+
+
 class Match(NamedTuple):
     """How a file's names and a source's fit together.
 
@@ -79,7 +89,13 @@ class Match(NamedTuple):
     keys: dict[str, str]
 
 
-def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Names, ...], file: str = "the file") -> Any:
+def from_tensors(
+    tensors: Mapping[str, np.ndarray],
+    like: Any,
+    known: tuple[Names, ...],
+    file: str = "the file",
+    padding: int = 0,
+) -> Any:
     """Converts a file's tensors to an encoder's parameters, after checking all names and shapes of both.
 
     Names may have any prefix (``module.``, ``backbone.``, ``model.bert.``): where the encoder is a part of a larger
@@ -90,6 +106,8 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Name
       like: the encoder's parameters, or their shapes.
       known: names in each source; the best match is used.
       file: the file's name, for messages.
+      padding: the publisher's id of padding (:attr:`Tokenizer.padding_row`). Here it is 0: the two rows of word
+        embeddings change places.
 
     Returns:
       Parameters as ``like``, in float32.
@@ -126,7 +144,9 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any, known: tuple[Name
         )
     return unflatten_dict(
         {
-            path: np.ascontiguousarray(_inward(path[-1], tensors[keys[name]]).astype(np.float32))
+            path: np.ascontiguousarray(
+                _exchanged(path, _inward(path[-1], tensors[keys[name]]), padding).astype(np.float32)
+            )
             for name, path in wanted.items()
         }
     )
@@ -191,7 +211,7 @@ def _under(plain: Mapping[str, str], names: Names, prefix: str) -> Match:
 
 
 def to_tensors(
-    params: Any, known: tuple[Names, ...], like: Mapping[str, np.ndarray] | None = None
+    params: Any, known: tuple[Names, ...], like: Mapping[str, np.ndarray] | None = None, padding: int = 0
 ) -> dict[str, np.ndarray]:
     """An encoder's weights under a source's names, to be written with :func:`write_tensors`.
 
@@ -200,13 +220,15 @@ def to_tensors(
       known: names in each source.
       like: tensors of the original file: its names, dtypes and tensors that the encoder does not have are kept;
         None: the first source's names, float32.
+      padding: the publisher's id of padding, as for :func:`from_tensors`.
 
     Returns:
       {the source's name: array}; unchanged weights are identical bit by bit.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(jax.tree.map(np.asarray, params)))
+    outward = {path: _outward(path[-1], _exchanged(path, value, padding)) for path, value in flat.items()}
     if like is None:
-        return {known[0].of(path): _outward(path[-1], value) for path, value in flat.items()}
+        return {known[0].of(path): value for path, value in outward.items()}
     names, _, keys = _match(like, flat, known, "like")
-    converted = {keys[names.of(path)]: _outward(path[-1], value) for path, value in flat.items()}
+    converted = {keys[names.of(path)]: value for path, value in outward.items()}
     return {**like, **{key: value.astype(like[key].dtype) for key, value in converted.items()}}

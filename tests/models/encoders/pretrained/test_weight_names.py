@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from c3r_jax.data.text.tokenizer_files import bert_tokenizer
 from c3r_jax.errors import DataError
 from c3r_jax.files.tensors import read_tensors, write_tensors
 from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
+from c3r_jax.models.encoders.pretrained.bert import Bert
 from c3r_jax.models.encoders.pretrained.layers import _grouped_convolution, _summed_places
 from c3r_jax.models.encoders.pretrained.weight_names import from_tensors, to_tensors
-from tests.models.encoders.pretrained.cases import CASES
+from tests.models.encoders.pretrained.cases import CASES, TINY
 
 WEIGHTS = pathlib.Path(__file__).parent / "weights"
 EXPECTED = safetensors.numpy.load_file(WEIGHTS / "expected.safetensors")
@@ -92,6 +94,27 @@ def test_names_and_shapes_are_checked_both_ways():
     assert "1 tensors are missing: encoder.layer.1.output.dense.bias" in message
     assert "1 tensors have no place: encoder.layer.2.output.dense.bias" in message
     assert "embeddings.word_embeddings.weight (41, 24) instead of (40, 24)" in message
+
+
+def test_tokens_are_the_publishers_where_padding_is_not_zero():
+    vocabulary = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "red", "apple"]
+    tokenizer = bert_tokenizer(vocabulary)
+    names, module = CASES["bert"].names, Bert(TINY, len(vocabulary), max_length=16)
+    source = {**read_tensors(WEIGHTS / "bert.safetensors")}
+    source["embeddings.word_embeddings.weight"] = source["embeddings.word_embeddings.weight"][:7]
+    like = jax.eval_shape(module.init, jax.random.key(0), np.ones((1, 4), np.int32))["params"]
+    params = from_tensors(source, like, names, padding=tokenizer.padding_row)
+    ids = tokenizer.encode("red apple", 6)
+    found = module.apply({"params": params}, ids[None])[0, ids != 0]
+    # A free row in front: the publisher's ids, each one higher, have no padding among them.
+    words = np.concatenate([np.zeros((1, TINY.width), np.float32), source["embeddings.word_embeddings.weight"]])
+    free = {**params, "word_embeddings": {"embedding": words}}
+    published = np.array([[vocabulary.index(piece) + 1 for piece in ("[CLS]", "red", "apple", "[SEP]")]])
+    expected = module.clone(vocab_size=8).apply({"params": free}, published)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for like_source in (source, None):
+        back = to_tensors(params, names, like_source, padding=tokenizer.padding_row)
+        assert all(np.array_equal(back[key], source[key]) for key in back)
 
 
 def test_half_precision_files_keep_their_precision():
