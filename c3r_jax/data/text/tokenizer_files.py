@@ -13,6 +13,8 @@ from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, fit_ids, wo
 from c3r_jax.errors import DataError
 from c3r_jax.files.pointers import lfs_hint
 
+# Names in a tokenizer_config.json, and of the arguments of bert_tokenizer.
+_STATED = {"do_lower_case": "lower", "strip_accents": "strip_accents", "tokenize_chinese_chars": "chinese"}
 _PAD, _MASK, _UNKNOWN = ("[PAD]", "<pad>"), (MASK_MARKER, "<mask>"), ("[UNK]", "<unk>")
 
 
@@ -97,13 +99,17 @@ class FileTokenizer(Tokenizer):
         return json.dumps({"kind": "file", "tokenizer": self._text}, ensure_ascii=False)
 
 
-def bert_tokenizer(vocabulary: list[str], *, lower: bool | None = None) -> FileTokenizer:
+def bert_tokenizer(
+    vocabulary: list[str], *, lower: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
+) -> FileTokenizer:
     """Returns BERT's tokeniser for a vocabulary in the order of its ids: basic tokenisation, then word pieces.
 
     Args:
       vocabulary: the pieces.
-      lower: whether texts are lower-cased and lose their accents; None: unless capital letters in the vocabulary mean
-        something, see :func:`keeps_case`.
+      lower: whether texts are lower-cased; None: unless capital letters in the vocabulary mean something, see
+        :func:`keeps_case`.
+      strip_accents: whether letters lose their accents; None: if texts are lower-cased.
+      chinese: whether every Chinese character is a word.
 
     Raises:
       DataError: a piece is empty or occurs twice, or "[PAD]", "[UNK]", "[CLS]" or "[SEP]" is missing.
@@ -117,7 +123,9 @@ def bert_tokenizer(vocabulary: list[str], *, lower: bool | None = None) -> FileT
         )
     lower = not keeps_case(vocabulary) if lower is None else lower
     tokenizer = HuggingFaceTokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.BertNormalizer(  # type: ignore[assignment]
+        lowercase=lower, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     ends = (("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     tokenizer.post_processor = processors.BertProcessing(*ends)  # type: ignore[assignment]
@@ -159,22 +167,20 @@ def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTok
             raise DataError(f"this {hint}.")
         if path.suffix == ".json":
             return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
-        return bert_tokenizer(
-            lower=_stated_case(path),
-            vocabulary=[line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")],
-        )
+        vocabulary = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        return bert_tokenizer(vocabulary, **_stated(path))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _stated_case(path: pathlib.Path) -> bool | None:
-    """Whether texts are lower-cased, as ``tokenizer_config.json`` beside a vocabulary says; None: it says nothing."""
+def _stated(path: pathlib.Path) -> dict[str, bool]:
+    """What ``tokenizer_config.json`` beside a vocabulary says of how texts are normalised."""
     try:
         found = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8-sig"))
-        lower = found.get("do_lower_case")
+        stated = {argument: found.get(name) for name, argument in _STATED.items()}
     except (OSError, ValueError, AttributeError):
-        return None
-    return lower if isinstance(lower, bool) else None
+        return {}
+    return {argument: value for argument, value in stated.items() if isinstance(value, bool)}
 
 
 def tokenizer_from_json(text: str) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:

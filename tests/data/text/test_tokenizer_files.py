@@ -195,6 +195,24 @@ def test_the_configuration_beside_a_vocabulary_says_whether_case_counts(tmp_path
     assert (load_tokenizer(tmp_path / "vocab.txt").encode("LOW", 4)[1] == unknown) == kept
 
 
+@pytest.mark.parametrize(
+    ("stated", "text", "pieces"),
+    [
+        ('{"do_lower_case": true}', "CAFÉ 中文", ["cafe", "中", "文"]),
+        ('{"do_lower_case": true, "strip_accents": false}', "CAFÉ", ["café"]),
+        ('{"do_lower_case": false, "strip_accents": true}', "Café café", ["[UNK]", "cafe"]),
+        ('{"strip_accents": null, "tokenize_chinese_chars": null}', "CAFÉ 中文", ["cafe", "中", "文"]),
+        ('{"tokenize_chinese_chars": false}', "中文", ["中文"]),
+    ],
+)
+def test_the_configuration_beside_a_vocabulary_says_what_becomes_of_letters(tmp_path, stated, text, pieces):
+    vocabulary = [*VOCABULARY, "café", "中文"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(stated)
+    found = load_tokenizer(tmp_path / "vocab.txt").encode(text, len(pieces) + 2)
+    assert [vocabulary[i] for i in found[1:-1]] == pieces
+
+
 def test_a_pointer_of_git_lfs_is_no_vocabulary(tmp_path):
     for name in ("vocab.txt", "tokenizer.json"):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
