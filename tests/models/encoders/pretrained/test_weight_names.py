@@ -94,6 +94,34 @@ def test_names_and_shapes_are_checked_both_ways():
     assert "1 tensors are missing: encoder.layer.1.output.dense.bias" in message
     assert "1 tensors have no place: encoder.layer.2.output.dense.bias" in message
     assert "embeddings.word_embeddings.weight (41, 24) instead of (40, 24)" in message
+    assert message.endswith("choose the architecture of these weights.")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape", "advice"),
+    [
+        (
+            "bert",
+            "embeddings.word_embeddings.weight",
+            (41, 24),
+            "config.data.tokenizer to the tokeniser of these weights",
+        ),
+        ("bert", "embeddings.word_embeddings.weight", (40, 25), "choose the architecture of these weights"),
+        ("bert", "embeddings.position_embeddings.weight", (17, 24), "choose the architecture of these weights"),
+        ("vit", "embeddings.position_embeddings", (1, 17, 24), "config.data.image_size to .* images, such as 16"),
+        ("vit", "embeddings.position_embeddings", (1, 5, 25), "choose the architecture of these weights"),
+        (
+            "vit",
+            "embeddings.patch_embeddings.projection.weight",
+            (24, 3, 8, 8),
+            "choose the architecture of these weights",
+        ),
+    ],
+)
+def test_a_shape_that_depends_on_the_data_is_told_from_the_architecture(name, tensor, shape, advice):
+    source = read_tensors(WEIGHTS / f"{name}.safetensors") | {tensor: np.zeros(shape, np.float32)}
+    with pytest.raises(DataError, match=rf"1 tensors have other shapes: {tensor} .*: (set )?{advice}[^:]*\.$"):
+        from_tensors(source, shapes(name), CASES[name].names)
 
 
 def test_tokens_are_the_publishers_where_padding_is_not_zero():
