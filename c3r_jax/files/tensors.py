@@ -6,6 +6,7 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import safetensors
@@ -42,7 +43,21 @@ DTYPES = {
 }
 
 
-def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> tuple[bytes, str]:
+class Member(NamedTuple):
+    """A file, perhaps of a folder or a wheel.
+
+    Attributes:
+      content: its bytes.
+      name: its name, for messages.
+      beside: (name) -> the bytes of a file next to it; raises a DataError if it cannot be read.
+    """
+
+    content: bytes
+    name: str
+    beside: Callable[[str], bytes]
+
+
+def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Member:
     """Reads a file, or the only matching file in a folder or Python wheel.
 
     Args:
@@ -50,14 +65,18 @@ def read_member(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> tupl
       suffixes: endings of the file's name; the first one that any file has is used.
 
     Returns:
-      The file's bytes, and its name for messages.
+      The file.
 
     Raises:
-      DataError: no file matches, or more than one does.
+      DataError: no file matches, or more than one does, or it cannot be read.
     """
-    names, read = _members(pathlib.Path(path))
-    chosen = _choose(path, names, suffixes) if names else ""
-    return read(chosen), f"{path}/{chosen}" if chosen else str(path)
+    path = pathlib.Path(path)
+    names, read = _members(path)
+    if not names:
+        return Member(read(""), str(path), _members(path.parent)[1])
+    chosen = _choose(path, names, suffixes)
+    folder = pathlib.PurePosixPath(chosen).parent
+    return Member(read(chosen), f"{path}/{chosen}", lambda name: read(str(folder / name)))
 
 
 def _members(path: pathlib.Path) -> tuple[list[str], Callable[[str], bytes]]:

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.text.tokenizer_files import bert_tokenizer
+from c3r_jax.data.text.tokenizers import train_word_piece
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.experiments import vector_cache
@@ -120,6 +121,15 @@ def test_rows_of_word_embeddings_follow_the_tokenisers_padding(config, tmp_path)
     found = params["encoders_text"]["backbone"]["word_embeddings"]["embedding"]
     source = read_tensors(config.model.text.weights)["embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(found, source[[2, 1, 0, *range(3, len(pieces))]])
+
+
+def test_the_folder_of_an_export_names_its_tokeniser(config, tmp_path):
+    saved = train_word_piece(["red apple", "green apple"], vocab_size=60)
+    (tmp_path / "tokenizer.json").write_text(saved.to_json(), encoding="utf-8")
+    config.data.tokenizer = str(tmp_path)
+    config.model.text.update(pretrained="", weights="", frozen=False)
+    config.train.cache_frozen = False
+    assert build_experiment(config).tokenizer.to_json() == saved.to_json()
 
 
 def test_vectors_are_cached_per_weights_which_are_hashed_once(config, monkeypatch):

