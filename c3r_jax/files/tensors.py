@@ -22,7 +22,8 @@ INDEX = tuple(f"{ending}.index.json" for ending in (".safetensors", ".bin"))
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # beside shards it is not clear which are meant
 # What trainers put beside the weights.
 _BESIDE = re.compile(
-    r"^(optimizer|optim|scheduler|scaler|rng_state|random_states|training_args|trainer_state|dataloader)[\w-]*\.\w+$"
+    r"^((optimizer|scheduler|scaler|dataloader)s?\d*([_-][\w-]*)?|optim\d*([_-](states?|dict|rank|\d+))*"
+    r"|(rng_state|random_states|training_args|trainer_state)[\w-]*)\.\w+$"
 )
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)$")
 _LISTED = 5
@@ -116,10 +117,10 @@ def _unreadable(path: pathlib.Path, error: Exception) -> DataError:
 
 def _choose(path: str | os.PathLike[str], names: Sequence[str], suffixes: tuple[str, ...]) -> str:
     """The one of these files that is meant: by its ending, and in the fewest folders."""
-    entries = [pathlib.PurePosixPath(name) for name in names]
+    files = [pathlib.PurePosixPath(name) for name in names]
     entries = [
         entry
-        for entry in entries
+        for entry in files
         if not _BESIDE.match(entry.name) and not any(part.startswith((".", "__MACOSX")) for part in entry.parts)
     ]
     for suffix in suffixes:
@@ -131,7 +132,10 @@ def _choose(path: str | os.PathLike[str], names: Sequence[str], suffixes: tuple[
             raise DataError(f"{path} has {len(nearest)} files that end in {suffix} ({listed}): name the one meant.")
         if nearest:
             return str(nearest[0])
-    raise DataError(f"{path} has no file that ends in {', '.join(suffixes)}: check the path.")
+    passed = [str(file) for file in files if file.name.lower().endswith(suffixes)]
+    listed = f" besides {', '.join(passed[:_LISTED])}, passed over for their names" if passed else ""
+    more = ", or name the one meant" if passed else ""
+    raise DataError(f"{path} has no file that ends in {', '.join(suffixes)}{listed}: check the path{more}.")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

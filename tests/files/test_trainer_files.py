@@ -251,6 +251,36 @@ def test_a_trainers_folder(tmp_path, save, name, others):
     check(read_tensors(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["optimized_model", "optimum", "optim_model", "optimal-1", "scaled", "schedulerless"])
+def test_names_that_only_begin_as_an_optimisers(tmp_path, name):
+    write_tensors(tmp_path / f"{name}.safetensors", VALUES)
+    check(read_tensors(tmp_path))
+    write_tensors(tmp_path / "teacher.safetensors", VALUES)
+    with pytest.raises(DataError, match="2 files that end in .safetensors"):
+        read_tensors(tmp_path)
+
+
+PASSED_OVER = [
+    "optimizer",
+    "optimizer_1",
+    "optimizer-state",
+    "optim",
+    "optim-1",
+    "optim_states",
+    "scheduler_0",
+    "scaler",
+]
+
+
+@pytest.mark.parametrize("name", [*PASSED_OVER, "rng_state_0", "random_states_0", "training_args"])
+def test_files_that_were_passed_over_are_named(tmp_path, name):
+    (tmp_path / f"{name}.pt").write_bytes(b"")
+    with pytest.raises(DataError, match=f"ends in .* besides {name}.pt, passed over .*, or name the one meant"):
+        read_tensors(tmp_path)
+    write_tensors(tmp_path / "model.bin", VALUES)
+    check(read_tensors(tmp_path))
+
+
 def test_several_sets_of_weights_are_not_guessed(tmp_path):
     write_shards(tmp_path)
     write_tensors(tmp_path / "model.safetensors", VALUES)
