@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from c3r_jax.errors import DataError
 from c3r_jax.files.archives import safe_name
+from c3r_jax.files.pointers import lfs_hint
 from c3r_jax.files.torch_files import read_torch
 
 SAFE = (".safetensors",)
@@ -221,8 +222,11 @@ def _all_shards(
 
 def _by_index(path: pathlib.Path, index: str, read: Callable[[str], bytes]) -> dict[str, np.ndarray]:
     """The tensors that an index of shards lists."""
+    content = read(index)
+    if hint := lfs_hint(content):
+        raise DataError(f"{path}/{index} {hint}.")
     try:
-        listed = json.loads(read(index).decode("utf-8-sig"))["weight_map"]
+        listed = json.loads(content.decode("utf-8-sig"))["weight_map"]
         places = {str(name): safe_name(str(file), index) for name, file in listed.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -251,6 +255,8 @@ def _tensors(content: bytes, name: str) -> dict[str, np.ndarray]:
     pickled = content.startswith((b"PK\3\4", b"\x80\2"))
     if not header and (pickled or not name.lower().endswith(SAFE)):
         return read_torch(content, name)
+    if hint := lfs_hint(content):
+        raise DataError(f"{name} {hint}.")
     try:
         parts = safetensors.deserialize(content)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from c3r_jax.errors import DataError
 from c3r_jax.files.pickles import NamesFromTable
+from c3r_jax.files.pointers import lfs_hint
 from c3r_jax.files.torch_names import DTYPES, KNOWN, UNTYPED, Aside, Storage, Tensor
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
@@ -77,6 +78,8 @@ def read_torch(content: bytes, name: str = "the file") -> dict[str, np.ndarray]:
     Raises:
       DataError: the file asks for anything but tensors (which the message names), or is damaged.
     """
+    if hint := lfs_hint(content):
+        raise DataError(f"{name} {hint}.")
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
             tree, numbers = _read_zip(content, name)
