@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -114,8 +115,8 @@ def from_tensors(
       Parameters as ``like``, in float32.
 
     Raises:
-      DataError: a tensor is missing, has another shape, or is not used, or the encoder is there more than once; the
-        message lists names.
+      DataError: a tensor is missing, has another shape, is not used, or has numbers that are whole or not finite, or
+        the encoder is there more than once; the message lists names.
     """
     flat: dict[tuple[str, ...], Any] = dict(flatten_dict(like))
     match = _match(tensors, flat, known, file)
@@ -141,14 +142,35 @@ def from_tensors(
             f"{file} does not fit the encoder by {names.source}'s names ({'; '.join(problems)}): "
             f"{_advice(found, flat)}."
         )
+    numbers = {name: _float32(tensors[keys[name]], f"{file} has {keys[name]}") for name in wanted}
     return unflatten_dict(
         {
-            path: np.ascontiguousarray(
-                _exchanged(path, _inward(path[-1], tensors[keys[name]]), padding).astype(np.float32)
-            )
+            path: np.ascontiguousarray(_exchanged(path, _inward(path[-1], numbers[name]), padding))
             for name, path in wanted.items()
         }
     )
+
+
+def _float32(value: np.ndarray, what: str) -> np.ndarray:
+    """The same numbers in float32.
+
+    Raises:
+      DataError: they are whole numbers or truth values, or not finite in float32.
+    """
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise DataError(
+            f"{what} in {value.dtype}, expected floating point numbers: whole numbers mean little without their "
+            "scales; give the weights in float32, float16 or bfloat16."
+        )
+    with np.errstate(over="ignore"):
+        found = value.astype(np.float32)
+    wrong = np.count_nonzero(~np.isfinite(found))
+    if wrong:
+        raise DataError(
+            f"{what} with {wrong} of {found.size} numbers that are not finite in float32: fetch the file again, or "
+            "give an earlier checkpoint."
+        )
+    return found
 
 
 def _advice(found: Mapping[tuple[str, ...], tuple[int, ...]], flat: Mapping[tuple[str, ...], Any]) -> str:

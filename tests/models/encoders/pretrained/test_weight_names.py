@@ -124,6 +124,32 @@ def test_a_shape_that_depends_on_the_data_is_told_from_the_architecture(name, te
         from_tensors(source, shapes(name), CASES[name].names)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * np.nan, r"with 24 of 24 numbers that are not finite"),
+        (lambda x: np.where(np.arange(24) == 3, np.inf, x), r"with 1 of 24 numbers that are not finite"),
+        (lambda x: x.astype(np.float64) + 1e39, r"with 24 of 24 numbers that are not finite in float32"),
+        (lambda x: (127 * x).astype(np.int8), r"in int8, expected floating point numbers"),
+        (lambda x: x > 0, r"in bool, expected floating point numbers"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused_by_name(change, message):
+    case, source, tensor = CASES["bert"], read_tensors(WEIGHTS / "bert.safetensors"), "embeddings.LayerNorm.bias"
+    source[tensor] = change(source[tensor])
+    with pytest.raises(DataError, match=rf"model\.bin has {tensor} {message}.*: .* the "):
+        from_tensors(source, shapes("bert"), case.names, "model.bin")
+    source = read_tensors(WEIGHTS / "bert.safetensors") | {"cls.predictions.bias": np.full(3, np.nan)}
+    from_tensors(source, shapes("bert"), case.names)  # what the encoder does not have may be anything
+
+
+def test_weights_in_bfloat16_of_jax():
+    source = read_tensors(WEIGHTS / "bert.safetensors")
+    half = {key: value.astype(jnp.bfloat16) for key, value in source.items()}
+    found = from_tensors(half, shapes("bert"), CASES["bert"].names)["embeddings_norm"]["bias"]
+    np.testing.assert_array_equal(found, half["embeddings.LayerNorm.bias"].astype(np.float32), strict=True)
+
+
 def test_tokens_are_the_publishers_where_padding_is_not_zero():
     vocabulary = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", "red", "apple"]
     tokenizer = bert_tokenizer(vocabulary)
