@@ -8,8 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from c3r_jax.models.encoders.blocks import ExampleDropout, ExampleNorm
-from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES, pixels
+from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES, Architecture, pixels
 from c3r_jax.models.encoders.pretrained.bert import mean_token
+
+_INPUTS = {  # numbers of axes, dtype, in words
+    "text": ((2,), jnp.integer, "token ids, integers (B, length)"),
+    "sequence": ((3,), jnp.floating, "spectrograms, floats (B, time, features)"),
+    "image": ((4, 5), jnp.uint8, "images, uint8 (B, height, width, 3), or videos (B, frames, height, width, 3)"),
+}
 
 
 class PretrainedEncoder(nn.Module):
@@ -59,8 +65,13 @@ class PretrainedEncoder(nn.Module):
         self.project = nn.Dense(self.dim, dtype=self.dtype)
 
     def features(self, inputs: Array) -> Float[Array, "batch width"]:
-        """The backbone's vectors of token ids (B, L), uint8 images (B, H, W, 3), videos or spectrograms (B, T, F)."""
+        """The backbone's vectors of token ids (B, L), uint8 images (B, H, W, 3), videos or spectrograms (B, T, F).
+
+        Raises:
+          ValueError: the inputs have another shape or dtype.
+        """
         known = ARCHITECTURES[self.architecture]
+        _check_inputs(inputs, known)
         if known.kind == "text":
             x = mean_token(self.backbone(inputs), inputs != 0)
         elif known.kind == "sequence":
@@ -80,8 +91,19 @@ class PretrainedEncoder(nn.Module):
     def __call__(self, inputs: Array, keys: PRNGKeyArray | None = None) -> Float[Array, "batch dim"]:
         """Returns representations (B, dim) of raw inputs, or of a frozen backbone's vectors; ``keys`` (B,): dropout."""
         is_vectors = self.frozen and inputs.ndim == 2 and jnp.issubdtype(inputs.dtype, jnp.floating)
+        width = ARCHITECTURES[self.architecture].width
+        if is_vectors and inputs.shape[1] != width:
+            raise ValueError(f"vectors have shape {inputs.shape}: {self.architecture} has (B, {width}).")
         x = inputs.astype(self.dtype) if is_vectors else self.features(inputs)
         return self.project(self.drop(nn.relu(self.hidden(self.norm(x))), keys))
+
+
+def _check_inputs(inputs: Array, known: Architecture) -> None:
+    """Refuses inputs that would be computed with, but mean something else, such as pixels from 0 to 1."""
+    axes, dtype, expected = _INPUTS[known.kind]
+    fits = inputs.ndim in axes and jnp.issubdtype(inputs.dtype, dtype)
+    if not fits or (known.kind == "image" and inputs.shape[-1] != len(known.mean)):
+        raise ValueError(f"inputs have shape {inputs.shape} and dtype {inputs.dtype}: expected {expected}.")
 
 
 def mean_place(x: Float[Array, "batch rows columns width"], inside: Bool[Array, "batch time"]) -> Array:

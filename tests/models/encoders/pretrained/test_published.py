@@ -32,7 +32,7 @@ CLIP = RNG.integers(1, 256, (ROWS, 2, 9, 9, 3)).astype(np.uint8)
 def tiny_resnets(monkeypatch):
     """Two ResNets of one block and four channels under the names of the real ones."""
     size = ResNetSize((1,), bottleneck=False, channels=4, stem=4)
-    tiny = {
+    tiny = {"bert_tiny": ARCHITECTURES["bert_tiny"]} | {
         name: ARCHITECTURES[name].__class__(
             ARCHITECTURES[name].kind, 4, lambda _, remat, dtype: ResNet(size, remat=remat, dtype=dtype), ()
         )
@@ -68,6 +68,35 @@ def test_a_video_is_the_mean_of_the_frames_it_has():
     found = features(clip)
     np.testing.assert_allclose(found[0], (each[0] + each[1])[0] / 2, rtol=1e-5)
     np.testing.assert_allclose(found[1], each[0][1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "inputs"),
+    [
+        ("resnet18", CLIP[:2, 0] / np.float32(255)),
+        ("resnet18", CLIP / np.float32(255)),
+        ("resnet18", CLIP[:2, 0, ..., :1]),
+        ("resnet18", np.zeros((2, 9, 9, 4), np.uint8)),
+        ("resnet18", CLIP[0, 0]),
+        ("resnet18", np.zeros((2, 4), np.float32)),
+        ("audio_resnet18", SOUND[0]),
+        ("audio_resnet18", SOUND[..., None]),
+        ("audio_resnet18", (100 * SOUND).astype(np.int16)),
+        ("bert_tiny", np.ones((2, 5), np.float32)),
+        ("bert_tiny", np.ones(5, np.int32)),
+    ],
+)
+def test_inputs_that_mean_something_else_are_refused(architecture, inputs):
+    module = PretrainedEncoder(4, architecture, vocab_size=9, frozen=False)
+    with pytest.raises(ValueError, match=rf"inputs have shape .* dtype {inputs.dtype}: expected (images|spec|token)"):
+        jax.eval_shape(module.init, jax.random.key(0), inputs)
+
+
+def test_cached_vectors_of_another_encoder_are_refused():
+    module = PretrainedEncoder(4, "resnet18")
+    jax.eval_shape(module.init, jax.random.key(0), np.ones((2, 4), np.float32))
+    with pytest.raises(ValueError, match=r"vectors have shape \(2, 5\): resnet18 has \(B, 4\)"):
+        jax.eval_shape(module.init, jax.random.key(0), np.ones((2, 5), np.float32))
 
 
 def test_eight_devices_train_as_one_does():
