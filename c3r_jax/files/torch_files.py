@@ -165,7 +165,8 @@ def _arrays(tensors: Mapping[str, Tensor], numbers: Callable[[str], bytes]) -> d
         beyond += max(0, math.prod(tensor.shape) - tensor.storage.count)
         if beyond > EXPANDED:
             raise ValueError(f"a tensor of shape {tensor.shape}, more numbers than its storage has")
-        found[name] = _array(tensor, content)
+        value = _array(tensor, content)
+        found[name] = np.asarray(-value) if tensor.negative else value
     return found
 
 

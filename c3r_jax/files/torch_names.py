@@ -41,13 +41,14 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage."""
+    """A view of a storage, perhaps of its negative numbers."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str | None = None
+    negative: bool = False
 
 
 class Aside:
@@ -79,19 +80,26 @@ class _Dict(dict):
         pass
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any = None, hooks: Any = None, bits: Any = None
+) -> Tensor:
+    del grad, hooks
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
-    return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    bits = bits or {}
+    # Real numbers are their own conjugates, and others have no storage here.
+    if not isinstance(bits, dict) or not bits.keys() <= {"neg", "conj"}:
+        raise pickle.UnpicklingError(f"a tensor with the properties {bits!r}")
+    place = int(offset), tuple(map(int, shape)), tuple(map(int, strides))
+    return Tensor(storage, *place, negative=bool(bits.get("neg")))
 
 
 def _tensor_of_dtype(
-    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, bits: Any = None
 ) -> Tensor:
-    del grad, hooks
     if dtype not in DTYPE_NAMES:
         raise pickle.UnpicklingError(f"a tensor of dtype {dtype!r}")
-    return _tensor(storage, offset, shape, strides)._replace(dtype=DTYPE_NAMES[dtype])
+    return _tensor(storage, offset, shape, strides, grad, hooks, bits)._replace(dtype=DTYPE_NAMES[dtype])
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:

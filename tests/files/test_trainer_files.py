@@ -35,8 +35,8 @@ def check(found, expected=VALUES):
 class Stored:
     """A tensor that is pickled as torch.save would, without PyTorch."""
 
-    def __init__(self, array, rebuild="_rebuild_tensor_v2", shape=None, strides=None):
-        self.array, self.rebuild = np.ascontiguousarray(array), rebuild
+    def __init__(self, array, rebuild="_rebuild_tensor_v2", shape=None, strides=None, bits=()):
+        self.array, self.rebuild, self.bits = np.ascontiguousarray(array), rebuild, bits
         self.shape = array.shape if shape is None else shape
         self.strides = [step // array.itemsize for step in self.array.strides] if strides is None else strides
 
@@ -53,7 +53,7 @@ def save(monkeypatch):
     for name in ("FloatStorage", "float32", "bfloat16"):
         kinds[name] = type(name, (), {"__module__": "torch", "__qualname__": name})
         setattr(torch, name, kinds[name])
-    for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
         made = types.FunctionType((lambda *_: None).__code__, {}, name)
         made.__module__, made.__qualname__ = "torch._utils", name
         setattr(utils, name, made)
@@ -73,8 +73,9 @@ def save(monkeypatch):
                 storages.append(value.array)
                 place = Place(("storage", torch.FloatStorage, str(len(storages) - 1), "cpu", value.array.size))
                 arguments = (place, 0, tuple(value.shape), tuple(value.strides))
-                extra = () if value.rebuild == "_rebuild_tensor" else (False, collections.OrderedDict())
-                return getattr(utils, value.rebuild), (*arguments, *extra)
+                dtype = (torch.float32,) if value.rebuild == "_rebuild_tensor_v3" else ()
+                extra = () if value.rebuild == "_rebuild_tensor" else (False, collections.OrderedDict(), *dtype)
+                return getattr(utils, value.rebuild), (*arguments, *extra, *value.bits)
 
         tree_file, file = io.BytesIO(), io.BytesIO()
         Pickler(tree_file, protocol=2).dump(tree)
@@ -115,6 +116,14 @@ def test_dtypes_beside_the_tensors(save, name):
 
 def test_the_first_way_to_rebuild_tensors(save):
     check(read_torch(save(stored(rebuild="_rebuild_tensor"))))
+
+
+@pytest.mark.parametrize("rebuild", ["_rebuild_tensor_v2", "_rebuild_tensor_v3"])
+def test_a_tensor_that_is_the_negative_of_its_storage(save, rebuild):
+    for bits, sign in (({"neg": True}, -1), ({"conj": True, "neg": False}, 1), (None, 1), ({}, 1)):
+        check(read_torch(save(stored(rebuild=rebuild, bits=(bits,)))), {key: sign * x for key, x in VALUES.items()})
+    with pytest.raises(DataError, match="a tensor with the properties {'zero': True}"):
+        read_torch(save(stored(rebuild=rebuild, bits=({"zero": True},))))
 
 
 @pytest.mark.parametrize("shape, strides", [((64,), (0,)), ((3, 64), (1, 0)), ((5, 2), (0, 1))])

@@ -92,6 +92,15 @@ def test_unusual_tensors(tmp_path, make, legacy):
     check(read_tensors(tmp_path), {key: value.detach().numpy() for key, value in make().items()})
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_negative_views(tmp_path, legacy):
+    imaginary = torch.complex(torch.zeros(3), torch.arange(3.0)).conj().imag
+    tensors = {"a": imaginary, "b": torch.tensor(2.0)._neg_view(), "c": torch.arange(3).bfloat16()._neg_view()}
+    assert all(tensor.is_neg() for tensor in tensors.values())
+    torch.save(tensors, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    check(read_tensors(tmp_path), {"a": [0, -1, -2], "b": np.array(-2), "c": [0, -1, -2]})
+
+
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
 def test_dtypes_without_a_storage_of_their_own(tmp_path, dtype):
     torch.save({"a": torch.arange(6, dtype=torch.int32).to(dtype).reshape(2, 3)[:, 1:]}, tmp_path / "a.pt")
