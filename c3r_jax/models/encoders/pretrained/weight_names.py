@@ -142,13 +142,11 @@ def from_tensors(
             f"{file} does not fit the encoder by {names.source}'s names ({'; '.join(problems)}): "
             f"{_advice(found, flat)}."
         )
-    numbers = {name: _float32(tensors[keys[name]], f"{file} has {keys[name]}") for name in wanted}
-    return unflatten_dict(
-        {
-            path: np.ascontiguousarray(_exchanged(path, _inward(path[-1], numbers[name]), padding))
-            for name, path in wanted.items()
-        }
-    )
+    converted: dict[tuple[str, ...], np.ndarray] = {}
+    for name, path in wanted.items():
+        value = _float32(tensors[keys[name]], f"{file} has {keys[name]}")
+        converted[path] = np.ascontiguousarray(_exchanged(path, _inward(path[-1], value), padding))
+    return unflatten_dict(converted)
 
 
 def _float32(value: np.ndarray, what: str) -> np.ndarray:
