@@ -141,7 +141,16 @@ def check_finite(logits, whose=""):
 
 
 def byte_ids(text, length):
-    """Ids of a text by the model's byte tokeniser: bytes plus 2, 1 for "[MASK]", 0 for padding."""
+    """Ids of a text by the model's byte tokeniser: bytes plus 2, 1 for "[MASK]", 0 for padding.
+
+    Raises:
+      ValueError: the text has half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"The text {text[:40]!r} has half of a surrogate pair, but whole characters were expected."
+        raise ValueError(message) from None
     ids = []
     for number, piece in enumerate(" ".join(text.split()).split("[MASK]")):
         ids += [1] * (number > 0) + [byte + 2 for byte in piece.encode()]

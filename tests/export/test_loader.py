@@ -125,3 +125,8 @@ def test_the_signature_says_which_ids_a_text_has(first, more):
         tokenizer=bert_tokenizer(pieces),
     )
     assert input_specs(experiment)["text"].tokens == f"give the ids of tokenizer.json, padded with 0{more}"
+
+
+def test_half_of_a_surrogate_pair_is_refused(model):
+    with pytest.raises(ValueError, match=r"The text 'a\\ud800' has half of a surrogate pair"):
+        model.row({"text": "a\ud800"})

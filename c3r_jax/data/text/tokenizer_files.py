@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer
-from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, fit_ids, word_numbers
+from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, check_text, fit_ids, word_numbers
 from c3r_jax.errors import DataError
 from c3r_jax.files.pointers import lfs_hint
 from c3r_jax.files.tensors import Member, read_member
@@ -84,6 +84,7 @@ class FileTokenizer(Tokenizer):
 
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids and, for each, the number of its word (split at spaces), -1 for special tokens."""
+        check_text(text)
         text = text.replace(MASK_MARKER, self._mask)
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         encoding.truncate(max(length - self._around, 0))

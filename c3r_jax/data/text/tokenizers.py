@@ -7,7 +7,16 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
-from c3r_jax.data.text.tokens import MASK_ID, MASK_MARKER, PAD_ID, PAD_TOKEN, Tokenizer, fit_ids, word_numbers
+from c3r_jax.data.text.tokens import (
+    MASK_ID,
+    MASK_MARKER,
+    PAD_ID,
+    PAD_TOKEN,
+    Tokenizer,
+    check_text,
+    fit_ids,
+    word_numbers,
+)
 from c3r_jax.data.text.word_piece import word_piece_vocabulary
 from c3r_jax.errors import DataError
 
@@ -48,6 +57,7 @@ class WordPieceTokenizer(Tokenizer):
 
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids and, for each, the number of its word (split at spaces), -1 for padding."""
+        check_text(text)
         encoding = self._tokenizer.encode(text)
         return fit_ids(encoding.ids, word_numbers(text, encoding.offsets), length)
 
@@ -86,6 +96,7 @@ class ByteTokenizer(Tokenizer):
 
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids and, for each, the number of its word (split at spaces), -1 for padding."""
+        check_text(text)
         ids: list[int] = []
         words: list[int] = []
         for number, word in enumerate(text.split()):
@@ -119,7 +130,7 @@ def train_word_piece(texts: Iterable[str], *, vocab_size: int = 2000, min_count:
       The tokeniser; words that its pieces cannot spell become the mask id.
 
     Raises:
-      DataError: there is no text, or vocab_size has no room for the letters.
+      DataError: there is no text, one has half of a surrogate pair, or vocab_size has no room for the letters.
 
     Examples:
       >>> tokenizer = train_word_piece(["red apple", "green apple"], vocab_size=60)
@@ -130,6 +141,7 @@ def train_word_piece(texts: Iterable[str], *, vocab_size: int = 2000, min_count:
     splitter = pre_tokenizers.BertPreTokenizer()
     counts: dict[str, int] = {}
     for text in texts:
+        check_text(text)
         for part in text.split(MASK_MARKER):
             for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(part)):
                 counts[word] = counts.get(word, 0) + 1

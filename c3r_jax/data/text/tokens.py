@@ -4,6 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
+from c3r_jax.errors import DataError
+
 PAD_ID = 0
 MASK_ID = 1
 PAD_TOKEN = "[PAD]"
@@ -33,12 +35,31 @@ class Tokenizer(Protocol):
         return self.encode_words(text, length)[0]
 
     def encode_words(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids and, for each, the number of its word (split at spaces), -1 for padding."""
+        """Returns the ids and, for each, the number of its word (split at spaces), -1 for padding.
+
+        Raises:
+          DataError: the text has half of a surrogate pair.
+        """
         ...
 
     def to_json(self) -> str:
         """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
         ...
+
+
+def check_text(text: str) -> None:
+    """Refuses a text with half of a surrogate pair, which is no character and has no bytes.
+
+    Raises:
+      DataError: naming its place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The text {text[:40]!r} has {text[error.start]!r} at place {error.start}, half of a surrogate pair, "
+            "expected whole characters: decode it again, or replace the half by text.encode(errors='replace').decode()."
+        ) from error
 
 
 def fit_ids(ids: list[int], words: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:

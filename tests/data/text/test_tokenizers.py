@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data.batches.pipeline import TEXT_LENGTH
-from c3r_jax.data.text.tokenizer_files import tokenizer_from_json
+from c3r_jax.data.text.tokenizer_files import bert_tokenizer, tokenizer_from_json
 from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer, train_word_piece
 from c3r_jax.data.text.word_piece import word_piece_vocabulary
 from c3r_jax.errors import DataError
@@ -125,3 +125,19 @@ def test_no_texts_and_no_room():
         train_word_piece([])
     with pytest.raises(DataError, match="expected 1 to 3"):
         train_word_piece(TEXTS, vocab_size=5)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "word pieces", "file"])
+@pytest.mark.parametrize(("text", "place"), [("\ud800", 0), ("red \udc00 apple", 4)])
+def test_half_of_a_surrogate_pair_is_refused_in_one_sentence(kind, text, place):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red"]
+    tokenizers = {
+        "bytes": ByteTokenizer(),
+        "word pieces": train_word_piece(TEXTS, vocab_size=100),
+        "file": bert_tokenizer(pieces),
+    }
+    with pytest.raises(DataError, match=rf"at place {place}, half of a surrogate pair, expected whole characters"):
+        tokenizers[kind].encode(text, 8)
+    assert tokenizers[kind].encode("\U0001f600", 8).any()
+    with pytest.raises(DataError, match=rf"at place {place}, half of a surrogate pair"):
+        train_word_piece(["red apple", text], vocab_size=60)
