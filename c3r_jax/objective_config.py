@@ -6,7 +6,7 @@ from typing import Any
 
 INSTRUMENTS = ("two_stage", "attention", "none")
 MODES = ("projection", "removal", "gradient", "minimal", "instrumented", "mean", "permute")  # of counterfactuals
-NECESSITY_KINDS = ("hinge", "log", "kl")
+NECESSITY_KINDS = ("hinge", "log", "kl", "constant")
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class C3RConfig:
     """Weights and modes of the C3R objective.
 
     By default the terms steer and never overrule the task: their gradient is capped at the task's, necessity asks for
-    the label shares and not for less than chance, and only as far as z_c predicts what z predicts; every modality alone
-    has to predict. :meth:`strong` is for cues that are expected to reverse; :meth:`hinge` and :meth:`paper` are for
-    comparison.
+    one prediction at every z_bar, whichever it is, and only as far as z_c predicts what z predicts; every modality
+    alone has to predict. :meth:`strong` is for cues that are expected to reverse; :meth:`hinge` and :meth:`paper` are
+    for comparison.
 
     Attributes:
       w_task: weight of the cross-entropy at z.
@@ -30,7 +30,7 @@ class C3RConfig:
       necessity: a kind of :func:`c3r_jax.necessity_loss`.
       step_size: length of the "gradient" move, in units of rms(z).
       num_steps: steps of the counterfactual.
-      prior: training label shares, for necessity "kl"; None: the shares of each (global) batch.
+      prior: training label shares, for the gate and necessity "kl"; None: the shares of each (global) batch.
       num_heads: heads of the attention instrument.
       attention_keys: "others" or "all".
       through_fuse: for "instrumented" with a non-affine fuse, z_bar = fuse(h - h_hat + mean(h_hat)).
@@ -76,7 +76,7 @@ class C3RConfig:
     ridge: float = 1e-2
     instrument: str = "two_stage"
     counterfactual: str = "projection"
-    necessity: str = "kl"
+    necessity: str = "constant"
     step_size: float = 0.5
     num_steps: int = 1
     prior: tuple[float, ...] | None = None

@@ -50,7 +50,7 @@ class Matching(Classification):
     def necessity(
         self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
     ) -> Float[Array, " batch"]:
-        r"""hinge, log or kl in nats, as :func:`c3r_jax.necessity_loss`; kl is KL(1/n || p)."""
+        r"""hinge, log, kl or constant in nats, as :func:`c3r_jax.necessity_loss`; the last two are KL(1/n || p)."""
         del labels, prior
         check_kind(kind)
         if kind == "log":
@@ -60,6 +60,11 @@ class Matching(Classification):
             return jax.nn.relu(outputs[:, OWN] - _all_keys_sum(outputs) + log_count)
         mean = outputs[:, TOTAL] / jnp.maximum(self.count, 1).astype(outputs.dtype)
         return _all_keys_sum(outputs) - mean - log_count
+
+    def mean_prediction(self, outputs: Array, labels: Array, prior: Array, **how: Any) -> Float[Array, " 1"]:
+        """1/n (1,): keys are of examples, and none is likelier than another."""
+        del outputs, labels, how
+        return prior
 
     def excess(self, outputs: Array, labels: Array) -> Float[Array, " batch"]:
         """Log-odds against the own key, relative to those at chance (1/n)."""

@@ -82,16 +82,20 @@ def necessity_loss(
     .. math::
        \text{hinge:}\ [\log p_{y}(\bar z) + \log K]_+ \qquad
        \text{log:}\ -\log(1 - p_y(\bar z)) \qquad
-       \text{kl:}\ KL(\text{prior} \| p(\bar z))
+       \text{kl:}\ KL(\text{prior} \| p(\bar z)) \qquad
+       \text{constant:}\ KL(\text{mean}\ p(\bar z) \| p(\bar z))
 
     ``hinge`` is zero once the label's probability is at most chance, so inverted labels satisfy it: watch the accuracy
-    and a probe on z_bar. ``kl`` asks z_bar to carry no information, and drifts to the majority class under imbalance.
+    and a probe on z_bar. ``kl`` asks z_bar to carry no information, and drifts to the majority class under imbalance;
+    where one class lies amid the others it takes that class away, as z_bar is its place. ``constant`` asks for one
+    prediction at every z_bar, whichever it is; its mean has no gradient, so that it moves no bias.
 
     Args:
       counterfactual_logits: (B, K) logits ``predict(z_bar)``.
       labels: (B,) class ids in [0, K).
-      kind: "hinge", "log" or "kl".
-      prior: (K,) training label shares, positive, summing to 1; needed by "kl".
+      kind: "hinge", "log", "kl" or "constant".
+      prior: (K,) training label shares, positive, summing to 1; needed by "kl". For "constant" the mean prediction;
+        None: that of these rows.
       task: the task; other tasks than classification have their own penalties.
 
     Returns:
@@ -106,6 +110,10 @@ def necessity_loss(
       >>> [round(float(loss), 4) for loss in losses]
       [0.0, 0.5662, 0.0]
     """
+    if kind == "constant" and prior is None:
+        outputs, labels = task.check(counterfactual_logits, labels)
+        prior = task.batch_prior(labels, outputs.shape[1], where=(rows := jnp.ones(len(outputs), bool)))
+        prior = task.mean_prediction(outputs, labels, prior, by_rarity=False, where=rows)
     return task.necessity(counterfactual_logits, labels, kind=kind, prior=prior)
 
 

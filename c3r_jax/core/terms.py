@@ -139,7 +139,7 @@ def weighted_terms(
     )
     losses = (
         _counted(by.sufficiency, causal_losses),
-        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
+        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, rows, config, axis_name, task)),
         _counted(0, task.probability(hypothetical_logits, labels)),
     )
     (task_loss,) = weighted_means([_counted(config.w_task, term.losses)], rows, weights, axis_name)
@@ -212,7 +212,7 @@ def _prior(
     if config.prior is not None:
         task.check_prior(config.prior, logits.shape[1])  # before it is an array: under jit its values are known here
         return jnp.asarray(config.prior)
-    if _is_relative(config) or config.necessity == "kl":
+    if _is_relative(config) or config.necessity in ("kl", "constant"):
         return task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis_name)
     return None
 
@@ -304,12 +304,22 @@ def _losses_of(
 
 
 def _necessity(
-    outputs: Array, labels: Array, prior: Array | None, config: C3RConfig, task: Task
+    outputs: Array,
+    labels: Array,
+    prior: Array | None,
+    rows: Where,
+    config: C3RConfig,
+    axis_name: str | None,
+    task: Task,
 ) -> Float[Array, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    if config.gate and prior is not None:
-        return task.necessity_by_rarity(outputs, labels, kind=config.necessity, prior=prior)
-    return task.necessity(outputs, labels, kind=config.necessity, prior=prior)
+    kind, asked = config.necessity, prior
+    if kind == "constant" and prior is not None:
+        how: dict[str, Any] = {"by_rarity": config.gate, "where": rows, "axis_name": axis_name}
+        asked = task.mean_prediction(outputs, labels, prior, **how)
+    if config.gate and prior is not None and asked is not None:
+        return task.necessity_by_rarity(outputs, labels, kind=kind, prior=prior, asked=asked)
+    return task.necessity(outputs, labels, kind=kind, prior=asked)
 
 
 def _by_name(features: Mapping[str, Array], counts: Array) -> dict[str, Array]:

@@ -66,7 +66,7 @@ class Classification(Task):
     def necessity(
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """hinge, log or kl in nats, see :func:`c3r_jax.torch.necessity_loss`; ``prior``: (K,) shares, for "kl"."""
+        """hinge, log, kl or constant in nats, see :func:`c3r_jax.torch.necessity_loss`; ``prior``: (K,) shares."""
         logits = promote(outputs)
         if kind == "hinge":
             chance = -torch.log(torch.tensor(float(logits.shape[1]), dtype=logits.dtype, device=logits.device))
@@ -98,6 +98,15 @@ class Classification(Task):
         """Label shares of the global batch; even ones where no row counts."""
         shares = global_mean(self.expert_targets(labels, num_outputs, dtype), where, group)
         return torch.where(shares.sum() > 0, shares, 1 / num_outputs)
+
+    def mean_prediction(
+        self, outputs: Tensor, labels: Tensor, prior: Tensor, *, by_rarity: bool, where: Where, group: Group | None
+    ) -> Float[Tensor, " classes"]:
+        """The mean of p, (K,)."""
+        p = promote(outputs).detach().softmax(-1)
+        weights = self.rarity(labels, prior).to(p.dtype)[:, None] if by_rarity else torch.ones_like(p[:, :1])
+        means = global_mean(torch.cat([weights, weights * p], dim=1), where, group)
+        return torch.where(means[0] > 0, means[1:] / torch.where(means[0] > 0, means[0], 1), 1 / p.shape[1])
 
     def constant(self, prior: Tensor, num_rows: Float[Tensor, ""]) -> Float[Tensor, " classes"]:
         """Log shares, with half a row more in every class, so that a class without rows has a logarithm."""

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from c3r_jax.torch.batch import promote
+from c3r_jax.torch.batch import Where, global_mean, promote
+from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task, check_outputs
 
 
@@ -19,7 +20,7 @@ class MultiLabel(Task):
        S = \tfrac1K \sum_k \log(1 + e^{-m_k}), \quad
        N = \tfrac1K \sum_k [\log \sigma(m_k) + \log 2]_+ \ \text{(hinge)},\
        \tfrac1K \sum_k \log(1 + e^{m_k}) \ \text{(log)},\
-       \tfrac1K \sum_k KL(\text{prior}_k \| \sigma(l_k)) \ \text{(kl)}
+       \tfrac1K \sum_k KL(\text{prior}_k \| \sigma(l_k)) \ \text{(kl; constant: the mean probability as the prior)}
 
     A label is correct if m_k > 0; risks count (row, label) pairs. Labels are integers (B, K).
 
@@ -68,15 +69,24 @@ class MultiLabel(Task):
     def necessity(
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """Mean over labels of hinge, log or kl, in nats."""
+        """Mean over labels of hinge, log, kl or constant, in nats."""
         return self._necessities(outputs, labels, kind, prior).mean(-1)
 
-    def necessity_by_rarity(self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor) -> Float[Tensor, " batch"]:
+    def necessity_by_rarity(
+        self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor, asked: Tensor
+    ) -> Float[Tensor, " batch"]:
         """As :meth:`Classification.rarity`, in every label: a rare value gives up less of it; 1 on average."""
-        shares = promote(prior)[None, :]
-        own = torch.where(labels > 0, shares, 1 - shares) / (shares.square() + (1 - shares).square())
-        losses = self._necessities(outputs, labels, kind, prior)
-        return (own.to(losses.dtype) * losses).mean(-1)
+        losses = self._necessities(outputs, labels, kind, asked)
+        return (_rarities(labels, prior).to(losses.dtype) * losses).mean(-1)
+
+    def mean_prediction(
+        self, outputs: Tensor, labels: Tensor, prior: Tensor, *, by_rarity: bool, where: Where, group: Group | None
+    ) -> Float[Tensor, " classes"]:
+        """The mean probability of each label, (K,)."""
+        p = promote(outputs).detach().sigmoid()
+        rarity = _rarities(labels, prior).to(p.dtype) if by_rarity else torch.ones_like(p)
+        means = global_mean(torch.stack([rarity, rarity * p], dim=1), where, group)
+        return torch.where(means[0] > 0, means[1] / torch.where(means[0] > 0, means[0], 1), 0.5)
 
     def _necessities(
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None
@@ -147,6 +157,12 @@ class MultiLabel(Task):
     def keys(self, labels: Tensor) -> Int[Tensor, " batch"]:
         """The rank of each row among the distinct rows."""
         return torch.unique(labels, dim=0, return_inverse=True)[1]
+
+
+def _rarities(labels: Tensor, prior: Tensor) -> Float[Tensor, "batch classes"]:
+    """The share of each label's value over the sum of squared shares of 0 and 1."""
+    shares = promote(prior)[None, :]
+    return torch.where(labels > 0, shares, 1 - shares) / (shares.square() + (1 - shares).square())
 
 
 def _margins(outputs: Tensor, labels: Tensor) -> Float[Tensor, "batch classes"]:

@@ -226,7 +226,7 @@ def _terms(
     if config.prior is not None:
         prior = task.check_prior(torch.tensor(config.prior, dtype=dtype), num_classes).to(z.device)
     relative = config.gate or config.subsets or config.expert > 0  # to what a constant prediction says
-    if prior is None and (relative or config.necessity == "kl"):
+    if prior is None and (relative or config.necessity in ("kl", "constant")):
         prior = task.batch_prior(labels, num_classes, where=rows, group=group, dtype=dtype)
     explained, alone, share = None, None, 1.0
     if relative:
@@ -255,7 +255,7 @@ def _terms(
     )
     losses = [
         _counted(by.sufficiency, causal_losses),
-        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, task)),
+        _counted(by.necessity, _necessity(hypothetical_logits, labels, prior, config, **masks)),
         task.probability(hypothetical_logits, labels).detach(),
     ]
     # Apart: from one tensor with the others, the task's gradient would go through the whole first stage, as zeros.
@@ -330,12 +330,22 @@ def _explained(
 
 
 def _necessity(
-    logits: Tensor, labels: Tensor, prior: Tensor | None, config: C3RConfig, task: Task
+    logits: Tensor,
+    labels: Tensor,
+    prior: Tensor | None,
+    config: C3RConfig,
+    *,
+    where: Where,
+    group: Group | None,
+    task: Task,
 ) -> Float[Tensor, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    if config.gate and prior is not None:
-        return task.necessity_by_rarity(logits, labels, config.necessity, prior)
-    return task.necessity(logits, labels, config.necessity, prior)
+    asked = prior
+    if config.necessity == "constant" and prior is not None:
+        asked = task.mean_prediction(logits, labels, prior, by_rarity=config.gate, where=where, group=group)
+    if config.gate and prior is not None and asked is not None:
+        return task.necessity_by_rarity(logits, labels, config.necessity, prior, asked)
+    return task.necessity(logits, labels, config.necessity, asked)
 
 
 def _by_name(features: Mapping[str, Tensor], counts: Tensor) -> dict[str, Tensor]:

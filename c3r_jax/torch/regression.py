@@ -21,7 +21,7 @@ class Regression(Task):
     .. math::
        S = \begin{cases} t^2 / 2 & t \le 1 \\ t - 1/2 & t > 1 \end{cases}, \quad
        N = [1 - t]_+ \ \text{(hinge)},\ \log(1 + e^{1 - t}) \ \text{(log)},\
-       \tfrac{(f(\bar z) - \mu)^2}{2 \sigma^2} \ \text{(kl)}
+       \tfrac{(f(\bar z) - \mu)^2}{2 \sigma^2} \ \text{(kl; constant: the mean output as}\ \mu \text{)}
 
     S is Huber's loss; the label is correct if t <= 1. Outputs are (B, 1), labels floats (B,). ``prior`` is the mean and
     the standard deviation of the training labels.
@@ -89,7 +89,7 @@ class Regression(Task):
     def necessity(
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """hinge, log or kl."""
+        """hinge, log, kl or constant."""
         t = self._error(outputs, labels)
         if kind == "hinge":
             return F.relu(1 - t)
@@ -98,6 +98,14 @@ class Regression(Task):
         assert prior is not None
         mean, spread = prior.to(t.dtype)
         return ((promote(outputs)[:, 0] - mean) / spread).square() / 2
+
+    def mean_prediction(
+        self, outputs: Tensor, labels: Tensor, prior: Tensor, *, by_rarity: bool, where: Where, group: Group | None
+    ) -> Float[Tensor, "2"]:
+        """The mean output, and the labels' standard deviation."""
+        del labels, by_rarity
+        mean = global_mean(promote(outputs).detach()[:, 0], where, group)
+        return torch.stack([mean, prior[1].to(mean)])
 
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
         """How far the error exceeds the tolerance: t - 1."""

@@ -75,16 +75,20 @@ def necessity_loss(
     .. math::
        \text{hinge:}\ [\log p_{y}(\bar z) + \log K]_+ \qquad
        \text{log:}\ -\log(1 - p_y(\bar z)) \qquad
-       \text{kl:}\ KL(\text{prior} \| p(\bar z))
+       \text{kl:}\ KL(\text{prior} \| p(\bar z)) \qquad
+       \text{constant:}\ KL(\text{mean}\ p(\bar z) \| p(\bar z))
 
     ``hinge`` is zero once the label's probability is at most chance, so inverted labels satisfy it: watch the accuracy
-    and a probe on z_bar. ``kl`` asks z_bar to carry no information, and drifts to the majority class under imbalance.
+    and a probe on z_bar. ``kl`` asks z_bar to carry no information, and drifts to the majority class under imbalance;
+    where one class lies amid the others it takes that class away, as z_bar is its place. ``constant`` asks for one
+    prediction at every z_bar, whichever it is; its mean has no gradient, so that it moves no bias.
 
     Args:
       counterfactual_logits: (B, K) logits ``predict(z_bar)``.
       labels: (B,) class ids in [0, K).
-      kind: "hinge", "log" or "kl".
-      prior: (K,) training label shares, positive, summing to 1; needed by "kl".
+      kind: "hinge", "log", "kl" or "constant".
+      prior: (K,) training label shares, positive, summing to 1; needed by "kl". For "constant" the mean prediction;
+        None: that of these rows.
 
     Returns:
       (B,) losses in nats, float32 or wider; the caller reduces.
@@ -99,8 +103,10 @@ def necessity_loss(
     if kind not in NECESSITY_KINDS:
         raise ValueError(f"necessity kind {kind!r} is unknown: expected one of {', '.join(NECESSITY_KINDS)}.")
     logits, labels = CLASSIFICATION.check(counterfactual_logits, labels)
-    if kind != "kl":
+    if kind in ("hinge", "log"):
         return CLASSIFICATION.necessity(logits, labels, kind)
+    if kind == "constant" and prior is None:
+        prior = promote(logits).detach().softmax(-1).mean(0)
     if prior is None:
         raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
     prior = CLASSIFICATION.check_prior(torch.as_tensor(prior, device=logits.device), logits.shape[1])

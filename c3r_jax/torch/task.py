@@ -53,7 +53,7 @@ class Task(abc.ABC):
     def necessity(
         self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
-        """Penalty of each row whose label can still be predicted: "hinge", "log", or "kl", which needs the prior."""
+        """Penalty of each row whose label can still be predicted; "kl" and "constant" need the prior."""
 
     @abc.abstractmethod
     def excess(self, outputs: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
@@ -83,10 +83,29 @@ class Task(abc.ABC):
         del labels, prior
         return None
 
-    def necessity_by_rarity(self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor) -> Float[Tensor, " batch"]:
-        """:meth:`necessity` times :meth:`rarity`."""
-        losses, rarity = self.necessity(outputs, labels, kind, prior), self.rarity(labels, prior)
+    def necessity_by_rarity(
+        self, outputs: Tensor, labels: Tensor, kind: str, prior: Tensor, asked: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """:meth:`necessity` with the prior ``asked``, times :meth:`rarity` by ``prior``."""
+        losses, rarity = self.necessity(outputs, labels, kind, asked), self.rarity(labels, prior)
         return losses if rarity is None else rarity.to(losses.dtype) * losses
+
+    @abc.abstractmethod
+    def mean_prediction(
+        self, outputs: Tensor, labels: Tensor, prior: Tensor, *, by_rarity: bool, where: Where, group: Group | None
+    ) -> Tensor:
+        """The mean of what outputs predict, in the form of a prior, for necessity "constant"; without gradient.
+
+        Rows count as in the mean of the necessity losses, so that these never move a bias of the outputs.
+
+        Args:
+          outputs: (B, K).
+          labels: (B, ...).
+          prior: of the labels.
+          by_rarity: whether rows are weighted by their :meth:`rarity`.
+          where: (B,) rows that count.
+          group: process group over which the batch is split.
+        """
 
     def alone(
         self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]

@@ -103,10 +103,37 @@ class Task(abc.ABC):
         del labels, prior
         return None
 
-    def necessity_by_rarity(self, outputs: Array, labels: Array, *, kind: str, prior: Array) -> Float[Array, " batch"]:
-        """:meth:`necessity` times :meth:`rarity`."""
-        losses, rarity = self.necessity(outputs, labels, kind=kind, prior=prior), self.rarity(labels, prior)
+    def necessity_by_rarity(
+        self, outputs: Array, labels: Array, *, kind: str, prior: Array, asked: Array
+    ) -> Float[Array, " batch"]:
+        """:meth:`necessity` with the prior ``asked``, times :meth:`rarity` by ``prior``."""
+        losses, rarity = self.necessity(outputs, labels, kind=kind, prior=asked), self.rarity(labels, prior)
         return losses if rarity is None else rarity.astype(losses.dtype) * losses
+
+    def mean_prediction(
+        self,
+        outputs: Array,
+        labels: Array,
+        prior: Array,
+        *,
+        by_rarity: bool,
+        where: Where,
+        axis_name: str | None = None,
+    ) -> Array:
+        """The mean of what outputs predict, in the form of a prior, for necessity "constant"; without gradient.
+
+        Rows count as in the mean of the necessity losses, so that these never move a bias of the outputs.
+
+        Args:
+          outputs: (B, K).
+          labels: (B, ...).
+          prior: of the labels.
+          by_rarity: whether rows are weighted by their :meth:`rarity`.
+          where: (B,) rows that count.
+          axis_name: mapped axis over which the batch is split.
+        """
+        del outputs, labels, by_rarity, where, axis_name
+        return prior
 
     def alone(
         self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]

@@ -97,7 +97,7 @@ class Classification(Task):
     def necessity(
         self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
     ) -> Float[Array, " batch"]:
-        """hinge, log or kl in nats, see :func:`c3r_jax.necessity_loss`; ``prior``: (K,) shares."""
+        """hinge, log, kl or constant in nats, see :func:`c3r_jax.necessity_loss`; ``prior``: (K,) shares."""
         check_kind(kind)
         logits, labels = self.check(outputs, labels)
         if kind == "hinge":
@@ -107,7 +107,7 @@ class Classification(Task):
         if kind == "log":
             return jax.nn.softplus(-odds_against(logits, labels))
         if prior is None:
-            raise ValueError("necessity kind 'kl' needs prior: the label shares of the training set, shape (K,).")
+            raise ValueError(f"necessity kind {kind!r} needs prior: shares of the classes, shape (K,).")
         self.check_prior(prior, logits.shape[1])
         prior = promote(prior).astype(logits.dtype)
         entropy = jnp.where(prior > 0, prior * jnp.log(jnp.where(prior > 0, prior, 1)), 0).sum()
@@ -144,6 +144,24 @@ class Classification(Task):
         """Label shares of the global batch, each row by its weight; even ones where no row counts."""
         shares = weighted_mean(self.expert_targets(labels, num_outputs), where, self.weights(labels), axis_name)
         return jnp.where(shares.sum() > 0, shares, 1 / num_outputs)
+
+    def mean_prediction(
+        self,
+        outputs: Array,
+        labels: Array,
+        prior: Array,
+        *,
+        by_rarity: bool,
+        where: Where,
+        axis_name: str | None = None,
+    ) -> Float[Array, " classes"]:
+        """The mean of p, (K,)."""
+        p, weights = jax.lax.stop_gradient(jax.nn.softmax(promote(outputs))), self.weights(labels)
+        if by_rarity:
+            rarity = self.rarity(labels, prior)
+            weights = rarity if weights is None else weights * rarity
+        mean = weighted_mean(p, where, weights, axis_name)
+        return jnp.where(mean.sum() > 0, mean, 1 / p.shape[1])
 
     def contrasts(self, outputs: Array) -> Array:
         """Logits minus their mean, which a softmax ignores; 0 for classes that are masked by a very small logit."""

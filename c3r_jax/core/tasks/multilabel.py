@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from c3r_jax.core.batch import concrete, promote
+from c3r_jax.core.batch import Where, concrete, global_sum, promote, weigh
 from c3r_jax.core.tasks.base import Task, check_kind, check_outputs, check_smoothing
 from c3r_jax.tasks.base import TaskSpec
 from c3r_jax.tasks.multilabel import MULTILABEL
@@ -23,7 +23,7 @@ class MultiLabel(Task):
        S = \tfrac1K \sum_k \log(1 + e^{-m_k}), \quad
        N = \tfrac1K \sum_k [\log \sigma(m_k) + \log 2]_+ \ \text{(hinge)},\
        \tfrac1K \sum_k \log(1 + e^{m_k}) \ \text{(log)},\
-       \tfrac1K \sum_k KL(\text{prior}_k \| \sigma(l_k)) \ \text{(kl)}
+       \tfrac1K \sum_k KL(\text{prior}_k \| \sigma(l_k)) \ \text{(kl; constant: the mean probability as the prior)}
 
     A label is correct if m_k > 0 (a logit of 0 predicts 0); risks count (row, label) pairs. With K = 1 this is binary
     classification with logits (0, l). Counterfactuals ascend log(e^L - 1) of the row's summed loss L, the log-odds
@@ -79,15 +79,31 @@ class MultiLabel(Task):
     def necessity(
         self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
     ) -> Float[Array, " batch"]:
-        """Mean over labels of hinge, log or kl, in nats; ``prior``: (K,) share of ones of each label."""
+        """Mean over labels of hinge, log, kl or constant, in nats; ``prior``: (K,) share of ones of each label."""
         return self._necessities(outputs, labels, kind, prior).mean(-1)
 
-    def necessity_by_rarity(self, outputs: Array, labels: Array, *, kind: str, prior: Array) -> Float[Array, " batch"]:
+    def necessity_by_rarity(
+        self, outputs: Array, labels: Array, *, kind: str, prior: Array, asked: Array
+    ) -> Float[Array, " batch"]:
         """As :meth:`Classification.rarity` in every label: a rare value gives up less of it; 1 on average."""
-        shares = promote(prior)[None, :]
-        own = jnp.where(labels > 0, shares, 1 - shares) / (jnp.square(shares) + jnp.square(1 - shares))
-        losses = self._necessities(outputs, labels, kind, prior)
-        return (own.astype(losses.dtype) * losses).mean(-1)
+        losses = self._necessities(outputs, labels, kind, asked)
+        return (_rarities(labels, prior).astype(losses.dtype) * losses).mean(-1)
+
+    def mean_prediction(
+        self,
+        outputs: Array,
+        labels: Array,
+        prior: Array,
+        *,
+        by_rarity: bool,
+        where: Where,
+        axis_name: str | None = None,
+    ) -> Float[Array, " classes"]:
+        """The mean probability of each label, (K,)."""
+        p = jax.lax.stop_gradient(jax.nn.sigmoid(promote(outputs)))
+        rarity = _rarities(labels, prior).astype(p.dtype) if by_rarity else jnp.ones_like(p)
+        sums = global_sum(weigh(where, jnp.stack([rarity, rarity * p], axis=1)).sum(0), axis_name)
+        return jnp.where(sums[0] > 0, sums[1] / jnp.where(sums[0] > 0, sums[0], 1), 0.5)
 
     def _necessities(self, outputs: Array, labels: Array, kind: str, prior: Any) -> Float[Array, "batch classes"]:
         check_kind(kind)
@@ -97,7 +113,7 @@ class MultiLabel(Task):
         if kind == "log":
             return jax.nn.softplus(margins)
         if prior is None:
-            raise ValueError("necessity kind 'kl' needs prior: each label's share of ones in training, shape (K,).")
+            raise ValueError(f"necessity kind {kind!r} needs prior: each label's share of ones, shape (K,).")
         self.check_prior(prior, margins.shape[1])
         prior = promote(prior).astype(margins.dtype)
         entropy = jax.scipy.special.entr(prior) + jax.scipy.special.entr(1 - prior)
@@ -174,3 +190,9 @@ class MultiLabel(Task):
     def keys(self, labels: Array) -> Int[Array, " batch"]:
         """The rank of each row among the distinct rows."""
         return jnp.unique(labels, axis=0, size=labels.shape[0], return_inverse=True)[1].reshape(-1)
+
+
+def _rarities(labels: Array, prior: Array) -> Float[Array, "batch classes"]:
+    """The share of each label's value over the sum of squared shares of 0 and 1."""
+    shares = promote(prior)[None, :]
+    return jnp.where(labels > 0, shares, 1 - shares) / (jnp.square(shares) + jnp.square(1 - shares))

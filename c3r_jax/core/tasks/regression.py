@@ -23,7 +23,7 @@ class Regression(Task):
     .. math::
        S = \begin{cases} t^2 / 2 & t \le 1 \\ t - 1/2 & t > 1 \end{cases}, \quad
        N = [1 - t]_+ \ \text{(hinge)},\ \log(1 + e^{1 - t}) \ \text{(log)},\
-       \tfrac{(f(\bar z) - \mu)^2}{2 \sigma^2} \ \text{(kl)}
+       \tfrac{(f(\bar z) - \mu)^2}{2 \sigma^2} \ \text{(kl; constant: the mean output as}\ \mu \text{)}
 
     S is Huber's loss. ``hinge`` is zero once the error leaves the tolerance; ``kl`` is the divergence of two normal
     distributions of standard deviation sigma, one at the mean mu of the training labels, the other at the output. The
@@ -70,6 +70,21 @@ class Regression(Task):
         variance = global_mean(jnp.square(labels - mean), where, axis_name)
         return jnp.stack([mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)])
 
+    def mean_prediction(
+        self,
+        outputs: Array,
+        labels: Array,
+        prior: Array,
+        *,
+        by_rarity: bool,
+        where: Where,
+        axis_name: str | None = None,
+    ) -> Float[Array, "2"]:
+        """The mean output, and the labels' standard deviation."""
+        del labels, by_rarity
+        mean = global_mean(jax.lax.stop_gradient(promote(outputs)[:, 0]), where, axis_name)
+        return jnp.stack([mean, jnp.asarray(prior, mean.dtype)[1]])
+
     def check_labels(self, labels: Any, num_rows: int) -> Float[Array, " batch"]:
         """Numbers (B,)."""
         labels = jnp.asarray(labels)
@@ -106,7 +121,7 @@ class Regression(Task):
     def necessity(
         self, outputs: Array, labels: Array, *, kind: str = "hinge", prior: Any = None
     ) -> Float[Array, " batch"]:
-        """hinge, log or kl; ``prior``: mean and standard deviation of the training labels."""
+        """hinge, log, kl or constant; ``prior``: mean and standard deviation."""
         check_kind(kind)
         t = self._error(outputs, labels)
         if kind == "hinge":
@@ -114,7 +129,7 @@ class Regression(Task):
         if kind == "log":
             return jax.nn.softplus(1 - t)
         if prior is None:
-            raise ValueError("necessity kind 'kl' needs prior: mean and standard deviation of the training labels.")
+            raise ValueError(f"necessity kind {kind!r} needs prior: mean and standard deviation of the labels.")
         self.check_prior(prior, 1)
         prior = promote(prior).astype(t.dtype)
         return jnp.square((promote(outputs)[:, 0] - prior[0]) / prior[1]) / 2

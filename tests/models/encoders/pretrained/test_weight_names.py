@@ -118,7 +118,7 @@ def test_names_and_shapes_are_checked_both_ways():
         ),
     ],
 )
-def test_a_shape_that_depends_on_the_data_is_told_from_the_architecture(name, tensor, shape, advice):
+def test_a_shape_that_depends_on_the_data_is_not_the_architectures(name, tensor, shape, advice):
     source = read_tensors(WEIGHTS / f"{name}.safetensors") | {tensor: np.zeros(shape, np.float32)}
     with pytest.raises(DataError, match=rf"1 tensors have other shapes: {tensor} .*: (set )?{advice}[^:]*\.$"):
         from_tensors(source, shapes(name), CASES[name].names)
