@@ -2,6 +2,7 @@
 
 Nothing shifts in them. They are the hard cases for an objective that makes every modality predict alone, or that
 silences what the others do not explain: there is little that the others explain, and what one says is not said twice.
+In the last two all modalities see the same, but the mean of all rows, where z_bar lies, is the place of one class.
 """
 
 from collections.abc import Callable
@@ -93,6 +94,24 @@ def digits(rows: int, columns: int) -> World:
     return parts
 
 
+def on_a_plane(centres: np.ndarray, shares: tuple[float, ...], num_modalities: int) -> World:
+    """Classes around points of a line or plane that every modality sees, with noise of its own, in 20 columns."""
+
+    def parts(seed: int) -> dict[str, Sample]:
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(len(centres), TRAIN_ROWS + TEST_ROWS, p=shares)
+        place = centres[labels] + 0.6 * rng.standard_normal((len(labels), centres.shape[1]))
+        inputs = {}
+        for m in range(num_modalities):
+            mixing = rng.standard_normal((centres.shape[1], 20)) / np.sqrt(centres.shape[1])
+            seen = place + 0.4 * rng.standard_normal(place.shape)
+            inputs[f"m{m + 1}"] = np.tanh(seen @ mixing) + 0.1 * rng.standard_normal((len(labels), 20))
+        return split(inputs, labels, seed, TEST_ROWS)
+
+    return parts
+
+
+CORNERS = 1.8 * np.array([[1, 0], [-0.5, 0.866], [-0.5, -0.866], [0, 0]])  # and their middle
 UNEVEN: dict[str, World] = {
     "sum of two modalities": sum_of_two,
     "190 rows, a bit of one modality alone": own_bit_of_few,
@@ -101,4 +120,6 @@ UNEVEN: dict[str, World] = {
     "clusters, 4 modalities": clusters(4, 4, 16),
     "digits in halves": digits(2, 1),
     "digits in quarters": digits(2, 2),
+    "one class amid three others": on_a_plane(CORNERS, (0.2, 0.2, 0.2, 0.4), 3),
+    "five ordered classes": on_a_plane(np.arange(-2.0, 3.0)[:, None], (0.2,) * 5, 2),
 }

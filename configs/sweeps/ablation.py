@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
         "mean": {**DEFAULT, "counterfactual": "mean"},
         "permute": {**DEFAULT, "counterfactual": "permute"},
         # The necessity term.
+        "shares": {**DEFAULT, "necessity": "kl"},
         "hinge": {**DEFAULT, "necessity": "hinge"},
         "log": {**DEFAULT, "necessity": "log"},
         # The first version, and what its hinge needs to gain what it does.

@@ -146,7 +146,14 @@ def test_defaults(preset: str) -> None:
     expected |= {"expert": 0.0, "subsets": 0.0, "cap": 0.0, "gate": False, "strength": 1.0}
     if preset in ("default", "strong"):
         expected |= {"counterfactual": "projection"}
-        expected |= {"lambda_n": 1.0, "lambda_v": 0.0, "necessity": "kl", "subsets": 0.95, "cap": 1.0, "gate": True}
+        expected |= {
+            "lambda_n": 1.0,
+            "lambda_v": 0.0,
+            "necessity": "constant",
+            "subsets": 0.95,
+            "cap": 1.0,
+            "gate": True,
+        }
     if preset == "strong":
         expected |= {"lambda_n": 3.0, "expert": 1.0}
     if preset == "paper":

@@ -450,29 +450,32 @@ def test_settings_that_contradict(settings, message):
         c3r_jax.C3RConfig(**settings)
 
 
-def test_with_the_gate_rare_classes_give_up_less(problem, x64):
+@pytest.mark.parametrize("kind", ["kl", "constant"])
+def test_with_the_gate_rare_classes_give_up_less(problem, x64, kind):
+    """Toward the shares, or toward the mean prediction with rows weighted alike."""
     features, _, _, _ = problem
     labels = np.arange(40) % 10 // 8  # shares .8 and .2
     head, shares = HEAD[:, :2], np.array([0.8, 0.2])
-    _, terms = c3r_loss(
-        lambda z: z @ jnp.asarray(head), fuse, as_jax(features), jnp.asarray(labels), config=C3RConfig()
-    )
+    given = {"config": C3RConfig(necessity=kind)}
+    _, terms = c3r_loss(lambda z: z @ jnp.asarray(head), fuse, as_jax(features), jnp.asarray(labels), **given)
     hypothetical = np.asarray(terms.z_bar) @ head
     log_p = hypothetical - np.log(np.exp(hypothetical).sum(1, keepdims=True))
-    divergence = (shares * (np.log(shares) - log_p)).sum(1)
-    np.testing.assert_allclose(
-        terms.necessity, (shares[labels] / np.square(shares).sum() * divergence).mean(), rtol=1e-6
-    )
+    own = shares[labels] / np.square(shares).sum()
+    asked = shares if kind == "kl" else (own[:, None] * np.exp(log_p)).sum(0) / own.sum()
+    divergence = (asked * (np.log(asked) - log_p)).sum(1)
+    np.testing.assert_allclose(terms.necessity, (own * divergence).mean(), rtol=1e-6)
 
 
-def test_with_the_gate_rare_values_of_a_label_give_up_less(problem, x64):
+@pytest.mark.parametrize("kind", ["kl", "constant"])
+def test_with_the_gate_rare_values_of_a_label_give_up_less(problem, x64, kind):
     features, _, _, _ = problem
     labels = np.stack([np.arange(40) % 10 > 8, np.arange(40) % 5 > 1], axis=1).astype(int)  # shares .1 and .6
     head, shares = HEAD[:, :2], np.array([0.1, 0.6])
-    given = {"task": MultiLabel(), "config": C3RConfig()}
+    given = {"task": MultiLabel(), "config": C3RConfig(necessity=kind)}
     _, terms = c3r_loss(lambda z: z @ jnp.asarray(head), fuse, as_jax(features), jnp.asarray(labels), **given)
     p = 1 / (1 + np.exp(-np.asarray(terms.z_bar) @ head))
-    divergence = shares * np.log(shares / p) + (1 - shares) * np.log((1 - shares) / (1 - p))
     own = np.where(labels == 1, shares, 1 - shares) / (shares**2 + (1 - shares) ** 2)
+    asked = shares if kind == "kl" else (own * p).sum(0) / own.sum(0)
+    divergence = asked * np.log(asked / p) + (1 - asked) * np.log((1 - asked) / (1 - p))
     np.testing.assert_allclose(own.mean(0), 1.0)
     np.testing.assert_allclose(terms.necessity, (own * divergence).mean(), rtol=1e-6)

@@ -29,7 +29,7 @@ LABELS, WHERE = RNG.integers(0, 3, 20), RNG.random(20) < 0.8
 def test_losses_and_risks():
     arguments = jnp.asarray(LOGITS), LABELS
     tensors = torch.tensor(LOGITS), torch.tensor(LABELS)
-    for kind in ("hinge", "log", "kl"):
+    for kind in ("hinge", "log", "kl", "constant"):
         prior = np.float32([0.5, 0.3, 0.2])
         expected = c3r_jax.necessity_loss(*arguments, kind=kind, prior=prior)
         found = c3r_torch.necessity_loss(*tensors, kind=kind, prior=torch.tensor(prior))

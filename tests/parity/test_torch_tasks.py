@@ -56,10 +56,14 @@ def test_every_function(name):
         same(theirs.batch_prior(y, outputs, where=rows, group=None, dtype=torch.float64), prior)
         for method in ("loss", "excess", "correct", "probability"):
             same(getattr(theirs, method)(x, y), getattr(ours, method)(values, labels))
-        for kind in ("hinge", "log", "kl"):
+        for by_rarity in (False, True):
+            asked = ours.mean_prediction(values, labels, prior, by_rarity=by_rarity, where=jnp.arange(24) > 5)
+            how = {"by_rarity": by_rarity, "where": torch.arange(24) > 5, "group": None}
+            same(theirs.mean_prediction(x, y, p, **how), asked)
+        for kind in ("hinge", "log", "kl", "constant"):
             same(theirs.necessity(x, y, kind, p), ours.necessity(values, labels, kind=kind, prior=prior))
-            rarer = ours.necessity_by_rarity(values, labels, kind=kind, prior=prior)
-            same(theirs.necessity_by_rarity(x, y, kind, p), rarer)
+            rarer = ours.necessity_by_rarity(values, labels, kind=kind, prior=prior, asked=asked)
+            same(theirs.necessity_by_rarity(x, y, kind, p, torch.tensor(np.asarray(asked))), rarer)
         same(theirs.constant(p, torch.tensor(24.0)), ours.constant(prior, 24.0))
         targets = ours.expert_targets(jnp.asarray(labels, float) if name == "regression" else labels, outputs)
         same(theirs.expert_targets(y, outputs, torch.float64), targets)

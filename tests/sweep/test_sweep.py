@@ -244,7 +244,7 @@ def test_the_ablation_study_has_every_cell():
         "mean",
         "permute",
     }
-    assert {cell.config.necessity for cell in cells.values()} == {"hinge", "log", "kl"}
+    assert {cell.config.necessity for cell in cells.values()} == {"hinge", "log", "kl", "constant"}
     assert {cell.config.instrument for cell in cells.values()} == {"two_stage", "attention", "none"}
     assert cells["shuffled instrument"].config.shuffled and cells["stop-gradient"].config.stop_gradient
 
