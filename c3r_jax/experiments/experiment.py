@@ -50,6 +50,7 @@ class Experiment(Compiled):
       config: the configuration it was built from, to be stored.
       settings: the configuration as typed settings.
       sources: {split: source}.
+      raw: the sources whose features and sequences are not standardised, nor the training split degraded.
       tokenizer: tokeniser of the text modalities.
       standardisation: standardisation of the features and sequences in ``sources``; empty if there are none.
       method: the training method.
@@ -58,6 +59,7 @@ class Experiment(Compiled):
     config: ConfigDict
     settings: Settings
     sources: dict[str, Source]
+    raw: Mapping[str, Source]
     tokenizer: Tokenizer
     standardisation: Standardisation
     method: Method
@@ -225,6 +227,7 @@ def build_experiment(
         config=config,
         settings=settings,
         sources={**sources, "train": degraded(train, data.train_missing, data.train_misaligned, settings.seed)},
+        raw=loaded,
         tokenizer=tokenizer,
         standardisation=standardisation,
         method=method,
