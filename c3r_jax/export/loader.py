@@ -1,5 +1,7 @@
 """Loads an exported model; needs only jax, numpy, safetensors and flatbuffers (for jax.export).
 
+Texts of models with word pieces need the package tokenizers, too, unless they are given as ids.
+
 Every export has a copy of this file.
 
 model = load("exported")
@@ -7,6 +9,7 @@ logits = model.predict([{"image": pixels, "text": "red apple"}, {"text": "no pic
 print([model.labels[k] for k in logits.argmax(1)])
 """
 
+import functools
 import json
 import pathlib
 
@@ -20,7 +23,7 @@ class Model:
     """An exported model: ``predict`` takes examples, ``call`` takes arrays; both accept any batch size."""
 
     def __init__(self, folder):
-        folder = pathlib.Path(folder)
+        self.folder = folder = pathlib.Path(folder)
         self.signature = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
         self.labels, self.inputs = self.signature["labels"], self.signature["inputs"]
         self._weights = load_file(folder / "weights.safetensors")
@@ -105,11 +108,7 @@ class Model:
                 raise ValueError(f"{name!r} has {sorted(value)}, but the columns {spec['columns']} were expected.")
             value = [value[column] for column in spec["columns"]]
         if isinstance(value, str):
-            if spec["tokens"] != "bytes":
-                raise ValueError(
-                    f"{name!r} is a {spec['kind']}, but a str was given: {spec['tokens'] or 'give numbers'}."
-                )
-            value = byte_ids(value, shape[0])
+            value = self.ids(name, value)
         wanted = f"{name!r} must be {dtype} of shape {shape}{f' from 0 to {limit - 1}' if limit else ''}"
         try:
             array = np.asarray(value)
@@ -127,6 +126,37 @@ class Model:
             raise ValueError(f"{wanted}, but some values are not such whole numbers.")
         return cast
 
+    def ids(self, name, text):
+        """Ids of a text by the model's tokeniser.
+
+        Raises:
+          ValueError: the modality is no text, the package tokenizers is needed and not installed, or the text has half
+            of a surrogate pair.
+        """
+        spec = self.inputs[name]
+        if spec["tokens"] == "bytes":
+            return byte_ids(text, spec["shape"][0])
+        rules = spec.get("tokenizer")
+        tokenizer = self._tokenizer if rules else None
+        if tokenizer is None:
+            instead = f"{spec['tokens'] or 'give numbers'}{', or pip install tokenizers' if rules else ''}"
+            raise ValueError(f"{name!r} is a {spec['kind']}, but a str was given: {instead}.")
+        check_text(text)
+        return word_ids(tokenizer, rules, text, spec["shape"][0])
+
+    @functools.cached_property
+    def _tokenizer(self):
+        """The tokeniser of tokenizer.json, which neither pads nor cuts; None without the package tokenizers."""
+        try:
+            import tokenizers
+        except ImportError:
+            return None
+        found = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        found.no_padding()
+        found.no_truncation()
+        found.add_special_tokens([spec["tokenizer"]["mask"] for spec in self.inputs.values() if spec.get("tokenizer")])
+        return found
+
 
 def is_nothing(value):
     """Whether a value is None, NaN, or NA or NaT of pandas, which is not imported for them."""
@@ -140,20 +170,35 @@ def check_finite(logits, whose=""):
         raise ValueError(f"The logits {whose}are not finite: give values nearer to those of the training data.")
 
 
+def check_text(text):
+    """Raises a ValueError where a text has half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"The text {text[:40]!r} has half of a surrogate pair, but whole characters were expected."
+        raise ValueError(message) from None
+
+
 def byte_ids(text, length):
     """Ids of a text by the model's byte tokeniser: bytes plus 2, 1 for "[MASK]", 0 for padding.
 
     Raises:
       ValueError: the text has half of a surrogate pair.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        message = f"The text {text[:40]!r} has half of a surrogate pair, but whole characters were expected."
-        raise ValueError(message) from None
+    check_text(text)
     ids = []
     for number, piece in enumerate(" ".join(text.split()).split("[MASK]")):
         ids += [1] * (number > 0) + [byte + 2 for byte in piece.encode()]
+    return np.array((ids + [0] * length)[:length], np.int32)
+
+
+def word_ids(tokenizer, rules, text, length):
+    """Ids of a text by a tokeniser of the package tokenizers, with the rules of signature.json; 0 for padding."""
+    padding, around = rules["padding"], tokenizer.num_special_tokens_to_add(is_pair=False)
+    encoding = tokenizer.encode(text.replace("[MASK]", rules["mask"]), add_special_tokens=False)
+    encoding.truncate(max(length - around, 0))  # what is added around a text stays when it is cut
+    ids = [rules["unknown"] if i == padding else i for i in tokenizer.post_process(encoding).ids]
+    ids = [{0: padding, padding: 0}.get(i, i) for i in ids]
     return np.array((ids + [0] * length)[:length], np.int32)
 
 

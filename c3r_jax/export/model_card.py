@@ -11,7 +11,7 @@ from c3r_jax.report.tables import conditions_table, escape_markdown, first_stage
 USE = """```python
 import runpy
 
-model = runpy.run_path("load.py")["load"](".")  # needs only jax, numpy, safetensors and flatbuffers
+model = runpy.run_path("load.py")["load"](".")  # needs only jax, numpy, safetensors{TOKENIZERS} and flatbuffers
 # logits = model.predict([{EXAMPLE}])["representation"]  # (1, {OUTPUTS}); leave out a modality that is missing
 ```"""
 
@@ -30,7 +30,8 @@ def model_card(signature: Mapping[str, Any], details: Mapping[str, Any], results
     """
     labels = signature["labels"]
     example = ", ".join(f'"{name}": ...' for name in signature["inputs"])
-    use = USE.replace("EXAMPLE", example).replace("{OUTPUTS}", str(max(1, len(labels))))
+    more = ", tokenizers" if any(spec.get("tokenizer") for spec in signature["inputs"].values()) else ""
+    use = USE.replace("{TOKENIZERS}", more).replace("EXAMPLE", example).replace("{OUTPUTS}", str(max(1, len(labels))))
     sizes = ", ".join(f"{count:,} {split}" for split, count in details["split_sizes"].items())
     sha = f", SHA-256 {details['sha256']}" if details["sha256"] else ""
     inputs = "\n".join(
@@ -69,7 +70,7 @@ def model_card(signature: Mapping[str, Any], details: Mapping[str, Any], results
 def _values(spec: Mapping[str, Any]) -> str:
     """The values that an input may have."""
     values = f"0 to {spec['limit'] - 1}" if spec["limit"] else "any finite number"
-    text = {"bytes": "or a str", "": ""}.get(spec["tokens"], spec["tokens"])
+    text = {"bytes": "or a str", "": ""}.get(spec["tokens"], f"a str or: {spec['tokens']}")
     columns = f"; {', '.join(map(escape_markdown, spec['columns']))}" if spec.get("columns") else ""
     return values + (f", {text}" if text else "") + columns
 

@@ -84,7 +84,8 @@ def export_run(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
             details = _card_details(experiment) | {"step": step, "rows": rows, "difference": difference}
             write_text(folder / "README.md", model_card(exported.signature, details, scores))
             if any(spec["kind"] == "text" for spec in exported.inputs.values()):
-                write_text(folder / TOKENIZER, experiment.tokenizer.to_json())
+                published = experiment.tokenizer.to_hugging_face()
+                write_text(folder / TOKENIZER, published.content if published else experiment.tokenizer.to_json())
             _move(folder, out)
     except OSError as error:
         raise WorkdirError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
@@ -185,17 +186,17 @@ def input_specs(experiment: Experiment) -> dict[str, Input]:
     columns = experiment.sources["train"].info.columns
     specs = {}
     for name in experiment.model.modalities:
-        kind, limit, tokens = kinds[name], 0, ""
+        kind, limit, tokens, rules = kinds[name], 0, "", None
         if kind == "text":
-            limit = experiment.tokenizer.vocab_size
-            saved = json.loads(experiment.tokenizer.to_json())
-            tokens = "bytes" if saved.get("kind") == "byte" else "give the ids of tokenizer.json, padded with 0"
+            limit, published = experiment.tokenizer.vocab_size, experiment.tokenizer.to_hugging_face()
+            tokens = "give the ids of tokenizer.json, padded with 0" if published else "bytes"
+            rules = published.rules if published else None
             if padding := experiment.tokenizer.padding_row:
                 tokens += f", with {padding} (its padding) and 0 exchanged"
         elif batch[name].dtype == np.uint8:
             limit = 256
         shape, dtype = tuple(map(int, batch[name].shape[1:])), batch[name].dtype.name
-        specs[name] = Input(kind, shape, dtype, limit, tokens, columns.get(name, ()))
+        specs[name] = Input(kind, shape, dtype, limit, tokens, columns.get(name, ()), rules)
     return specs
 
 

@@ -40,6 +40,7 @@ class Input(NamedTuple):
       limit: values are integers from 0 up to, but not including, this; 0 allows any finite number.
       tokens: how a text becomes ids: "bytes" (the loader converts it), else an instruction; "" if it is no text.
       columns: names of its columns in their order, where the data set says them.
+      tokenizer: how ``tokenizer.json`` is used for a text, see :class:`HuggingFaceFile`; None if it is not.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Input(NamedTuple):
     limit: int = 0
     tokens: str = ""
     columns: tuple[str, ...] = ()
+    tokenizer: dict[str, str | int] | None = None
 
 
 def prediction(model: TwinNetwork, standardisation: Standardisation) -> Callable[..., dict[str, Array]]:

@@ -1,14 +1,17 @@
 """What an exported model takes for one example: missing values as in training, and columns by name."""
 
 import json
+import sys
 import types
 
 import numpy as np
 import pytest
+import tokenizers
 
 from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.source import DatasetInfo
-from c3r_jax.data.text.tokenizer_files import bert_tokenizer
+from c3r_jax.data.text.tokenizer_files import FileTokenizer, bert_tokenizer, load_tokenizer
+from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer, train_word_piece
 from c3r_jax.export.loader import Model
 from c3r_jax.export.run import input_specs
 
@@ -124,9 +127,107 @@ def test_the_signature_says_which_ids_a_text_has(first, more):
         model=types.SimpleNamespace(modalities=("text",)),
         tokenizer=bert_tokenizer(pieces),
     )
-    assert input_specs(experiment)["text"].tokens == f"give the ids of tokenizer.json, padded with 0{more}"
+    found = input_specs(experiment)["text"]
+    assert found.tokens == f"give the ids of tokenizer.json, padded with 0{more}"
+    assert found.tokenizer == {"mask": "[UNK]", "padding": pieces.index("[PAD]"), "unknown": pieces.index("[UNK]")}
 
 
 def test_half_of_a_surrogate_pair_is_refused(model):
     with pytest.raises(ValueError, match=r"The text 'a\\ud800' has half of a surrogate pair"):
         model.row({"text": "a\ud800"})
+
+
+BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "apple", "##s", "caf", "##e"]
+WORDS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "red": 4, "apple": 5, "<mask>": 6}
+
+
+def file_of_words(vocabulary):
+    """A published file whose padding is not 0, which pads and cuts by itself."""
+    unknown, padding = ("<unk>", "<pad>") if "<unk>" in vocabulary else ("[UNK]", "[PAD]")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=unknown))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.enable_padding(pad_id=vocabulary[padding], pad_token=padding, length=3)
+    made.enable_truncation(2)
+    return FileTokenizer(made.to_str())
+
+
+TOKENIZERS = {
+    "word pieces": lambda: train_word_piece(["red apples", "green apples", "café"], vocab_size=40),
+    "bert": lambda: bert_tokenizer(BERT),
+    "bert with another padding": lambda: bert_tokenizer(["[CLS]", *(piece for piece in BERT if piece != "[CLS]")]),
+    "words": lambda: file_of_words(WORDS),
+    "words without a mask": lambda: file_of_words({"[PAD]": 0, "[UNK]": 1, "red": 2}),
+}
+TEXTS = [
+    "red apple",
+    "Red APPLES, café!",
+    "red [MASK] apples",
+    "[MASK]red",
+    "[PAD] <pad> red <s>",
+    "[CLS] red",
+    "red " * 9,
+    "\0",
+]
+
+
+@pytest.fixture
+def of_words(model, tmp_path):
+    """The model with another tokeniser, as its export has it."""
+
+    def make(tokenizer, length):
+        published = tokenizer.to_hugging_face()
+        (tmp_path / "tokenizer.json").write_text(published.content, encoding="utf-8")
+        made = Model.__new__(Model)
+        made.folder, made.inputs = tmp_path, json.loads(json.dumps(model.inputs))
+        made.inputs["text"] |= {
+            "shape": [length],
+            "limit": tokenizer.vocab_size,
+            "tokens": "give the ids of tokenizer.json, padded with 0",
+            "tokenizer": json.loads(json.dumps(published.rules)),
+        }
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("length", [1, 2, 4, 9])
+def test_texts_have_the_ids_of_training(of_words, tmp_path, name, length):
+    """And so have those of the tokeniser that is read from the export's folder."""
+    tokenizer = TOKENIZERS[name]()
+    made = of_words(tokenizer, length)
+    tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = load_tokenizer(tmp_path)
+    assert type(again) is type(tokenizer) and again.to_json() == tokenizer.to_json()
+    for text in TEXTS:
+        expected = tokenizer.encode(text, length)
+        np.testing.assert_array_equal(made.array("text", text), expected, err_msg=text)
+        np.testing.assert_array_equal(again.encode(text, length), expected)
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        made.row({"text": "a\ud800"})
+
+
+def test_texts_need_the_package_or_are_ids(of_words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # importing it is an error
+    made = of_words(bert_tokenizer(BERT), 4)
+    wanted = "'text' is a text, but a str was given: give the ids of tokenizer.json, padded with 0, or pip install tok"
+    with pytest.raises(ValueError, match=wanted):
+        made.row({"text": "red"})
+    assert made.row({"text": [2, 5, 3, 0]})["text"].tolist() == [2, 5, 3, 0]
+    del made.inputs["text"]["tokenizer"]  # as earlier exports
+    with pytest.raises(ValueError, match="but a str was given: give the ids of tokenizer.json, padded with 0.$"):
+        made.row({"text": "red"})
+
+
+def test_word_pieces_of_another_library_are_read_as_they_are(tmp_path):
+    """A file with the special tokens of this package, but not its rules, is no file of this package."""
+    exported = WordPieceTokenizer(["[PAD]", "[MASK]", "[UNK]", "red", "Red"]).to_hugging_face().content
+    (tmp_path / "tokenizer.json").write_text(exported)
+    assert isinstance(load_tokenizer(tmp_path), WordPieceTokenizer)
+    (tmp_path / "tokenizer.json").write_text(exported.replace('"lowercase": true', '"lowercase": false'))
+    other = load_tokenizer(tmp_path)
+    assert isinstance(other, FileTokenizer) and other.encode("Red", 1).tolist() == [4]
+
+
+def test_bytes_need_no_file():
+    assert ByteTokenizer().to_hugging_face() is None

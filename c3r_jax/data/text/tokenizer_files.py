@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from c3r_jax.data.text.tokenizers import ByteTokenizer, WordPieceTokenizer
-from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, Tokenizer, check_text, fit_ids, word_numbers
+from c3r_jax.data.text.tokens import MASK_MARKER, PAD_ID, HuggingFaceFile, Tokenizer, check_text, fit_ids, word_numbers
 from c3r_jax.errors import DataError
 from c3r_jax.files.pointers import lfs_hint
 from c3r_jax.files.tensors import Member, read_member
@@ -99,6 +99,11 @@ class FileTokenizer(Tokenizer):
         """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
         return json.dumps({"kind": "file", "tokenizer": self._text}, ensure_ascii=False)
 
+    def to_hugging_face(self) -> HuggingFaceFile:
+        """See :meth:`Tokenizer.to_hugging_face`."""
+        rules: dict[str, str | int] = {"mask": self._mask, "padding": self._padding, "unknown": self._unknown}
+        return HuggingFaceFile(self._text, rules)
+
 
 def bert_tokenizer(
     vocabulary: list[str], *, lower: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
@@ -169,11 +174,25 @@ def load_tokenizer(path: str | os.PathLike[str]) -> WordPieceTokenizer | ByteTok
         except UnicodeDecodeError as error:
             raise DataError(f"it cannot be read ({error}): give a tokenizer.json or vocab.txt.") from error
         if file.name.endswith(".json"):
-            return tokenizer_from_json(text) if text.startswith('{"kind"') else FileTokenizer(text)
+            if text.startswith('{"kind"'):
+                return tokenizer_from_json(text)
+            return _exported_word_piece(text) or FileTokenizer(text)
         vocabulary = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         return bert_tokenizer(vocabulary, **_stated(file))
     except DataError as error:
         raise DataError(f"{file.name}: {error}") from error
+
+
+def _exported_word_piece(text: str) -> WordPieceTokenizer | None:
+    """The tokeniser of this package whose ``to_hugging_face`` is this text; None if it is of another."""
+    try:
+        ids = json.loads(text)["model"]["vocab"]
+        found = WordPieceTokenizer(sorted(ids, key=ids.__getitem__))
+        # Compared as this version of the library writes both.
+        same = HuggingFaceTokenizer.from_str(text).to_str(pretty=True) + "\n" == found.to_hugging_face().content
+    except Exception:  # the library raises nothing narrower
+        return None
+    return found if same else None
 
 
 def _stated(vocabulary: Member) -> dict[str, bool]:

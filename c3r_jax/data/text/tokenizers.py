@@ -12,6 +12,7 @@ from c3r_jax.data.text.tokens import (
     MASK_MARKER,
     PAD_ID,
     PAD_TOKEN,
+    HuggingFaceFile,
     Tokenizer,
     check_text,
     fit_ids,
@@ -64,6 +65,11 @@ class WordPieceTokenizer(Tokenizer):
     def to_json(self) -> str:
         """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
         return json.dumps({"kind": "word_piece", "vocabulary": self.vocabulary}, ensure_ascii=False)
+
+    def to_hugging_face(self) -> HuggingFaceFile:
+        """See :meth:`Tokenizer.to_hugging_face`; ``load_tokenizer`` gives the same tokeniser back."""
+        rules: dict[str, str | int] = {"mask": MASK_MARKER, "padding": PAD_ID, "unknown": MASK_ID}
+        return HuggingFaceFile(self._tokenizer.to_str(pretty=True) + "\n", rules)
 
 
 def stand_in_word_piece(vocab_size: int) -> WordPieceTokenizer:

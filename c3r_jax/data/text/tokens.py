@@ -1,6 +1,6 @@
 """What every tokeniser shares: special ids, the protocol, and cutting and padding of ids. Needs only NumPy."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,6 +10,19 @@ PAD_ID = 0
 MASK_ID = 1
 PAD_TOKEN = "[PAD]"
 MASK_MARKER = "[MASK]"  # stands for a hidden word in a text
+
+
+class HuggingFaceFile(NamedTuple):
+    """A tokeniser for programs without this package.
+
+    Attributes:
+      content: of a Hugging Face ``tokenizer.json``.
+      rules: "mask", the token that stands for ``[MASK]`` in a text; "padding", the file's id of padding, which changes
+        places with 0; "unknown", the id in place of padding that a text has written.
+    """
+
+    content: str
+    rules: dict[str, str | int]
 
 
 class Tokenizer(Protocol):
@@ -45,6 +58,10 @@ class Tokenizer(Protocol):
     def to_json(self) -> str:
         """Returns a description from which ``tokenizer_from_json`` rebuilds the tokeniser."""
         ...
+
+    def to_hugging_face(self) -> HuggingFaceFile | None:
+        """Returns the tokeniser as :class:`HuggingFaceFile`; None for bytes, which need no file."""
+        return None
 
 
 def check_text(text: str) -> None:
