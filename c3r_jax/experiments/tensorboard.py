@@ -1,11 +1,14 @@
 """TensorBoard events of a run."""
 
+import itertools
 import os
 import pathlib
 import time
 from typing import Any
 
 from PIL import Image
+
+_WRITERS = itertools.count()  # of this process; a coarse or stopped clock may show several of them one time
 
 
 class Events:
@@ -27,8 +30,9 @@ class Events:
 
         self._event, self._summary = Event, Summary
         folder.mkdir(exist_ok=True)
-        # The time in a file's name is in seconds: a second start within one second would overwrite the file.
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{first}")
+        # TensorboardX names a file by the second, and a second writer within one second would overwrite it. By
+        # nanoseconds files also sort in the order in which TensorBoard must read them.
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}.{os.getpid()}.{next(_WRITERS)}")
         if first is not None:
             self._writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
 

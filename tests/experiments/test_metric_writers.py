@@ -4,6 +4,7 @@ import importlib.machinery
 import json
 import struct
 import sys
+import time
 import types
 
 import numpy as np
@@ -96,6 +97,20 @@ def test_all_writers_get_the_same(workdir, figure, services):
     assert by_name["mlflow.log_metrics"] == [((values,), {"step": 3}), ((values,), {"step": 4})]
     assert by_name["mlflow.log_artifact"] == [((str(figure),), {"artifact_path": "figures/shift"})]
     assert len(by_name["mlflow.log_dict"]) == 1 and len(by_name["wandb.finish"]) == len(by_name["mlflow.end_run"]) == 3
+
+
+def test_writers_within_one_second_have_files_of_their_own(workdir, figure, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "time_ns", lambda: int(now * 1e9))
+    for loss in (0.25, 0.5):  # the same start twice
+        log = MetricsLog(workdir, 2, 2, ("tensorboard",))
+        log.write(3, "train", {"loss": loss})
+        log.close()
+    for name in ("figures/a", "figures/b"):
+        module.write_figures(("tensorboard",), workdir, {name: figure}, 3)
+    assert len(list((workdir / "tensorboard").iterdir())) == 4
+    assert [tag for _, tag, _ in events(workdir)] == ["train/loss", "train/loss", "figures/a", "figures/b"]
 
 
 def test_missing_packages_are_refused_before_any_work(small_config, tmp_path, figure, monkeypatch):
