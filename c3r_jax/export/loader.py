@@ -36,14 +36,18 @@ class Model:
     def predict(self, examples, padded=False, checked=True):
         """{route: logits (B, K)} from dicts of modalities.
 
-        A modality is missing if its key is absent, or its value None, NaN or an empty text, as in training.
+        A modality is missing if its key is absent, or its value None, NaN, an empty text or ids that are all 0.
 
         Each batch size is compiled once; ``padded`` rounds it up to a power of two, for callers with many sizes.
 
         Raises:
           ValueError: an example cannot be used, or its logits are not finite (``checked=False`` returns those).
         """
-        if not len(examples):
+        try:
+            examples = list(examples)
+        except TypeError:
+            raise ValueError(f"examples is of type {type(examples).__name__}: give a list of dicts.") from None
+        if not examples:
             raise ValueError("There are no examples: give at least one.")
         rows = [self.row(example) for example in examples]
         rows += rows[:1] * ((1 << (len(rows) - 1).bit_length()) - len(rows) if padded else 0)
@@ -85,13 +89,15 @@ class Model:
         return arrays
 
     def missing(self, name, value):
-        """Whether a modality's value says that there is none: None, NaN, an empty text, columns without a value."""
+        """Whether a modality's value says that there is none: None, NaN, an empty text or its padding, columns without values."""
         spec = self.inputs.get(name)
         if spec is None:
             return False
         if isinstance(value, dict) and spec.get("columns"):
             return all(map(is_nothing, value.values()))
-        return is_nothing(value) or (spec["kind"] == "text" and isinstance(value, str) and not value.strip())
+        if isinstance(value, str):
+            return spec["kind"] == "text" and not value.strip()
+        return is_nothing(value) or (spec["kind"] == "text" and is_padding(value, tuple(spec["shape"])))
 
     def array(self, name, value):
         """One modality of one example as the array that the model takes.
@@ -162,6 +168,15 @@ def is_nothing(value):
     """Whether a value is None, NaN, or NA or NaT of pandas, which is not imported for them."""
     nan = isinstance(value, (float, np.floating)) and value != value
     return value is None or nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def is_padding(ids, shape):
+    """Whether the ids of a text are all 0, of the shape that a text has."""
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # rows that differ in length
+        return False
+    return array.shape == shape and array.dtype.kind in "iufb" and not array.any()
 
 
 def check_finite(logits, whose=""):

@@ -82,6 +82,25 @@ def test_a_row_of_missing_columns_is_a_missing_modality(model, nothing):
         model.row({"speech": None, "text": "a"})
 
 
+@pytest.mark.parametrize("padding", [[0] * 4, np.zeros(4, np.int32), np.zeros(4)])
+def test_ids_that_are_all_padding_are_a_missing_text(model, padding):
+    assert list(model.row({"colour": [1, 2], "text": padding})) == ["colour"]
+    with pytest.raises(ValueError, match="All modalities of the example are missing"):
+        model.row({"text": padding})
+    for wrong in ([0, 0], [[0, 0], [0]], []):
+        with pytest.raises(ValueError, match="'text' must be int32 of shape"):
+            model.row({"text": wrong})
+    assert list(model.row({"colour": [0, 0], "text": [0, 0, 0, 3]})) == ["colour", "text"]
+
+
+def test_examples_may_be_an_iterator(model):
+    model.call = lambda inputs, present: {"z": inputs["colour"]}
+    assert model.predict({"colour": [i, 2]} for i in range(2))["z"].tolist() == [[0, 2], [1, 2]]
+    for wrong, message in ((None, "examples is of type NoneType: give a list of dicts"), ({"text": "a"}, "An example")):
+        with pytest.raises(ValueError, match=message):
+            model.predict(wrong)
+
+
 def test_no_examples_are_one_sentence(model):
     with pytest.raises(ValueError, match="There are no examples: give at least one."):
         model.predict([])
