@@ -1,5 +1,7 @@
 """Checks of a configuration before any long work."""
 
+from collections.abc import Mapping
+
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.experiments.settings import Settings
@@ -98,6 +100,29 @@ def check_data(settings: Settings, info: DatasetInfo) -> None:
             f"config.train.select_by is {settings.train.select_by!r}, which is for two classes, but data set "
             f"{info.name!r} has {info.num_classes}: choose another score."
         )
+
+
+def check_encoders(settings: Settings, kinds: Mapping[str, str], dataset: str) -> None:
+    """Refuses a published encoder for a kind of modality that the data set does not have.
+
+    Args:
+      settings: the run's settings.
+      kinds: {modality: kind} of the data set.
+      dataset: its name.
+
+    Raises:
+      ConfigError: naming the leaf.
+    """
+    encoded = {"image" if kind == "video" else kind for kind in kinds.values()}
+    for kind in PUBLISHED:
+        part = getattr(settings.model, kind)
+        if part.pretrained and kind not in encoded:
+            given = f"pretrained {part.pretrained!r}" + (f" and weights {part.weights!r}" if part.weights else "")
+            has = ", ".join(f"{name!r} of kind {own!r}" for name, own in kinds.items())
+            raise ConfigError(
+                f"config.model.{kind} has {given}, but data set {dataset!r} has only {has}: set config.model.KIND of a "
+                "modality that is there, or leave these empty."
+            )
 
 
 def check_pretrained(settings: Settings) -> None:

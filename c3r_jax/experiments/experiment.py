@@ -28,7 +28,7 @@ from c3r_jax.data.text.tokenizer_files import load_tokenizer, tokenizer_from_jso
 from c3r_jax.data.text.tokenizers import ByteTokenizer, stand_in_word_piece, train_word_piece
 from c3r_jax.data.text.tokens import Tokenizer
 from c3r_jax.errors import ConfigError, DataError
-from c3r_jax.experiments.check_config import check_data, check_settings
+from c3r_jax.experiments.check_config import check_data, check_encoders, check_settings
 from c3r_jax.experiments.compiled import Compiled, CompiledSettings, compiled_for
 from c3r_jax.experiments.settings import Settings, read_settings
 from c3r_jax.methods.build import build_method
@@ -215,6 +215,7 @@ def build_experiment(
             f"modalities are {train.info.modalities}: expected sorted names, the order of a dict's keys in JAX."
         )
     kinds, _ = kinds_and_shapes(train)
+    check_encoders(settings, kinds, train.info.name)
     parts = CompiledSettings(settings.model, settings.optimizer, settings.train, settings.parallel)
     on = tuple(devices) if devices else None
     compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method, on)

@@ -89,7 +89,7 @@ class Model:
         return arrays
 
     def missing(self, name, value):
-        """Whether a modality's value says that there is none: None, NaN, an empty text or its padding, columns without values."""
+        """Whether a value says that there is none: None, NaN, an empty text, padding alone, columns without a value."""
         spec = self.inputs.get(name)
         if spec is None:
             return False

@@ -17,7 +17,7 @@ from c3r_jax.data.text.tokenizers import train_word_piece
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.evaluation.evaluate import evaluate
 from c3r_jax.experiments import vector_cache
-from c3r_jax.experiments.check_config import check_pretrained
+from c3r_jax.experiments.check_config import check_encoders, check_pretrained
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encode_split, encoded_batches
 from c3r_jax.experiments.experiment import build_experiment
@@ -178,6 +178,28 @@ def test_contradictory_settings_are_refused(config, leaf, value, message):
     config.update_from_flattened_dict({leaf: value})
     with pytest.raises(ConfigError, match=message):
         build_experiment(config)
+
+
+@pytest.mark.parametrize("weights", ["", "nope.pth"])
+def test_an_encoder_that_no_modality_has_is_refused(small_config, weights):
+    small_config.model.sequence.update(pretrained="audio_resnet18", weights=weights)
+    given = "'audio_resnet18'" + (f" and weights '{weights}'" if weights else "")
+    has = "'image' of kind 'image', 'text' of kind 'text'"
+    message = (
+        f"config.model.sequence has pretrained {given}, but data set 'emoji' has only {has}: set config.model.KIND"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_experiment(small_config)
+
+
+def test_frames_of_a_video_are_images():
+    settings = default_config()
+    settings.model.image.pretrained = "resnet18"
+    check_encoders(read_settings(settings), {"face": "video", "voice": "sequence"}, "clips")
+    with pytest.raises(
+        ConfigError, match="config.model.image has pretrained 'resnet18', but data set 'clips' has only"
+    ):
+        check_encoders(read_settings(settings), {"a": "features", "voice": "sequence"}, "clips")
 
 
 def test_random_crops_and_cached_vectors_exclude_each_other(config):
