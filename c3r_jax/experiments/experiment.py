@@ -215,7 +215,8 @@ def build_experiment(
             f"modalities are {train.info.modalities}: expected sorted names, the order of a dict's keys in JAX."
         )
     kinds, _ = kinds_and_shapes(train)
-    check_encoders(settings, kinds, train.info.name)
+    if not tokenizer_json:  # a run that was trained is read as it is
+        check_encoders(settings, kinds, train.info.name)
     parts = CompiledSettings(settings.model, settings.optimizer, settings.train, settings.parallel)
     on = tuple(devices) if devices else None
     compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method, on)
