@@ -452,7 +452,7 @@ def test_settings_that_contradict(settings, message):
 
 @pytest.mark.parametrize("kind", ["kl", "constant"])
 def test_with_the_gate_rare_classes_give_up_less(problem, x64, kind):
-    """Toward the shares, or toward the mean prediction with rows weighted alike."""
+    """Toward the shares, or toward the mean prediction, of rows weighted in the same way."""
     features, _, _, _ = problem
     labels = np.arange(40) % 10 // 8  # shares .8 and .2
     head, shares = HEAD[:, :2], np.array([0.8, 0.2])
