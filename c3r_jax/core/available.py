@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.batch import HIGHEST, Where, keep, like, mask_of, promote
-from c3r_jax.core.moments import Moments, batch_moments
+from c3r_jax.core.moments import Moments, batch_moments, diagonal
 
 
 def available_rows(
@@ -92,6 +92,5 @@ def imputed_moments(moments: Moments, blocks: Mapping[str, slice]) -> Moments:
     imputed = cov[:p, :p] + crossed + crossed.T + between
     # What is left of a constant column after this difference is rounding, relative to the variance that presence adds.
     noise = 32 * jnp.finfo(cov.dtype).eps * jnp.square(centre) * share * (1 - share)
-    variance = jnp.where(jnp.eye(p, dtype=bool), imputed, 0).sum(0)
-    varying = variance > noise
+    varying = diagonal(imputed) > noise
     return Moments(moments.count, centre, jnp.where(varying[:, None] & varying[None, :], imputed, 0))

@@ -112,7 +112,8 @@ def necessity_loss(
     """
     if kind == "constant" and prior is None:
         outputs, labels = task.check(counterfactual_logits, labels)
-        prior = task.batch_prior(labels, outputs.shape[1], where=(rows := jnp.ones(len(outputs), bool)))
+        rows = jnp.ones(len(outputs), bool)
+        prior = task.batch_prior(labels, outputs.shape[1], where=rows)
         prior = task.mean_prediction(outputs, labels, prior, by_rarity=False, where=rows)
     return task.necessity(counterfactual_logits, labels, kind=kind, prior=prior)
 

@@ -313,11 +313,14 @@ def _necessity(
     task: Task,
 ) -> Float[Array, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
-    kind, asked = config.necessity, prior
-    if kind == "constant" and prior is not None:
+    kind = config.necessity
+    if prior is None:  # "hinge" or "log", which need none, without the gate
+        return task.necessity(outputs, labels, kind=kind)
+    asked = prior
+    if kind == "constant":
         how: dict[str, Any] = {"by_rarity": config.gate, "where": rows, "axis_name": axis_name}
         asked = task.mean_prediction(outputs, labels, prior, **how)
-    if config.gate and prior is not None and asked is not None:
+    if config.gate:
         return task.necessity_by_rarity(outputs, labels, kind=kind, prior=prior, asked=asked)
     return task.necessity(outputs, labels, kind=kind, prior=asked)
 

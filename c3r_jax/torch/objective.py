@@ -340,12 +340,15 @@ def _necessity(
     task: Task,
 ) -> Float[Tensor, " batch"]:
     """The penalty of each row; with the gate, rows of rare classes count less."""
+    kind = config.necessity
+    if prior is None:  # "hinge" or "log", which need none, without the gate
+        return task.necessity(logits, labels, kind)
     asked = prior
-    if config.necessity == "constant" and prior is not None:
+    if kind == "constant":
         asked = task.mean_prediction(logits, labels, prior, by_rarity=config.gate, where=where, group=group)
-    if config.gate and prior is not None and asked is not None:
-        return task.necessity_by_rarity(logits, labels, config.necessity, prior, asked)
-    return task.necessity(logits, labels, config.necessity, asked)
+    if config.gate:
+        return task.necessity_by_rarity(logits, labels, kind, prior, asked)
+    return task.necessity(logits, labels, kind, asked)
 
 
 def _by_name(features: Mapping[str, Tensor], counts: Tensor) -> dict[str, Tensor]:

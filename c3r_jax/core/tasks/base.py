@@ -110,6 +110,7 @@ class Task(abc.ABC):
         losses, rarity = self.necessity(outputs, labels, kind=kind, prior=asked), self.rarity(labels, prior)
         return losses if rarity is None else rarity.astype(losses.dtype) * losses
 
+    @abc.abstractmethod
     def mean_prediction(
         self,
         outputs: Array,
@@ -132,8 +133,6 @@ class Task(abc.ABC):
           where: (B,) rows that count.
           axis_name: mapped axis over which the batch is split.
         """
-        del outputs, labels, by_rarity, where, axis_name
-        return prior
 
     def alone(
         self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]
