@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from c3r_jax.core.alone import alone_in, alone_in_joint, scaled_estimates
 from c3r_jax.core.batch import global_count, masked_means, zero_absent
 from c3r_jax.core.batch_checks import check_batch
 from c3r_jax.core.config import C3RConfig
@@ -15,7 +16,6 @@ from c3r_jax.core.gate import least_share
 from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
-from c3r_jax.core.task_term import alone_in, alone_in_joint, scaled_alone
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
@@ -105,7 +105,7 @@ def held_out_share(
         if not task.adds_up:  # of sums of evidence every scale is tried
             sizes: dict[str, Any] = {"where": rows, "axis_name": axis, "task": task}
             found = alone_in_joint(logits, own, present, constant, **sizes)
-            scaled = partial(scaled_alone, found=found, labels=labels, present=present, constant=constant, **sizes)
+            scaled = partial(scaled_estimates, found=found, labels=labels, present=present, constant=constant, **sizes)
             own, others = scaled(own), scaled(others)
         pairs = zip(jax.vmap(losses)(own), jax.vmap(losses)(others), strict=True)
         several = present.sum(1) > 1

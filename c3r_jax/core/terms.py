@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from c3r_jax.core.alone import outputs_alone
 from c3r_jax.core.batch import Where, check_float, global_count, mask_of, masked_means, weighted_means
 from c3r_jax.core.cap import Cap
 from c3r_jax.core.config import C3RConfig
@@ -18,7 +19,7 @@ from c3r_jax.core.gate import is_zero, least_share, weights_of
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
-from c3r_jax.core.task_term import Evidence, outputs_alone, task_term
+from c3r_jax.core.task_term import Evidence, task_term
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.worlds import Fitted, hypothetical_representation, real_world
 
@@ -122,12 +123,13 @@ def weighted_terms(
         predict, fuse, features, real.h_hat, logits, labels, present, prior, rows, config, axis_name, task
     )
     outputs = [logits, *beside.alone]
-    compared = [*beside.explained, *([] if beside.constant is None else [beside.constant])]
+    compared = [*beside.compared, *beside.explained, *([] if beside.constant is None else [beside.constant])]
     of_outputs = _counted(config.w_task, _losses_of(loss, outputs + compared, labels, task.at_once))
     explained, alone = None, beside.additivity
     if beside.constant is not None:
         several = len(beside.explained) > 0
-        explained = _explained(of_outputs, causal_losses, present, rows, weights, axis_name, each_alone=several)
+        of_gate = jnp.concatenate([of_outputs[:1], of_outputs[len(outputs) :]])
+        explained = _explained(of_gate, causal_losses, present, rows, weights, axis_name, each_alone=several)
         if held_out is not None:
             measured = jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype))
             explained = jnp.where(jnp.isnan(measured), explained, jnp.clip(measured, 0, 1))
@@ -188,13 +190,15 @@ class _Beside(NamedTuple):
     """The outputs that the task term and the gate need beside those of all modalities together.
 
     Attributes:
-      alone: M of (B, K), of each modality alone; none without subsets.
+      alone: M of (B, K), of each modality alone, as it is trained; none without subsets.
+      compared: M of (B, K), of each modality alone, as the gate compares it with the next; none without that.
       explained: M of (B, K), of what the others explain of each; none without subsets, gate or first stage.
       additivity: how far the joint outputs are the mean of those alone; None without subsets.
       constant: (B, K) of the best constant prediction; None where nothing is compared with it.
     """
 
     alone: list[Array]
+    compared: list[Array]
     explained: list[Array]
     additivity: Float[Array, ""] | None
     constant: Float[Array, "batch classes"] | None
@@ -248,17 +252,19 @@ def _outputs_beside(
       task: what outputs and labels mean.
     """
     if prior is None or not _is_relative(config):
-        return _Beside([], [], None, None)
+        return _Beside([], [], [], None, None)
     constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
-    alone, explained, additivity = [], [], None
+    alone, compared, explained, additivity = [], [], [], None
     if config.subsets and not is_zero(config.strength):
         masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
+        masks["label_smoothing"] = config.label_smoothing
         asked = h_hat if config.gate else None
         found = outputs_alone(predict, fuse, features, asked, logits, labels, present, constant, **masks)
         alone, additivity = [*found.outputs], found.additivity
-        explained = [] if found.explained is None else [*found.explained]
+        if found.explained is not None:
+            compared, explained = [*found.compared], [*found.explained]
     constants = jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape))
-    return _Beside(alone, explained, additivity, constants)
+    return _Beside(alone, compared, explained, additivity, constants)
 
 
 def _explained(

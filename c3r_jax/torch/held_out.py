@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.alone import alone_in, alone_in_joint, scaled_estimates
 from c3r_jax.torch.autocast import without_autocast
 from c3r_jax.torch.batch import global_count, masked_means, promote, zero_absent
 from c3r_jax.torch.batch_checks import check_batch
@@ -19,7 +20,6 @@ from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_represen
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task
-from c3r_jax.torch.task_term import alone_in, alone_in_joint, scaled_alone
 
 SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
@@ -111,7 +111,7 @@ def held_out_share(
             if not task.adds_up:  # of sums of evidence every scale is tried
                 sizes: dict[str, Any] = {"where": rows, "group": group, "task": task}
                 found = alone_in_joint(logits, own, has, constant, **sizes)
-                scaled = partial(scaled_alone, found=found, labels=labels, present=has, constant=constant, **sizes)
+                scaled = partial(scaled_estimates, found=found, labels=labels, present=has, constant=constant, **sizes)
                 own, explained = scaled(own), scaled(explained)
             for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
                 compared.append(torch.stack([losses(alone), losses(of_others), nothing]))

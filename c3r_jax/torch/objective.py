@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
+from c3r_jax.torch.alone import AloneOutputs, outputs_alone
 from c3r_jax.torch.autocast import without_autocast
 from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, masked_means, promote
 from c3r_jax.torch.batch_checks import check_batch, checked_evidence, checked_share
@@ -26,7 +27,7 @@ from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group, check_group
 from c3r_jax.torch.risk import C3Risk, risk_of
 from c3r_jax.torch.task import Task
-from c3r_jax.torch.task_term import AloneOutputs, Evidence, outputs_alone, task_term
+from c3r_jax.torch.task_term import Evidence, task_term
 from c3r_jax.torch.worlds import hypothetical_representation, real_world
 
 
@@ -234,7 +235,18 @@ def _terms(
         constant = task.constant(prior, global_count(rows, group, dtype))
         if config.subsets and config.strength:
             h_hat = real.h_hat if config.gate else None
-            alone = outputs_alone(predict, fuse, features, h_hat, logits, labels, present, constant, **masks)
+            alone = outputs_alone(
+                predict,
+                fuse,
+                features,
+                h_hat,
+                logits,
+                labels,
+                present,
+                constant,
+                label_smoothing=config.label_smoothing,
+                **masks,
+            )
             share = alone.additivity
         explained = _explained(logits, causal_logits, constant, alone, labels, present, config, **masks)
         if held_out is not None:
@@ -323,7 +335,7 @@ def _explained(
     if alone is not None and alone.explained is not None:
         several = present.sum(1) > 1
         compared, masks = compared * 2, [*masks, several]
-        for m, (own, explained) in enumerate(zip(alone.outputs, alone.explained, strict=True)):
+        for m, (own, explained) in enumerate(zip(alone.compared, alone.explained, strict=True)):
             compared.append(torch.stack([losses(own), losses(explained), nothing]))
             masks.append(present[:, m] & several)
     return least_share(*masked_means(torch.stack(compared), torch.stack(masks), where, group).T)

@@ -134,13 +134,6 @@ class Regression(Task):
         del num_rows
         return prior[:1]
 
-    def alone(
-        self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]
-    ) -> Float[Tensor, "batch 1"]:
-        """As far from the mean label as under a mean: in a sum of n modalities, each says an n-th of it."""
-        constant, scale = constant.to(outputs.dtype)[None, :], (share * count).to(outputs.dtype)
-        return constant + scale * (outputs - constant)
-
     def expert_targets(self, labels: Tensor, num_outputs: int, dtype: torch.dtype) -> Float[Tensor, "batch 1"]:
         """The label."""
         del num_outputs

@@ -107,16 +107,6 @@ class Task(abc.ABC):
           group: process group over which the batch is split.
         """
 
-    def alone(
-        self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"], count: Float[Tensor, "batch 1"]
-    ) -> Tensor:
-        """What one of ``count`` modalities says by itself, from its outputs and the share it has in the fusion.
-
-        Evidence counts at that share. A number is an estimate of the label, however many there are: see Regression.
-        """
-        del count
-        return self.at_share(outputs, constant, share)
-
     def at_share(self, outputs: Tensor, constant: Tensor, share: Float[Tensor, "batch 1"]) -> Tensor:
         """Outputs with their distance from the constant ones scaled, where outputs are sums of evidence, as logits."""
         del constant, share

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import c3r_jax
+from c3r_jax.core.alone import alone_in_joint, own_slopes
 from c3r_jax.core.batch import keep
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.gate import explained_alone, repeated_share
-from c3r_jax.core.task_term import alone_in_joint, own_slopes
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
@@ -72,10 +72,13 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     both = where & (n == 2)
     e, s = ((x - x.mean(1, keepdims=True))[both] for x in (logits - constant, sum(alone) / 2 - constant))
     share = np.clip((e * s).sum() / (s * s).sum(), 1, n)[:, None] / n[:, None]
-    at = [constant + share * (outputs - constant) for outputs in alone]
+    scales = scales_oracle(logits, alone, share, labels, both, constant)
+    assert all(share[1, 0] + 0.01 < x[1, 0] < 0.99 for x in scales)  # so that it is neither of the limits
+    at = [constant + x * (outputs - constant) for x, outputs in zip(scales, alone, strict=True)]
     g = gate(features, labels, present, where, constant)
     if subsets:
-        g = min(g, gate_alone(terms, at, labels, present, where, constant, share))
+        at_share = [constant + share * (outputs - constant) for outputs in alone]
+        g = min(g, gate_alone(terms, at_share, labels, present, where, constant, share))
     np.testing.assert_allclose(terms.explained, g, rtol=1e-7)
     w, a = expert * g, subsets * g
 
@@ -87,6 +90,26 @@ def test_the_task_term_is_the_formula(problem, expert, subsets, x64):
     of_one = (np.stack(each, axis=1) * present).sum(1) / n
     expected = (1 - a) * losses(logits, present) + a * of_one
     np.testing.assert_allclose(terms.task, expected[where].mean(), rtol=1e-7)
+
+
+def scales_oracle(joint, alone, share, labels, rows, constant):
+    """max(c, c^(1 - u) / beta) for each, where the slope of the mean cross-entropy, between five points, is 0."""
+
+    def zero(outputs, start, end, flat):
+        slopes = []
+        for t in np.linspace(0, 1, 5):
+            scale = start ** (1 - t) * end**t
+            x = constant + scale * (outputs - constant)
+            p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+            by_scale = ((p - np.eye(p.shape[1])[labels]) * (outputs - constant)).sum(1)
+            slopes.append((by_scale * (scale * np.log(end / start))[:, 0])[rows].mean() + flat)
+        if slopes[0] >= 0 or slopes[-1] < 0:
+            return float(slopes[0] < 0)
+        return np.interp(0, slopes, np.linspace(0, 1, 5)) if np.all(np.diff(slopes) > 0) else np.nan
+
+    one = np.ones_like(share)
+    beta = 2 ** zero(joint, one, 2 * one, 1e-4)
+    return [np.maximum(share, share ** (1 - zero(x, share, one, -1e-4)) / beta) for x in alone]
 
 
 def gate(features, labels, present, where, constant):

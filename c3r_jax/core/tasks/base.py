@@ -134,16 +134,6 @@ class Task(abc.ABC):
           axis_name: mapped axis over which the batch is split.
         """
 
-    def alone(
-        self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]
-    ) -> Array:
-        """What one of ``count`` modalities says by itself, from its outputs and the share it has in the fusion.
-
-        Evidence counts at that share. A number is an estimate of the label, however many there are: see Regression.
-        """
-        del count
-        return self.at_share(outputs, constant, share)
-
     def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
         """Outputs whose distance from the constant ones is scaled: evidence at the share it has in a fusion.
 

@@ -160,13 +160,6 @@ class Regression(Task):
         del num_rows
         return promote(prior)[:1]
 
-    def alone(
-        self, outputs: Array, constant: Array, share: Float[Array, "batch 1"], count: Float[Array, "batch 1"]
-    ) -> Float[Array, "batch 1"]:
-        """As far from the mean label as under a mean: in a sum of n modalities, each says an n-th of it."""
-        constant, scale = constant.astype(outputs.dtype)[None, :], (share * count).astype(outputs.dtype)
-        return constant + scale * (outputs - constant)
-
     def expert_targets(self, labels: Array, num_outputs: int) -> Float[Array, "batch 1"]:
         """The label."""
         del num_outputs
