@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from c3r_jax.core.attention import attend, calibration
 from c3r_jax.core.available import available_moments
-from c3r_jax.core.batch import Weighted, Where, global_mean, like, mask_of, promote
+from c3r_jax.core.batch import Weighted, Where, all_rows, first_row, global_mean, like, mask_of, promote
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.first_stage import FirstStage, apply_modalities, columns, fit_modalities
 from c3r_jax.core.moments import Moments, batch_moments
@@ -96,7 +96,7 @@ def instrument_moments(
         if not own_rows:
             present = jnp.broadcast_to(present.all(1, keepdims=True), present.shape)
         if config.shuffled:
-            blocks, present, where = _unpaired(blocks, present, where)
+            blocks, present, where = _unpaired(blocks, present, where, axis_name)
         if own_rows:
             return available_moments(blocks, present, like(where, present.any(1)), axis_name)
         rows = like(where, present.all(1))
@@ -107,18 +107,27 @@ def instrument_moments(
     return batch_moments(jnp.concatenate([v, promote(z)], axis=1), where=where & exists, axis_name=axis_name)
 
 
-def _unpaired(blocks: Mapping[str, Array], present: Array, where: Where) -> tuple[dict[str, Array], Array, Where]:
+def _unpaired(
+    blocks: Mapping[str, Array], present: Array, where: Where, axis_name: str | None
+) -> tuple[dict[str, Array], Array, Where]:
     """Rolls each modality by a different number of rows, so that a row's modalities are from different examples.
 
-    Such a row has the mean weight of the rows that it is made of.
+    Rows are rolled through the global batch, whatever the number of devices. Such a row has the mean weight of the rows
+    that it is made of.
     """
-    stride = max(1, present.shape[0] // len(blocks))
-    rolled = jnp.stack([jnp.roll(present[:, m], m * stride) for m in range(len(blocks))], 1)
+    own = present.shape[0]
+    first = first_row(own, axis_name)
+
+    def roll(x: Array, m: int) -> Array:
+        everywhere = all_rows(x, axis_name)
+        moved = jnp.roll(everywhere, m * max(1, everywhere.shape[0] // len(blocks)), axis=0)
+        return jax.lax.dynamic_slice_in_dim(moved, first, own)
+
+    rolled = jnp.stack([roll(present[:, m], m) for m in range(len(blocks))], 1)
     if isinstance(where, Weighted):
-        of_parts = [jnp.roll(where.weights, m * stride) for m in range(len(blocks))]
+        of_parts = [roll(where.weights, m) for m in range(len(blocks))]
         where = Weighted(where.rows, jnp.stack(of_parts).mean(0))
-    mixed = {name: jnp.roll(h, m * stride, axis=0) for m, (name, h) in enumerate(blocks.items())}
-    return mixed, rolled, where
+    return {name: roll(h, m) for m, (name, h) in enumerate(blocks.items())}, rolled, where
 
 
 def causal_representation(

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.caches import quick_compilation
-from c3r_jax.core.batch import global_mean, keep, pad_rows, promote, shared_size
+from c3r_jax.core.batch import check_where, global_mean, keep, pad_rows, promote, shared_size
+from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.expert import Expert, expert_of
 from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out, press_by_ridge
 from c3r_jax.core.tasks.base import Task
@@ -51,7 +52,8 @@ def experts_of_rows(
       {name: :class:`Expert`}; ``log_ratio`` (n, K) is the ``evidence`` of :func:`c3r_jax.c3r_loss`, row by row.
 
     Raises:
-      ValueError: on fewer than two modalities, or shapes that do not agree.
+      ValueError: on fewer than two modalities, shapes that do not agree, or labels of rows that count which no output
+        stands for.
 
     Examples:
       >>> import numpy as np
@@ -72,14 +74,17 @@ def experts_of_rows(
         if features[name].ndim != 2 or len(features[name]) != num_rows:
             raise ValueError(f"features[{name!r}] has shape {features[name].shape}, but ({num_rows}, p) was expected.")
     size = shared_size(num_rows)
-    rows = pad_rows(np.ones(num_rows, bool) if where is None else where, size)
-    has = np.ones((num_rows, len(names)), bool) if present is None else present
-    known = rows[:, None] & pad_rows(has, size)
+    rows = pad_rows(check_where(where, num_rows), size)
+    known = rows[:, None] & pad_rows(checked_present(present, num_rows, names), size)
     parts = {
         name: principal_components(pad_rows(features[name], size), known[:, m], components)
         for m, name in enumerate(names)
     }
-    targets, shares = _compiled_targets(task, num_outputs)(pad_rows(labels, size), rows)
+    labels = np.asarray(task.check_labels(labels, num_rows))
+    targets, shares, wrong = _compiled_targets(task, num_outputs)(pad_rows(labels, size), rows)
+    if wrong is not None and (rows & wrong).any():
+        bad = labels[int(np.argmax(rows & wrong))]
+        raise ValueError(f"label {bad} is outside what {num_outputs} outputs stand for: see num_outputs.")
     experts = {}
     for m, name in enumerate(names):
         others = [parts[other] for other in names if other != name]
@@ -101,11 +106,11 @@ def _first_rows(expert: Expert, num_rows: int) -> Expert:
 
 @functools.lru_cache(maxsize=32)
 def _compiled_targets(task: Task, num_outputs: int) -> Any:
-    """(labels, where) -> what experts predict (n, K), and its mean (K,)."""
+    """(labels, where) -> what experts predict (n, K), its mean (K,), and which labels no output stands for."""
 
-    def targets_of(labels: Array, where: Array) -> tuple[Array, Array]:
+    def targets_of(labels: Array, where: Array) -> tuple[Array, Array, Array | None]:
         targets = promote(task.expert_targets(labels, num_outputs))
-        return targets, global_mean(targets, where, None)
+        return targets, global_mean(targets, where, None), task.out_of_range(labels, num_outputs)
 
     return jax.jit(targets_of, compiler_options=quick_compilation(0))
 

@@ -31,21 +31,22 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
       both modalities; "retrieval_examples": {direction: their number};
       "conditions": per condition and modality subset, the accuracy of classes by phrases (zero-shot) and of a logistic
       regression on the frozen representations, fitted on the unchanged training split, its penalty chosen on
-      validation, each where it is possible (phrases for every class; two classes);
-      "chance": share of the most frequent class.
+      validation, each where it is possible (phrases for every class; two classes), and the label is one class;
+      "chance": share of the most frequent class, None where labels are no classes.
     """
     settings = experiment.settings
+    has_classes = experiment.sources["train"].info.spec.one_class_per_example
     train_h, _, train_labels, _ = encode_split(experiment, params, "train")
     validation_h, _, validation_labels, _ = encode_split(experiment, params, "validation")
     after = {"params": experiment.devices.host(without_encoders(params))}
     compare = functools.partial(match, experiment.model, after)
-    keys = class_keys(experiment, params)
+    keys = class_keys(experiment, params) if has_classes else None
     modalities = experiment.model.modalities
     masks = {subset_name(modalities, mask): mask for mask in subsets(len(modalities))}
     probes = {
         name: _probe(pooled(train_h, mask), train_labels, pooled(validation_h, mask), validation_labels)
         for name, mask in masks.items()
-        if len(np.unique(train_labels)) > 1
+        if has_classes and len(np.unique(train_labels)) > 1
     }
     rows, shares, compared, labels = [], {}, {}, np.zeros(0, np.int32)
     scales = noise_scales(experiment, conditions)
@@ -70,7 +71,7 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
         "method": experiment.method.name,
         "seed": settings.seed,
         "num_examples": len(labels),
-        "chance": float(np.bincount(labels).max() / len(labels)),
+        "chance": float(np.bincount(labels).max() / len(labels)) if has_classes else None,
         "retrieval": shares,
         "retrieval_examples": compared,
         "conditions": rows,
@@ -79,11 +80,19 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
 
 
 def pretrained_table(results: dict[str, Any]) -> str:
-    """The scores as a Markdown table."""
+    """The scores as a Markdown table; of classes only where labels are classes."""
     lines = [
         f"# {results['method']} ({results['task']}), {results['dataset']} {results['split']}, "
         f"{results['num_examples']} examples",
         "",
+        *([] if results["chance"] is None else _class_lines(results)),
+        *_retrieval_lines(results["retrieval"], results["retrieval_examples"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _class_lines(results: dict[str, Any]) -> list[str]:
+    return [
         "Accuracy in percent: classes named by phrases (zero-shot) and logistic regression on frozen representations; "
         f"the commonest class has {100 * results['chance']:.1f}.",
         "",
@@ -95,9 +104,7 @@ def pretrained_table(results: dict[str, Any]) -> str:
             for row in results["conditions"]
         ),
         "",
-        *_retrieval_lines(results["retrieval"], results["retrieval_examples"]),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _retrieval_lines(shares: dict[str, float | None], compared: dict[str, int]) -> list[str]:

@@ -222,6 +222,12 @@ def build_experiment(
     compiled = compiled_for(parts, tuple(kinds.items()), classes, tokenizer.vocab_size, method, on)
     check_batch(compiled.devices, settings.train.batch_size, "config.train.batch_size", settings.train.accumulation)
     check_batch(compiled.devices, settings.eval.batch_size, "config.eval.batch_size")
+    if method.contrastive and not on_paper and settings.train.batch_size > len(train):
+        raise ConfigError(
+            f"config.train.batch_size is {settings.train.batch_size}, but data set {train.info.name!r} has "
+            f"{len(train)} training examples, and at most that many were expected for config.task={settings.task!r}: "
+            "an example that is twice in a batch is a false negative of itself."
+        )
     protocol_conditions(settings.eval.protocols, train.info.modalities)  # refuses unknown names before training
     if data.train_noise:
         noise_condition(data.train_noise, train.info.modalities)

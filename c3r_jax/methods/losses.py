@@ -192,6 +192,8 @@ def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
             for matched in terms.c3r.values()
         ]
         metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
+    if terms.moments is not None:
+        metrics["first_stage_rows"] = jnp.min(terms.moments.count)
     if terms.cap is not None:
         metrics |= {"cap_scale": terms.cap.scale, "cap_limit": terms.cap.limit}
     return metrics

@@ -1,10 +1,12 @@
 """The head of contrastive models: a learned scale and offset of similarities."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,6 +14,32 @@ from c3r_jax.core.batch import HIGHEST, promote
 from c3r_jax.models.twin import TwinNetwork, apply
 
 MAX_SCALE = 100.0  # of similarities of unit vectors, as in CLIP: above it, training becomes unstable
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def at_most(x: Float[Array, ""], limit: float) -> Float[Array, ""]:
+    """The smaller of x and the limit; beyond it a loss can still ask for less, but not for more.
+
+    With the gradient of a minimum, which is 0 there, a parameter that once overshoots would never come back.
+
+    Examples:
+      >>> import jax
+      >>> [float(jax.grad(lambda x: sign * at_most(x, 1.0))(3.0)) for sign in (1, -1)]
+      [1.0, 0.0]
+    """
+    return jnp.minimum(x, limit)
+
+
+def _at_most_forward(x: Float[Array, ""], limit: float) -> tuple[Array, Array]:
+    return at_most(x, limit), x > limit
+
+
+def _at_most_backward(limit: float, beyond: Array, slope: Array) -> tuple[Array]:
+    del limit
+    return (jnp.where(beyond & (slope < 0), 0, slope),)
+
+
+at_most.defvjp(_at_most_forward, _at_most_backward)
 
 
 class PairHead(nn.Module):
@@ -37,7 +65,7 @@ class PairHead(nn.Module):
         """Returns (B, d + 1)."""
         log_scale = self.param("log_scale", nn.initializers.constant(math.log(self.scale)), ())
         offset = self.param("offset", nn.initializers.constant(self.offset), ())
-        scale = jnp.exp(jnp.minimum(log_scale, math.log(MAX_SCALE)))
+        scale = jnp.exp(at_most(log_scale, math.log(MAX_SCALE)))
         return jnp.concatenate([scale * promote(z), jnp.full((z.shape[0], 1), offset)], axis=1)
 
 

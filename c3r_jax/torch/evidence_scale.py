@@ -62,7 +62,8 @@ def evidence_scales(
       >>> settings = {"labels": labels, "where": labels >= 0, "group": None, "task": CLASSIFICATION}
       >>> present, c, zero = torch.ones(8, 2).bool(), torch.full((8,), 0.25), torch.zeros(2)
       >>> alone = torch.stack([sure, 2 * sure])  # the second is twice as sure as it should be
-      >>> evidence_scales(sure, alone, c, present, zero, loss=CLASSIFICATION.loss, **settings)[:, 0, 0].round(decimals=2)
+      >>> s = evidence_scales(sure, alone, c, present, zero, loss=CLASSIFICATION.loss, **settings)
+      >>> s[:, 0, 0].round(decimals=2)
       tensor([1.0000, 0.5000])
     """
     joint, alone, share, constant = joint.detach(), alone.detach(), share.detach()[:, None], constant.detach()

@@ -19,7 +19,7 @@ from c3r_jax.torch.available import available_moments
 from c3r_jax.torch.batch import Weighted, Where, global_mean, like, mask_of, promote
 from c3r_jax.torch.first_stage import FirstStage, apply_modalities, columns, fit_modalities
 from c3r_jax.torch.moments import Moments, batch_moments
-from c3r_jax.torch.processes import Group
+from c3r_jax.torch.processes import Group, all_rows, first_row
 from c3r_jax.torch.relevance import Relevance, relevance
 
 Features = Mapping[str, Float[Tensor, "batch _"]]
@@ -107,7 +107,7 @@ def instrument_moments(
         if not own_rows:
             present = present.all(1, keepdim=True).expand_as(present)
         if config.shuffled:
-            blocks, present, where = _unpaired(blocks, present, where)
+            blocks, present, where = _unpaired(blocks, present, where, group)
         if own_rows:
             return available_moments(blocks, present, like(where, present.any(1)), group)
         rows = like(where, present.all(1))
@@ -118,18 +118,26 @@ def instrument_moments(
     return batch_moments(torch.cat([v, promote(z)], dim=1), where=where & exists, group=group)
 
 
-def _unpaired(blocks: Mapping[str, Tensor], present: Tensor, where: Where) -> tuple[dict[str, Tensor], Tensor, Where]:
+def _unpaired(
+    blocks: Mapping[str, Tensor], present: Tensor, where: Where, group: Group | None
+) -> tuple[dict[str, Tensor], Tensor, Where]:
     """Rolls each modality by a different number of rows, so that a row's modalities are from different examples.
 
-    Such a row has the mean weight of the rows that it is made of.
+    Rows are rolled through the global batch, whatever the number of processes. Such a row has the mean weight of the
+    rows that it is made of.
     """
-    stride = max(1, present.shape[0] // len(blocks))
-    rolled = [present[:, m].roll(m * stride) for m in range(len(blocks))]
+    own = present.shape[0]
+    first, total = first_row(own, group, present.device)
+    stride = max(1, total // len(blocks))
+
+    def roll(x: Tensor, m: int) -> Tensor:
+        return all_rows(x, first, total, group).roll(m * stride, 0)[first : first + own]
+
+    rolled = [roll(present[:, m].to(torch.uint8), m).bool() for m in range(len(blocks))]
     if isinstance(where, Weighted):
-        of_parts = [where.weights.roll(m * stride) for m in range(len(blocks))]
+        of_parts = [roll(where.weights, m) for m in range(len(blocks))]
         where = Weighted(where.rows, torch.stack(of_parts).mean(0))
-    mixed = {name: h.roll(m * stride, 0) for m, (name, h) in enumerate(blocks.items())}
-    return mixed, torch.stack(rolled, 1), where
+    return {name: roll(h, m) for m, (name, h) in enumerate(blocks.items())}, torch.stack(rolled, 1), where
 
 
 def causal_representation(

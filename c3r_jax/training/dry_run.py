@@ -172,7 +172,8 @@ def needed_flops(config: ConfigDict, devices: Sequence[Any] | None = None) -> fl
       devices: the devices, as for :func:`build_experiment`.
     """
     plain = config.copy_and_resolve_references()
-    plain.train.accumulation, plain.model.remat, plain.model.scan_layers = 1, False, False
+    plain.train.accumulation, plain.train.key_chunks = 1, 0
+    plain.model.remat, plain.model.scan_layers = False, False
     experiment = build_experiment(plain, devices=devices, on_paper=True)
     flops = count(lower_step(experiment).as_text(dialect="hlo")).flops
     # A mapped step is written for one device, a step over a mesh for all of them.

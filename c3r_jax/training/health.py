@@ -213,7 +213,7 @@ def baseline_of(experiment: Experiment) -> Baseline:
         if len(columns) == 2:
             constant, words = spec.constant_accuracy(columns[0], columns[1], method.target.tolerance)
     trained = method.regularised and method.c3r.strength > 0
-    fitted = trained and not method.contrastive and method.c3r.instrument == "two_stage"
+    fitted = trained and method.c3r.instrument == "two_stage"
     return Baseline(
         constant,
         words,

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from c3r_jax.data.catalogue import WARNINGS
 from c3r_jax.errors import CheckpointError, DataError, WorkdirError
+from c3r_jax.evaluation.conditions import conditions_of
 from c3r_jax.evaluation.explained import measures_share, unmeasured_note
 from c3r_jax.evaluation.validate import validate
 from c3r_jax.experiments.checkpoints import Checkpoints
@@ -128,6 +129,7 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
     check_writers(train.writers)
     with StopRequest() as stop:
         experiment = build_experiment(config)
+        conditions_of(experiment)  # refuses before training what evaluation could not score
         make_state = experiment.state_maker()
         jax.eval_shape(make_state)  # a model that cannot be built leaves no directory behind
         if is_primary() and config.data.name in WARNINGS:

@@ -127,3 +127,24 @@ def test_sets_of_nearly_equal_size_share_programs_and_rows_that_do_not_count_cha
     for name in "ab":
         assert found[name].log_ratio.shape == (100, 2)
         np.testing.assert_allclose(masked[name].log_ratio[:100], found[name].log_ratio, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"present": np.ones((40, 3), bool)}, "present has shape"),
+        ({"present": np.ones((12, 2), bool)}, "present has shape"),
+        ({"where": np.ones(12, bool)}, "where has shape"),
+        ({"labels": np.full(40, 3)}, "label 3 is outside"),
+        ({"labels": np.full(40, -1)}, "label -1 is outside"),
+    ],
+)
+def test_arguments_that_do_not_agree_are_refused(wrong, message):
+    rng = np.random.default_rng(0)
+    features = {name: rng.standard_normal((40, 2)).astype(np.float32) for name in ("a", "b")}
+    given = {"labels": rng.integers(0, 3, 40), "num_outputs": 3, **wrong}
+    labels = given.pop("labels")
+    with pytest.raises(ValueError, match=message):
+        experts_of_rows(features, labels, **given)
+    uncounted = np.arange(40) > 3  # what does not count may hold anything
+    experts_of_rows(features, np.where(uncounted, np.arange(40) % 3, -1), num_outputs=3, where=uncounted)

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 
 import c3r_jax
 from c3r_jax.core.counterfactual import drop_modality
+from c3r_jax.core.instruments import instrument_moments
 
 from . import problems
 from .oracle_objective import c3r
@@ -163,3 +164,20 @@ def test_rows_are_counted_over_devices() -> None:
         jax.eval_shape(whole, v, h)
     with pytest.warns(UserWarning, match="8"):
         jax.eval_shape(whole, v[:, :6], h)
+
+
+@pytest.mark.parametrize(("rows", "stage_rows"), [(1, "complete"), (2, "available")])
+def test_shuffled_rows_are_of_the_global_batch(rows: int, stage_rows: str) -> None:
+    """With fewer rows on a device than there are modalities, too."""
+    config = c3r_jax.C3RConfig.hinge(shuffled=True, stage_rows=stage_rows)
+    features = {name: jax.random.normal(jax.random.key(i), (8 * rows, 2)) for i, name in enumerate("abc")}
+    present = jnp.ones((8 * rows, 3), bool).at[3, 0].set(False)
+    z, where = features["a"], jnp.arange(8 * rows) != 5
+
+    def moments(h: Any, present: Any, z: Any, where: Any, axis_name: str | None) -> Any:
+        return instrument_moments(h, z, present, config=config, where=where, axis_name=axis_name)
+
+    split = jax.tree.map(lambda x: x.reshape(8, rows, *x.shape[1:]), (features, present, z, where))
+    expected = moments(features, present, z, where, None)
+    found = jax.pmap(lambda *x: moments(*x, AXIS), AXIS)(*split)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], found), expected, rtol=1e-5, atol=1e-5)

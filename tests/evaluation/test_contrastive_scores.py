@@ -18,6 +18,7 @@ from c3r_jax.experiments.metrics_log import read_history
 from c3r_jax.experiments.open import restore_best
 from c3r_jax.experiments.settings import read_settings
 from c3r_jax.step.train_step import step_columns
+from c3r_jax.training.health import baseline_of
 from c3r_jax.training.loop import fit
 from tests.processes import run_here
 
@@ -46,6 +47,9 @@ def test_pretraining_is_evaluated(contrastive, tmp_path, monkeypatch):
     assert done.best == dict(validations)[done.best_step]["mean_zero_shot"]
     trained = [line["values"] for line in history if line["split"] == "train"]
     assert all(0 <= values["cap_scale"] <= 1 for values in trained)
+    # A first stage with fewer rows than columns is warned about, as with labels.
+    assert {values["first_stage_rows"] for values in trained} == {contrastive.train.batch_size}
+    assert baseline_of(build_experiment(contrastive)).num_instruments == contrastive.model.dim
     results = evaluate(tmp_path)
     rows = {(row["condition"], row["modalities"]): row for row in results["conditions"]}
     assert len(rows) == 7 * 3  # clean and two protocols of three levels, three subsets each
@@ -140,3 +144,22 @@ def test_dropping_modalities_is_refused(contrastive):
     contrastive.modality_dropout.switch = "on"
     with pytest.raises(ConfigError, match=r"config\.task is 'softmax'.*modality_dropout would remove them"):
         build_experiment(contrastive)
+
+
+def test_what_evaluation_could_not_score_is_refused_before_training(contrastive, tmp_path):
+    contrastive.eval.protocols = ("missing",)
+    with pytest.raises(ConfigError, match=r"Protocol .* is not for config\.task='softmax'"):
+        fit(contrastive, tmp_path)
+
+
+def test_a_batch_never_has_more_rows_than_there_are_examples(contrastive):
+    contrastive.train.batch_size = 4096
+    with pytest.raises(ConfigError, match=r"batch_size is 4096, but data set '\w+' has \d+ training examples"):
+        build_experiment(contrastive)
+
+
+def test_without_classes_only_retrieval_is_scored():
+    results = {"method": "plain", "task": "softmax", "dataset": "toy", "split": "test", "num_examples": 60}
+    results |= {"chance": None, "conditions": [], "retrieval": {"a to b": 0.5}, "retrieval_examples": {"a to b": 60}}
+    table = pretrained_table(results)
+    assert "Retrieval among 60 examples" in table and "zero-shot" not in table
