@@ -97,7 +97,7 @@ def amid(seed: int, rows: int) -> tuple[dict[str, jax.Array], jax.Array]:
 
 
 def test_a_class_amid_the_others_is_not_taken_away() -> None:
-    """Where z_bar is the place of one class, to ask for the shares there takes it away: 6 points of accuracy."""
+    """Where z_bar is the place of one class, to ask for the shares there takes it away: 3 points of accuracy."""
     (x, y), (x_test, y_test) = amid(0, 1000), amid(1, 4000)
     optimizer, rng = optax.adamw(2e-3, weight_decay=1e-3), np.random.default_rng(0)
 
@@ -131,5 +131,5 @@ def test_a_class_amid_the_others_is_not_taken_away() -> None:
         return 100 * float((predict(params, z).argmax(1) == y_test).mean())
 
     plain, default, shares = map(accuracy, (C3RConfig(strength=0.0), C3RConfig(), C3RConfig(necessity="kl")))
-    assert default > plain - 2.5, (plain, default)  # it learns more slowly; level with more steps
+    assert default > plain - 1.5, (plain, default)  # it learns more slowly; level with more steps
     assert shares < default - 2, (plain, default, shares)
