@@ -33,7 +33,7 @@ class AloneOutputs(NamedTuple):
 
     Attributes:
       outputs: (M, B, K) l_m of each modality alone, for the task term.
-      compared: (M, B, K) the same at the share c, without gradient, for the gate.
+      compared: (M, B, K) predict(fuse(h, {m})), or the estimates of a task whose outputs do not add up, for the gate.
       explained: (M, B, K) of its explained part, as ``compared``; None without a first stage.
       additivity: of :class:`Alone`.
     """
@@ -99,16 +99,14 @@ def outputs_alone(
 
     others = None if explained is None else of(jax.lax.stop_gradient(explained))
     rows: dict[str, Any] = {"labels": labels, "where": where, "axis_name": axis_name}
-    if task.adds_up:
-        smoothed = partial(task.loss, label_smoothing=label_smoothing)
-        scales = evidence_scales(logits, outputs, found.share, present, constant, task=task, loss=smoothed, **rows)
-        trained = jax.vmap(partial(task.at_share, constant=constant))(outputs, share=scales)
-        scaled = jax.vmap(partial(task.at_share, constant=constant, share=found.share[:, None]))
-    else:
+    if not task.adds_up:
         scaled = partial(scaled_estimates, found=found, present=present, constant=constant, task=task, **rows)
         trained = scaled(outputs)
-    compared = jax.lax.stop_gradient((scaled(outputs), None if others is None else scaled(others)))
-    return AloneOutputs(trained, *compared, found.additivity)
+        return AloneOutputs(trained, trained, None if others is None else scaled(others), found.additivity)
+    smoothed = partial(task.loss, label_smoothing=label_smoothing)
+    scales = evidence_scales(logits, outputs, found.share, present, constant, task=task, loss=smoothed, **rows)
+    trained = jax.vmap(partial(task.at_share, constant=constant))(outputs, share=scales)
+    return AloneOutputs(trained, outputs, others, found.additivity)
 
 
 def scaled_estimates(

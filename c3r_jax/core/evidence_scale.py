@@ -90,7 +90,7 @@ def evidence_scales(
         def slope(point: Float[Array, ""]) -> Float[Array, ""]:
             return jax.jvp(at, (point,), (jnp.ones_like(point),))[1]
 
-        found = _over(slope, jnp.asarray(POINTS, values.dtype), at_once=task.at_once)
+        found = over(slope, jnp.asarray(POINTS, values.dtype), at_once=task.at_once)
         return jnp.append(found, total(jnp.ones_like(values[:, 0])))
 
     def slopes_alone(values: Float[Array, "batch outputs"], has: Bool[Array, " batch"]) -> Float[Array, " _"]:
@@ -98,7 +98,7 @@ def evidence_scales(
 
     several = present.sum(1) > 1
     together = slopes(joint, several, jnp.zeros_like(share), jnp.full_like(share, math.log(MORE)))
-    each = _over(slopes_alone, alone, (present & several[:, None]).T, at_once=task.at_once)
+    each = over(slopes_alone, alone, (present & several[:, None]).T, at_once=task.at_once)
     found = jax.lax.stop_gradient(global_sum(jnp.concatenate([together[None], each]), axis_name))
     # Where outputs say nothing the slope is noise around 0: then one modality counts fully, and all are sure enough.
     flat = FLAT * found[:, -1:]
@@ -118,6 +118,6 @@ def first_zero(slopes: Float[Array, "functions points"]) -> Float[Array, " funct
     return jnp.where(up[:, 0], points[0], jnp.where(up.any(1), between, points[-1]))
 
 
-def _over(function: Callable[..., Array], *columns: Array, at_once: bool) -> Array:
+def over(function: Callable[..., Array], *columns: Array, at_once: bool) -> Array:
     """A function of each element: all at once, or one after the other where memory is short."""
     return jax.vmap(function)(*columns) if at_once else jax.lax.map(lambda x: function(*x), columns)

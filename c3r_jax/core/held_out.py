@@ -8,18 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.alone import alone_in, alone_in_joint, scaled_estimates
-from c3r_jax.core.batch import global_count, masked_means, zero_absent
+from c3r_jax.core.batch import global_count, zero_absent
 from c3r_jax.core.batch_checks import check_batch
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
-from c3r_jax.core.gate import least_share
+from c3r_jax.core.explained import explained_outputs
 from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
-
-SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
 
 def held_out_share(
@@ -90,29 +88,28 @@ def held_out_share(
         task.batch_prior(labels, logits.shape[1], where=rows, axis_name=axis), global_count(rows, axis, jnp.float32)
     ).astype(logits.dtype)
 
-    def losses(outputs: Float[Array, "batch outputs"]) -> Float[Array, "scales batch"]:
-        scales = jnp.array(SCALES, logits.dtype)
-        at = jax.vmap(lambda scale: task.at_share(outputs, constant, jnp.full((len(outputs), 1), scale)))(scales)
-        return jax.vmap(lambda value: task.loss(value, labels, label_smoothing=config.label_smoothing))(at)
-
-    compared, masks = [[losses(logits), losses(predict(real.z_c))]], [jnp.ones(len(rows), bool)]
+    own = others = None
     if real.h_hat is not None:
 
         def alone(h: Features) -> Float[Array, "modalities batch outputs"]:
             return jax.vmap(lambda only: predict(fuse(zero_absent(h, only), only)))(alone_in(present))
 
         own, others = alone(features), alone(real.h_hat)
-        if not task.adds_up:  # of sums of evidence every scale is tried
+        if not task.adds_up:
             sizes: dict[str, Any] = {"where": rows, "axis_name": axis, "task": task}
             found = alone_in_joint(logits, own, present, constant, **sizes)
             scaled = partial(scaled_estimates, found=found, labels=labels, present=present, constant=constant, **sizes)
             own, others = scaled(own), scaled(others)
-        pairs = zip(jax.vmap(losses)(own), jax.vmap(losses)(others), strict=True)
-        several = present.sum(1) > 1
-        compared += [*compared, *([*pair] for pair in pairs)]
-        masks += [several, *(present[:, m] & several for m in range(present.shape[1]))]
-    at_constant = losses(jnp.broadcast_to(constant, logits.shape))
-    columns = jnp.stack([jnp.stack([*pair, at_constant]) for pair in compared])
-    sets = columns.reshape(len(masks), -1, len(rows))
-    means = masked_means(sets, jnp.stack(masks), rows, task.weights(labels), axis)
-    return least_share(*means.reshape(*columns.shape[:3]).min(2).T)
+    return explained_outputs(
+        logits,
+        predict(real.z_c),
+        own,
+        others,
+        constant,
+        labels,
+        present,
+        where=rows,
+        axis_name=axis,
+        task=task,
+        label_smoothing=config.label_smoothing,
+    )

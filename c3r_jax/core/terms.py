@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.alone import outputs_alone
-from c3r_jax.core.batch import Where, check_float, global_count, mask_of, masked_means, weighted_means
+from c3r_jax.core.batch import Where, check_float, global_count, mask_of, weighted_means
 from c3r_jax.core.cap import Cap
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict, closeness
 from c3r_jax.core.expert import Expert
+from c3r_jax.core.explained import explained_outputs
 from c3r_jax.core.first_stage import FirstStage
-from c3r_jax.core.gate import is_zero, least_share, weights_of
+from c3r_jax.core.gate import is_zero, weights_of
 from c3r_jax.core.instruments import Fuse
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.risk import C3Risk, c3_risk
@@ -123,19 +124,28 @@ def weighted_terms(
         predict, fuse, features, real.h_hat, logits, labels, present, prior, rows, config, axis_name, task
     )
     outputs = [logits, *beside.alone]
-    compared = [*beside.compared, *beside.explained, *([] if beside.constant is None else [beside.constant])]
-    of_outputs = _counted(config.w_task, _losses_of(loss, outputs + compared, labels, task.at_once))
+    of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
     explained, alone = None, beside.additivity
     if beside.constant is not None:
-        several = len(beside.explained) > 0
-        of_gate = jnp.concatenate([of_outputs[:1], of_outputs[len(outputs) :]])
-        explained = _explained(of_gate, causal_losses, present, rows, weights, axis_name, each_alone=several)
+        explained = explained_outputs(
+            logits,
+            causal_logits,
+            beside.compared,
+            beside.explained,
+            beside.constant,
+            labels,
+            present,
+            label_smoothing=config.label_smoothing,
+            where=rows,
+            axis_name=axis_name,
+            task=task,
+        )
         if held_out is not None:
             measured = jax.lax.stop_gradient(jnp.asarray(held_out, explained.dtype))
             explained = jnp.where(jnp.isnan(measured), explained, jnp.clip(measured, 0, 1))
         alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs), "losses": of_outputs[: len(outputs)], "alone": alone}
+    own = {"outputs": jnp.stack(outputs), "losses": of_outputs, "alone": alone}
     term = task_term(
         **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )
@@ -191,17 +201,17 @@ class _Beside(NamedTuple):
 
     Attributes:
       alone: M of (B, K), of each modality alone, as it is trained; none without subsets.
-      compared: M of (B, K), of each modality alone, as the gate compares it with the next; none without that.
-      explained: M of (B, K), of what the others explain of each; none without subsets, gate or first stage.
+      compared: (M, B, K) of each modality alone, as the gate compares it with the next; None without that.
+      explained: (M, B, K) of what the others explain of each; None without subsets, gate or first stage.
       additivity: how far the joint outputs are the mean of those alone; None without subsets.
-      constant: (B, K) of the best constant prediction; None where nothing is compared with it.
+      constant: (K,) of the best constant prediction; None where nothing is compared with it.
     """
 
     alone: list[Array]
-    compared: list[Array]
-    explained: list[Array]
+    compared: Float[Array, "modalities batch classes"] | None
+    explained: Float[Array, "modalities batch classes"] | None
     additivity: Float[Array, ""] | None
-    constant: Float[Array, "batch classes"] | None
+    constant: Float[Array, " classes"] | None
 
 
 def _is_relative(config: C3RConfig) -> bool:
@@ -252,52 +262,16 @@ def _outputs_beside(
       task: what outputs and labels mean.
     """
     if prior is None or not _is_relative(config):
-        return _Beside([], [], [], None, None)
+        return _Beside([], None, None, None, None)
     constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
-    alone, compared, explained, additivity = [], [], [], None
-    if config.subsets and not is_zero(config.strength):
-        masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-        masks["label_smoothing"] = config.label_smoothing
-        asked = h_hat if config.gate else None
-        found = outputs_alone(predict, fuse, features, asked, logits, labels, present, constant, **masks)
-        alone, additivity = [*found.outputs], found.additivity
-        if found.explained is not None:
-            compared, explained = [*found.compared], [*found.explained]
-    constants = jax.lax.stop_gradient(jnp.broadcast_to(constant.astype(logits.dtype), logits.shape))
-    return _Beside(alone, compared, explained, additivity, constants)
-
-
-def _explained(
-    losses: Float[Array, "outputs batch"],
-    causal_losses: Float[Array, " batch"],
-    present: Bool[Array, "batch modalities"],
-    rows: Where,
-    weights: Float[Array, " batch"] | None,
-    axis_name: str | None,
-    *,
-    each_alone: bool,
-) -> Float[Array, ""]:
-    """The explained share: of z, and where they are known of each modality alone, whichever is least.
-
-    Args:
-      losses: of z, perhaps of each modality alone, perhaps of its explained part, and of the constant.
-      causal_losses: (B,) of z_c.
-      present: (B, M) bool.
-      rows: (B,) rows that count.
-      weights: (B,) of the rows, or None.
-      axis_name: mapped axis over which the batch is split.
-      each_alone: whether the losses of each modality alone and of its explained part are among them.
-    """
-    losses, causal_losses = jax.lax.stop_gradient((losses, causal_losses))
-    count = present.shape[1]
-    compared = [jnp.stack([losses[0], causal_losses, losses[-1]])]
-    masks = [jnp.ones(len(present), bool)]
-    if each_alone:
-        several = present.sum(1) > 1
-        compared += compared
-        compared += [jnp.stack([losses[1 + m], losses[1 + count + m], losses[-1]]) for m in range(count)]
-        masks += [several, *(present[:, m] & several for m in range(count))]
-    return least_share(*masked_means(jnp.stack(compared), jnp.stack(masks), rows, weights, axis_name).T)
+    if not config.subsets or is_zero(config.strength):
+        return _Beside([], None, None, None, constant)
+    masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
+    masks["label_smoothing"] = config.label_smoothing
+    asked = h_hat if config.gate else None
+    found = outputs_alone(predict, fuse, features, asked, logits, labels, present, constant, **masks)
+    compared = None if found.explained is None else found.compared
+    return _Beside([*found.outputs], compared, found.explained, found.additivity, constant)
 
 
 def _losses_of(

@@ -28,7 +28,7 @@ class AloneOutputs(NamedTuple):
 
     Attributes:
       outputs: (M, B, K) l_m of each modality alone, for the task term.
-      compared: (M, B, K) the same at the share c, without gradient, for the gate.
+      compared: (M, B, K) predict(fuse(h, {m})), or the estimates of a task whose outputs do not add up, for the gate.
       explained: (M, B, K) of its explained part, as ``compared``; None without a first stage.
       additivity: of :class:`Alone`.
     """
@@ -92,26 +92,18 @@ def outputs_alone(
     found = alone_in_joint(promote(logits), outputs, present, constant, where=where, group=group, task=task)
 
     rows: dict[str, Any] = {"labels": labels, "where": where, "group": group}
-    if task.adds_up:
-        smoothed = partial(task.loss, label_smoothing=label_smoothing)
-        scales = evidence_scales(
-            promote(logits), outputs, found.share, present, constant, task=task, loss=smoothed, **rows
-        )
-        trained = torch.stack(
-            [task.at_share(value, constant, scale) for value, scale in zip(outputs, scales, strict=True)]
-        )
-        share = found.share[:, None]
-
-        def scaled(values: Tensor) -> Tensor:
-            return torch.stack([task.at_share(value, constant, share) for value in values])
-    else:
+    others = None
+    if explained is not None:
+        with torch.no_grad():
+            others = of({name: h.detach() for name, h in explained.items()})
+    if not task.adds_up:
         scaled = partial(scaled_estimates, found=found, present=present, constant=constant, task=task, **rows)
         trained = scaled(outputs)
-    others = None
-    with torch.no_grad():
-        if explained is not None:
-            others = scaled(of({name: h.detach() for name, h in explained.items()}))
-        return AloneOutputs(trained, scaled(outputs), others, found.additivity)
+        return AloneOutputs(trained, trained.detach(), None if others is None else scaled(others), found.additivity)
+    smoothed = partial(task.loss, label_smoothing=label_smoothing)
+    scales = evidence_scales(promote(logits), outputs, found.share, present, constant, task=task, loss=smoothed, **rows)
+    trained = torch.stack([task.at_share(value, constant, scale) for value, scale in zip(outputs, scales, strict=True)])
+    return AloneOutputs(trained, outputs.detach(), others, found.additivity)
 
 
 def scaled_estimates(

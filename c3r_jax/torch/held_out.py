@@ -10,18 +10,16 @@ from torch import Tensor
 from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.alone import alone_in, alone_in_joint, scaled_estimates
 from c3r_jax.torch.autocast import without_autocast
-from c3r_jax.torch.batch import global_count, masked_means, promote, zero_absent
+from c3r_jax.torch.batch import global_count, promote, zero_absent
 from c3r_jax.torch.batch_checks import check_batch
 from c3r_jax.torch.calls import fuse_of, predict_of
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict
-from c3r_jax.torch.gate import least_share
+from c3r_jax.torch.explained import explained_outputs
 from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_representation
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task
-
-SCALES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)  # of outputs that are evidence, from those of the best constant
 
 
 @torch.no_grad()
@@ -93,29 +91,26 @@ def held_out_share(
         prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)
         constant = task.constant(prior, global_count(rows, group, logits.dtype))
 
-        def losses(outputs: Tensor) -> Float[Tensor, "scales batch"]:
-            scales = [torch.full((len(outputs), 1), scale).to(outputs) for scale in SCALES]
-            at = [task.at_share(outputs, constant, scale) for scale in scales]
-            return torch.stack([task.loss(value, labels, config.label_smoothing) for value in at])
-
-        nothing = losses(constant[None, :].expand_as(logits))
-        compared = [torch.stack([losses(logits), losses(promote(predict(real.z_c))), nothing])]
-        masks = [torch.ones_like(has[:, 0])]
+        own = others = None
         if real.h_hat is not None:
-            several = has.sum(1) > 1
-            compared, masks = compared * 2, [*masks, several]
-            own, explained = (
+            own, others = (
                 torch.stack([promote(predict(fuse(zero_absent(h, only), only))) for only in alone_in(has)])
                 for h in (features, real.h_hat)
             )
-            if not task.adds_up:  # of sums of evidence every scale is tried
+            if not task.adds_up:
                 sizes: dict[str, Any] = {"where": rows, "group": group, "task": task}
                 found = alone_in_joint(logits, own, has, constant, **sizes)
                 scaled = partial(scaled_estimates, found=found, labels=labels, present=has, constant=constant, **sizes)
-                own, explained = scaled(own), scaled(explained)
-            for m, (alone, of_others) in enumerate(zip(own, explained, strict=True)):
-                compared.append(torch.stack([losses(alone), losses(of_others), nothing]))
-                masks.append(has[:, m] & several)
-        columns = torch.stack(compared)
-        means = masked_means(columns.flatten(1, 2), torch.stack(masks), rows, group)
-        return least_share(*means.reshape(columns.shape[:3]).amin(2).T)
+                own, others = scaled(own), scaled(others)
+        masks: dict[str, Any] = {"where": rows, "group": group, "task": task}
+        return explained_outputs(
+            logits,
+            predict(real.z_c),
+            own,
+            others,
+            constant,
+            labels,
+            has,
+            label_smoothing=config.label_smoothing,
+            **masks,
+        )

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from c3r_jax.objective_config import C3RConfig
-from c3r_jax.torch.alone import AloneOutputs, outputs_alone
+from c3r_jax.torch.alone import outputs_alone
 from c3r_jax.torch.autocast import without_autocast
-from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, masked_means, promote
+from c3r_jax.torch.batch import Where, check_float, global_count, global_mean, mask_of, promote
 from c3r_jax.torch.batch_checks import check_batch, checked_evidence, checked_share
 from c3r_jax.torch.calls import fuse_of, predict_of
 from c3r_jax.torch.cap import Cap, capped_loss
@@ -19,8 +19,9 @@ from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict, closeness
 from c3r_jax.torch.eager import eager
 from c3r_jax.torch.expert import Expert
+from c3r_jax.torch.explained import explained_outputs
 from c3r_jax.torch.first_stage import FirstStage
-from c3r_jax.torch.gate import cap_of, is_zero, least_share, weights_of
+from c3r_jax.torch.gate import cap_of, is_zero, weights_of
 from c3r_jax.torch.inference import map_tensors, outside_inference
 from c3r_jax.torch.instruments import Features, Fuse
 from c3r_jax.torch.moments import Moments
@@ -248,7 +249,17 @@ def _terms(
                 **masks,
             )
             share = alone.additivity
-        explained = _explained(logits, causal_logits, constant, alone, labels, present, config, **masks)
+        explained = explained_outputs(
+            logits,
+            causal_logits,
+            None if alone is None else alone.compared,
+            None if alone is None else alone.explained,
+            constant,
+            labels,
+            present,
+            label_smoothing=config.label_smoothing,
+            **masks,
+        )
         if held_out is not None:
             measured = torch.as_tensor(held_out).detach().to(explained)
             explained = torch.where(measured.isnan(), explained, measured)
@@ -308,37 +319,6 @@ def _terms(
             rows=None if batch is None else _by_name(features, batch.count),
         ),
     )
-
-
-@torch.no_grad()
-def _explained(
-    logits: Tensor,
-    causal_logits: Tensor,
-    constant: Tensor,
-    alone: AloneOutputs | None,
-    labels: Tensor,
-    present: Tensor,
-    config: C3RConfig,
-    *,
-    where: Where,
-    group: Group | None,
-    task: Task,
-) -> Float[Tensor, ""]:
-    """The explained share: of z, and where they are known of each modality alone, whichever is least."""
-
-    def losses(outputs: Tensor) -> Tensor:
-        return task.loss(outputs.detach(), labels, config.label_smoothing)
-
-    nothing = losses(constant[None, :].expand(len(labels), -1))
-    compared = [torch.stack([losses(logits), losses(causal_logits), nothing])]
-    masks = [torch.ones_like(present[:, 0])]
-    if alone is not None and alone.explained is not None:
-        several = present.sum(1) > 1
-        compared, masks = compared * 2, [*masks, several]
-        for m, (own, explained) in enumerate(zip(alone.compared, alone.explained, strict=True)):
-            compared.append(torch.stack([losses(own), losses(explained), nothing]))
-            masks.append(present[:, m] & several)
-    return least_share(*masked_means(torch.stack(compared), torch.stack(masks), where, group).T)
 
 
 def _necessity(

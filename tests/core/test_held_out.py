@@ -9,7 +9,7 @@ import pytest
 
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.held_out import SCALES
+from c3r_jax.core.explained import SCALES
 from c3r_jax.core.tasks.regression import Regression
 from tests.core.jitted import c3r_loss, held_out_share
 from tests.core.test_expert import as_jax as as_given
