@@ -80,10 +80,10 @@ def experts_of_rows(
         name: principal_components(pad_rows(features[name], size), known[:, m], components)
         for m, name in enumerate(names)
     }
-    labels = np.asarray(task.check_labels(labels, num_rows))
-    targets, shares, wrong = _compiled_targets(task, num_outputs)(pad_rows(labels, size), rows)
+    checked = np.asarray(task.check_labels(labels, num_rows))
+    targets, shares, wrong = _compiled_targets(task, num_outputs)(pad_rows(checked, size), rows)
     if wrong is not None and (rows & wrong).any():
-        bad = labels[int(np.argmax(rows & wrong))]
+        bad = checked[int(np.argmax(rows & wrong))]
         raise ValueError(f"label {bad} is outside what {num_outputs} outputs stand for: see num_outputs.")
     experts = {}
     for m, name in enumerate(names):
