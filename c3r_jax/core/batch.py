@@ -213,6 +213,16 @@ def in_blocks(function: Callable[..., Any], rows: tuple[Array, ...], block_rows:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], blocks)
 
 
+def over(function: Callable[..., Array], *columns: Array, at_once: bool) -> Array:
+    """A function of each element of arrays: of all at once, or of one after the other where memory is short.
+
+    Examples:
+      >>> print(over(jnp.sum, jnp.ones((2, 3)), at_once=False))
+      [3. 3.]
+    """
+    return jax.vmap(function)(*columns) if at_once else jax.lax.map(lambda x: function(*x), columns)
+
+
 def weighted_mean(x: Array, where: Where, weights: Float[Array, " batch"] | None, axis_name: str | None) -> Array:
     """Weighted mean of ``x`` (B, ...) over the valid rows of all devices; weights None: all equal."""
     if weights is None:

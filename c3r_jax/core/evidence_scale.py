@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, global_sum, promote, weigh
+from c3r_jax.core.batch import Where, global_sum, over, promote, weigh
 from c3r_jax.core.tasks.base import Task
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the least scale to the largest, in logarithms
@@ -116,8 +116,3 @@ def first_zero(slopes: Float[Array, "functions points"]) -> Float[Array, " funct
     rise = jnp.where(high > low, high - low, 1)
     between = points[after - 1] + (points[after] - points[after - 1]) * jnp.clip(-low / rise, 0, 1)
     return jnp.where(up[:, 0], points[0], jnp.where(up.any(1), between, points[-1]))
-
-
-def over(function: Callable[..., Array], *columns: Array, at_once: bool) -> Array:
-    """A function of each element: all at once, or one after the other where memory is short."""
-    return jax.vmap(function)(*columns) if at_once else jax.lax.map(lambda x: function(*x), columns)

@@ -1,13 +1,13 @@
 """How far the real world explains what outputs predict: the gate's losses, each at the scale at which it is least."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.batch import Where, masked_means, promote
-from c3r_jax.core.evidence_scale import over
+from c3r_jax.core.batch import Where, masked_means, over, promote
 from c3r_jax.core.gate import least_share
 from c3r_jax.core.tasks.base import Task
 
@@ -61,27 +61,28 @@ def explained_outputs(
       0.84
       0.0
     """
-    constant = constant.astype(promote(joint).dtype)
-    at_constant = jnp.broadcast_to(constant[None], joint.shape)
-    outputs = jnp.stack([promote(joint), promote(causal), at_constant])
+    joint = promote(joint)
+    outputs = jnp.stack([joint, promote(causal)])
     if alone is not None and explained is not None:
         outputs = jnp.concatenate([outputs, promote(alone), promote(explained)])
-    outputs, constant = jax.lax.stop_gradient((outputs, constant))
+    outputs, constant = jax.lax.stop_gradient((outputs, constant.astype(joint.dtype)))
     scales = jnp.asarray(SCALES if task.adds_up else (1.0,), outputs.dtype)
+    loss = partial(task.loss, label_smoothing=label_smoothing)
 
     def losses(values: Float[Array, "batch outputs"]) -> Float[Array, "scales batch"]:
         def at(scale: Float[Array, ""]) -> Float[Array, " batch"]:
-            share = jnp.broadcast_to(scale, (len(values), 1))
-            return task.loss(task.at_share(values, constant, share), labels, label_smoothing=label_smoothing)
+            return loss(task.at_share(values, constant, jnp.full((len(values), 1), scale)), labels)
 
         return over(at, scales, at_once=task.at_once)
 
     found = over(losses, outputs, at_once=task.at_once)
-    compared, masks, nothing, count = [found[:3]], [jnp.ones(len(present), bool)], found[2], present.shape[1]
-    if len(found) > 3:
-        several = present.sum(1) > 1
+    at_constant = loss(jnp.broadcast_to(constant[None], joint.shape), labels)
+    nothing = jnp.broadcast_to(at_constant, found.shape[1:])
+    compared, masks = [jnp.stack([*found[:2], nothing])], [jnp.ones(len(present), bool)]
+    if len(found) > 2:
+        several, count = present.sum(1) > 1, present.shape[1]
         compared += compared
-        compared += [jnp.stack([found[3 + m], found[3 + count + m], nothing]) for m in range(count)]
+        compared += [jnp.stack([found[2 + m], found[2 + count + m], nothing]) for m in range(count)]
         masks += [several, *(present[:, m] & several for m in range(count))]
     columns = jnp.stack(compared)
     sets = columns.reshape(len(masks), -1, len(present))

@@ -35,6 +35,7 @@ class Matching(Classification):
       count: n, a scalar array: chance is 1/n, and necessity "kl" asks for equal shares 1/n.
     """
 
+    adds_up: ClassVar[bool] = False  # the scale of similarities is learned
     at_once: ClassVar[bool] = False  # as many logits as pairs
     count: Float[Array, ""]
 
@@ -94,11 +95,6 @@ class Matching(Classification):
         others = jnp.where(self.count > 1, jnp.log(jnp.maximum(self.count - 1, 1)), MISSING)
         zero = jnp.zeros_like(others)
         return jnp.stack([zero, others, zero, zero, zero])
-
-    def at_share(self, outputs: Array, constant: Array, share: Float[Array, "batch 1"]) -> Array:
-        """As they are: the scale of similarities is learned."""
-        del constant, share
-        return outputs
 
     def out_of_range(self, labels: Array, num_outputs: int) -> None:
         """None: labels are indices of keys, and every one has a key."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from c3r_jax.core.alone import outputs_alone
+from c3r_jax.core.alone import AloneOutputs, outputs_alone
 from c3r_jax.core.batch import Where, check_float, global_count, mask_of, weighted_means
 from c3r_jax.core.cap import Cap
 from c3r_jax.core.config import C3RConfig
@@ -120,19 +120,19 @@ def weighted_terms(
     weights, loss = task.weights(labels), partial(task.loss, label_smoothing=config.label_smoothing)
     prior = _prior(labels, logits, rows, config, axis_name, task)
     causal_losses = loss(causal_logits, labels)
-    beside = _outputs_beside(
+    constant, beside = _outputs_beside(
         predict, fuse, features, real.h_hat, logits, labels, present, prior, rows, config, axis_name, task
     )
-    outputs = [logits, *beside.alone]
+    outputs = logits[None] if beside is None else jnp.concatenate([logits[None], beside.outputs])
     of_outputs = _counted(config.w_task, _losses_of(loss, outputs, labels, task.at_once))
-    explained, alone = None, beside.additivity
-    if beside.constant is not None:
+    explained, alone = None, None if beside is None else beside.additivity
+    if constant is not None:
         explained = explained_outputs(
             logits,
             causal_logits,
-            beside.compared,
-            beside.explained,
-            beside.constant,
+            None if beside is None else beside.compared,
+            None if beside is None else beside.explained,
+            constant,
             labels,
             present,
             label_smoothing=config.label_smoothing,
@@ -145,7 +145,7 @@ def weighted_terms(
             explained = jnp.where(jnp.isnan(measured), explained, jnp.clip(measured, 0, 1))
         alone = alone * explained if alone is not None and config.gate else alone
     by = weights_of(config, explained)
-    own = {"outputs": jnp.stack(outputs), "losses": of_outputs, "alone": alone}
+    own = {"outputs": outputs, "losses": of_outputs, "alone": alone}
     term = task_term(
         **own, features=features, labels=labels, present=present, expert=by.expert, evidence=evidence, **shared
     )
@@ -196,24 +196,6 @@ def weighted_terms(
     )
 
 
-class _Beside(NamedTuple):
-    """The outputs that the task term and the gate need beside those of all modalities together.
-
-    Attributes:
-      alone: M of (B, K), of each modality alone, as it is trained; none without subsets.
-      compared: (M, B, K) of each modality alone, as the gate compares it with the next; None without that.
-      explained: (M, B, K) of what the others explain of each; None without subsets, gate or first stage.
-      additivity: how far the joint outputs are the mean of those alone; None without subsets.
-      constant: (K,) of the best constant prediction; None where nothing is compared with it.
-    """
-
-    alone: list[Array]
-    compared: Float[Array, "modalities batch classes"] | None
-    explained: Float[Array, "modalities batch classes"] | None
-    additivity: Float[Array, ""] | None
-    constant: Float[Array, " classes"] | None
-
-
 def _is_relative(config: C3RConfig) -> bool:
     """Whether anything is compared with what a constant prediction says."""
     return bool(config.gate or config.subsets or not is_zero(config.expert))
@@ -244,8 +226,8 @@ def _outputs_beside(
     config: C3RConfig,
     axis_name: str | None,
     task: Task,
-) -> _Beside:
-    """The constant outputs and, with subsets, those of each modality alone and of what the others explain of it.
+) -> tuple[Array | None, AloneOutputs | None]:
+    """The constant outputs (K,) where anything is compared with them; with subsets those of each modality alone.
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -262,24 +244,27 @@ def _outputs_beside(
       task: what outputs and labels mean.
     """
     if prior is None or not _is_relative(config):
-        return _Beside([], None, None, None, None)
+        return None, None
     constant = task.constant(prior, global_count(rows, axis_name, prior.dtype))
     if not config.subsets or is_zero(config.strength):
-        return _Beside([], None, None, None, constant)
+        return constant, None
     masks: dict[str, Any] = {"where": rows, "axis_name": axis_name, "task": task}
-    masks["label_smoothing"] = config.label_smoothing
-    asked = h_hat if config.gate else None
-    found = outputs_alone(predict, fuse, features, asked, logits, labels, present, constant, **masks)
-    compared = None if found.explained is None else found.compared
-    return _Beside([*found.outputs], compared, found.explained, found.additivity, constant)
+    asked, smoothing = h_hat if config.gate else None, config.label_smoothing
+    alone = outputs_alone(
+        predict, fuse, features, asked, logits, labels, present, constant, label_smoothing=smoothing, **masks
+    )
+    return constant, alone
 
 
 def _losses_of(
-    loss: Callable[[Array, Array], Array], outputs: list[Array], labels: Array, at_once: bool
+    loss: Callable[[Array, Array], Array], outputs: Float[Array, "outputs batch classes"], labels: Array, at_once: bool
 ) -> Float[Array, "outputs batch"]:
-    """The losses of several outputs (B, K), as one program where the task allows: a part of the kernels to compile."""
+    """The losses of several outputs (B, K), as one program where the task allows: a part of the kernels to compile.
+
+    Unlike with :func:`c3r_jax.core.batch.over`, no loop is differentiated.
+    """
     if at_once:
-        return jax.vmap(loss, (0, None))(jnp.stack(outputs), labels)
+        return jax.vmap(loss, (0, None))(outputs, labels)
     return jnp.stack([loss(x, labels) for x in outputs])
 
 

@@ -99,7 +99,10 @@ def _contrastive(batch: EncodedBatch, method: Method, key: PRNGKeyArray) -> tupl
             key=key,
             chunks=batch.key_chunks,
         )
-        return loss, (contrastive_metrics(terms), terms.moments)
+        metrics = contrastive_metrics(terms)
+        if terms.moments is not None:
+            metrics["first_stage_rows"] = jnp.min(terms.moments.count)
+        return loss, (metrics, terms.moments)
 
     arguments = head, batch.h, batch.present, batch.where, key
     if batch.rows is None:
@@ -192,8 +195,6 @@ def contrastive_metrics(terms: ContrastiveTerms) -> dict[str, Array]:
             for matched in terms.c3r.values()
         ]
         metrics |= jax.tree.map(lambda *values: jnp.stack(values).mean(), *per_modality)
-    if terms.moments is not None:
-        metrics["first_stage_rows"] = jnp.min(terms.moments.count)
     if terms.cap is not None:
         metrics |= {"cap_scale": terms.cap.scale, "cap_limit": terms.cap.limit}
     return metrics

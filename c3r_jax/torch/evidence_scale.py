@@ -80,16 +80,16 @@ def evidence_scales(
                 found.append(torch.autograd.grad(total, at)[0])
         return torch.stack([*found, weigh(rows, torch.ones_like(values[:, 0])).sum()])
 
-    none = torch.zeros_like(share)
+    none, log_share = torch.zeros_like(share), share.log()
     sums = [slopes(joint, where & several, none, none + math.log(MORE))]
     for m, value in enumerate(alone):
-        sums.append(slopes(value, where & several & present[:, m], share.log(), none))
+        sums.append(slopes(value, where & several & present[:, m], log_share, none))
     found = global_sum(torch.stack(sums), group)
     # Where outputs say nothing the slope is noise around 0: then one modality counts fully, and all are sure enough.
     flat = FLAT * found[:, -1:]
     more = MORE ** first_zero(found[:1, :-1] + flat[:1])
     u = first_zero(found[1:, :-1] - flat[1:])[:, None, None]
-    return torch.maximum(share[None], ((1 - u) * share.log()[None]).exp() / more)
+    return torch.maximum(share[None], ((1 - u) * log_share[None]).exp() / more)
 
 
 def first_zero(slopes: Float[Tensor, "functions points"]) -> Float[Tensor, " functions"]:

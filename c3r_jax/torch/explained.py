@@ -44,14 +44,15 @@ def explained_outputs(
       task: what outputs mean.
       label_smoothing: of the task's loss.
     """
+    scales = SCALES if task.adds_up else (1.0,)
 
     def losses(outputs: Tensor) -> Float[Tensor, "scales batch"]:
         outputs = promote(outputs)
-        scales = [torch.full((len(outputs), 1), scale).to(outputs) for scale in (SCALES if task.adds_up else (1.0,))]
-        at = [task.at_share(outputs, constant, scale) for scale in scales]
+        shares = [torch.full((len(outputs), 1), scale).to(outputs) for scale in scales]
+        at = [task.at_share(outputs, constant, share) for share in shares]
         return torch.stack([task.loss(value, labels, label_smoothing) for value in at])
 
-    nothing = losses(constant[None, :].expand_as(joint))
+    nothing = task.loss(constant[None, :].expand_as(joint), labels, label_smoothing).expand(len(scales), -1)
     compared = [torch.stack([losses(joint), losses(causal), nothing])]
     masks = [torch.ones_like(present[:, 0])]
     if alone is not None and explained is not None:

@@ -57,10 +57,8 @@ def steady(place: Place, budget: Budget) -> Line:
     def work(line: Line) -> None:
         config, workdir = place.config(train__steps=10**7, train__eval_every=EVERY), place.root / "soak"
         found: list[tuple[float, ...]] = []
-        began, original = (
-            float("inf"),
-            loop.validate,
-        )  # from the first checkpoint, however long programs take to compile
+        # Time counts from the first checkpoint, however long programs take to compile.
+        began, original = float("inf"), loop.validate
 
         def watched(*arguments):
             nonlocal began

@@ -24,7 +24,7 @@ TESTED_ELSEWHERE = {
 }
 SHOWN = {  # page: what its names must be after it ran
     "start.md": lambda names: (
-        0.8 < names["accuracy"] < 0.89  # the page gives .86, .35 and the two risks
+        0.8 < names["accuracy"] < 0.89  # the page gives .85, .35 and the two risks
         and 0.3 < names["plain_accuracy"] < 0.4
         and abs(names["plain"].c3_risk_.necessity - 0.75) < 0.03
         and abs(names["model"].c3_risk_.necessity - 0.82) < 0.03

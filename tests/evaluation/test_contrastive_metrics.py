@@ -50,7 +50,6 @@ def test_blocks_give_the_numbers_of_one_batch(kind, names, config, regularised, 
         return contrastive_metrics(contrastive_c3r_loss(match, features, present=present, **settings)[1])
 
     expected = at_once(*arrays)
-    expected.pop("first_stage_rows", None)  # of training alone
     assert found.keys() == expected.keys() and len(found) == (12 if regularised else 2)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=1e-6, err_msg=name)

@@ -23,7 +23,8 @@ class Task(abc.ABC):
     Attributes:
       spec: the task as data, evaluation and reports see it.
       tolerance: labels (or their :meth:`keys`) that differ by at most this count as equal.
-      adds_up: whether outputs are sums of evidence, as logits are; otherwise they are estimates of the label.
+      adds_up: whether outputs are sums of evidence, as logits are, whose scale may be tried; otherwise they are
+        estimates of the label, or have a scale of their own.
       at_once: whether outputs are small enough for those at z, z_c and z_bar to be in memory together.
     """
 
