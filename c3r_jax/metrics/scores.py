@@ -41,6 +41,7 @@ SCORES = {
     # pairs
     "retrieval": Score("retrieval"),
     "zero_shot": Score("zero-shot accuracy"),
+    "linear_probe": Score("linear-probe accuracy"),
     # masks
     "dice": Score("mean Dice"),
 }

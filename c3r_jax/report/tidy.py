@@ -13,6 +13,7 @@ from absl import logging
 from c3r_jax.errors import DataError
 from c3r_jax.files.json_objects import each_key_once
 from c3r_jax.files.natural import in_natural_order
+from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS, Run
 from c3r_jax.report.document import flatten
@@ -145,6 +146,7 @@ def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[MetricRow]:
         seed, config = _whole(run["seed"]), run.get("config") or {}
         if not isinstance(config, Mapping):
             raise TypeError(f"config is {str(config)[:40]}, no object")
+        run = run if "retrieval" not in run else {**run, "conditions": _of_pairs(run)}
         return [
             MetricRow(str(run["dataset"]), str(run["method"]), str(c["name"]), name, seed, _number(value))
             for c in [*run["conditions"], *_summaries(run, route)]
@@ -156,6 +158,25 @@ def _rows_of(run: Any, file: pathlib.Path, route: str) -> list[MetricRow]:
             f"{file} is not the results of a run ({type(error).__name__}: {error}): expected dataset, method, seed and "
             f"conditions with route {route!r}."
         ) from error
+
+
+def _of_pairs(run: Run) -> list[dict[str, Any]]:
+    """The scores of contrastive pretraining in the form of conditions: directions, then subsets of modalities.
+
+    Examples:
+      >>> rows = [{"condition": "clean", "modalities": "text only", "zero_shot": 0.4}]
+      >>> for condition in _of_pairs({"retrieval": {"image to text": 0.5}, "conditions": rows}):
+      ...     print(condition)
+      {'name': 'image to text', 'routes': {'representation': {'retrieval': 0.5}}}
+      {'name': 'clean, text only', 'routes': {'representation': {'zero_shot': 0.4}}}
+    """
+    scores = {name: {"retrieval": share} for name, share in run["retrieval"].items()} | {
+        f"{row['condition']}, {row['modalities']}": {
+            k: v for k, v in row.items() if k not in ("condition", "modalities")
+        }
+        for row in run["conditions"]
+    }
+    return [{"name": name, "routes": {ROUTES[0]: values}} for name, values in scores.items()]
 
 
 def _summaries(run: Run, route: str) -> list[dict[str, Any]]:

@@ -113,6 +113,27 @@ def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
     assert "c3r [c3r.lambda_n=0.0]" in page and "In brackets: settings" in page
 
 
+def test_pretraining_is_compared_by_its_own_scores(tmp_path, capsys):
+    """Retrieval by direction; classes by phrases and linear probes by subset; what could not be measured is left out."""
+    for method, found in (("plain", 0.5), ("c3r", 0.75)):
+        rows = [{"condition": "clean", "modalities": "text only", "zero_shot": found - 0.2, "linear_probe": found}]
+        retrieval = {"image to text": found, "text to image": None}
+        said = {"dataset": "toy", "method": method, "seed": 0, "retrieval": retrieval, "conditions": rows}
+        (tmp_path / method).mkdir()
+        (tmp_path / method / "results.json").write_text(json.dumps(said))
+    runs = [str(tmp_path / "plain"), str(tmp_path / "c3r")]
+    main(["compare", "--runs", *runs, "--out", str(tmp_path / "out")], "c3r report")
+    shown = [line.split(" | ")[:4] for line in capsys.readouterr().out.splitlines() if line.startswith(("| p", "| c"))]
+    assert shown == [
+        ["| plain", "image to text", "retrieval, %", "50.0"],
+        ["| c3r", "image to text", "retrieval, %", "75.0"],
+        ["| plain", "clean, text only", "zero_shot, %", "30.0"],
+        ["| c3r", "clean, text only", "zero_shot, %", "55.0"],
+        ["| plain", "clean, text only", "linear_probe, %", "50.0"],
+        ["| c3r", "clean, text only", "linear_probe, %", "75.0"],
+    ]
+
+
 def write_run(folder, seed, **changes):
     folder.mkdir()
     said = {"split": "test", "num_examples": 60, "class_names": ["neg", "pos"]}
