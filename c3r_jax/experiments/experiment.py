@@ -98,6 +98,7 @@ class Experiment(Compiled):
             text_length=data.text_length,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
+            drop_remainder=self.method.contrastive and not plain,  # the same example twice would be a wrong negative
         )
 
     def _train_noise(self) -> Condition | None:

@@ -18,19 +18,44 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "plateau": lambda rate, steps: optax.constant_schedule(rate),  # lowered when the training loss stops falling
 }
+
+
+def decayed(decay: float) -> optax.GradientTransformation:
+    """Weight decay, as ``optax.add_decayed_weights``, of all parameters but single numbers.
+
+    A learned temperature or offset of logits is not a weight: pulled towards 0, it would change how sure outputs are.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"kernel": jnp.ones(2), "log_scale": jnp.float32(3.0)}
+      >>> updates, _ = decayed(0.1).update(jax.tree.map(jnp.zeros_like, params), optax.EmptyState(), params)
+      >>> print(updates["kernel"], updates["log_scale"])
+      [0.1 0.1] 0.0
+    """
+    if not decay:
+        return optax.identity()
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u, p: u + decay * p if p.ndim else u, updates, params)
+    )
+
+
 # {name: (schedule, weight decay) -> updates}.
 OPTIMIZERS: dict[str, Callable[[optax.Schedule, float], optax.GradientTransformation]] = {
-    "adamw": lambda schedule, decay: optax.adamw(schedule, weight_decay=decay),
-    "adam": lambda schedule, decay: optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule)),
-    "sgd": lambda schedule, decay: optax.chain(optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=0.9)),
+    "adamw": lambda schedule, decay: optax.chain(
+        optax.scale_by_adam(), decayed(decay), optax.scale_by_learning_rate(schedule)
+    ),
+    "adam": lambda schedule, decay: optax.chain(decayed(decay), optax.adam(schedule)),
+    "sgd": lambda schedule, decay: optax.chain(decayed(decay), optax.sgd(schedule, momentum=0.9)),
     # Two vectors per matrix instead of two matrices; unlike optax.adafactor's, the decay follows the learning rate.
     "adafactor": lambda schedule, decay: optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
-        optax.add_decayed_weights(decay),
+        decayed(decay),
         optax.scale_by_learning_rate(schedule),
     ),
-    "lion": lambda schedule, decay: optax.lion(schedule, weight_decay=decay),
+    "lion": lambda schedule, decay: optax.chain(
+        optax.scale_by_lion(b1=0.9, b2=0.99), decayed(decay), optax.scale_by_learning_rate(schedule)
+    ),
 }
 
 

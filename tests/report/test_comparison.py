@@ -114,7 +114,7 @@ def test_ablations_of_one_method_are_told_apart(tmp_path, capsys):
 
 
 def test_pretraining_is_compared_by_its_own_scores(tmp_path, capsys):
-    """Retrieval by direction; classes by phrases and linear probes by subset; what could not be measured is left out."""
+    """Retrieval by direction, classes by phrases and linear probes by subset; what was not measured is left out."""
     for method, found in (("plain", 0.5), ("c3r", 0.75)):
         rows = [{"condition": "clean", "modalities": "text only", "zero_shot": found - 0.2, "linear_probe": found}]
         retrieval = {"image to text": found, "text to image": None}

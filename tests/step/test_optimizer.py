@@ -52,6 +52,22 @@ def test_first_update_of_every_optimizer(name, expected):
     np.testing.assert_allclose(step(made(name=name))[0], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion", "adafactor"])
+def test_single_numbers_do_not_decay(name):
+    """As a temperature is one. All else is as with Optax's own, down to the state that checkpoints hold."""
+    params = {"kernel": jnp.asarray(START), "log_scale": jnp.float32(3.0)}
+    optimizer = build_optimizer(made(name=name), 100)
+    state = optimizer.init(params)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    assert updates["log_scale"] == 0
+    np.testing.assert_allclose(
+        updates["kernel"], -0.1 * (adam(0.01 * START) if name == "adam" else 0.01 * START), rtol=1e-5
+    )
+    own = {"adamw": optax.adamw(lambda step: 0.1, weight_decay=0.01), "lion": optax.lion(lambda step: 0.1)}
+    if name in own:
+        assert jax.tree.structure(own[name].init(params)) == jax.tree.structure(state)
+
+
 def test_clipping_scales_the_global_gradient():
     settings = made(name="sgd", weight_decay=0.0, clip_norm=0.5)
     expected = START - 0.1 * GRADIENT * 0.5 / np.linalg.norm(GRADIENT)

@@ -59,10 +59,12 @@ class _TrainingBatches:
         noise: tuple[Condition | None, Mapping[str, Any] | None],
         crops: Crops,
         shard: tuple[int, int],
+        epoch_examples: int,
     ):
         self._assembler = assembler
         self._batch_size = batch_size
         self._seed = seed
+        self._epoch_examples = epoch_examples
         self._augment = augment
         self._noise, self._scales = noise
         self._crops = crops
@@ -91,7 +93,7 @@ class _TrainingBatches:
         # A global batch is a contiguous part of the stream, and each host takes its block of it: the hosts' batches
         # together are what a single host would see.
         first = (int(index) * self._shard_count + self._shard_index) * self._batch_size
-        epochs, offsets = np.divmod(first + np.arange(self._batch_size), self._assembler.num_examples)
+        epochs, offsets = np.divmod(first + np.arange(self._batch_size), self._epoch_examples)
         positions = np.empty(self._batch_size, np.int64)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
@@ -193,11 +195,12 @@ def train_batches(
     text_length: int = TEXT_LENGTH,
     shard_index: int = 0,
     shard_count: int = 1,
+    drop_remainder: bool = False,
 ) -> TrainIterator:
     """Returns endless training batches, in a new random order each epoch.
 
-    Every epoch has every example exactly once over all hosts; a batch may span two epochs. An example's augmentation
-    depends only on the seed, the epoch and the example's index.
+    Every epoch has every example exactly once over all hosts; a batch may span two epochs, and then have an example
+    twice. An example's augmentation depends only on the seed, the epoch and the example's index.
 
     Args:
       source: the training split.
@@ -213,6 +216,8 @@ def train_batches(
       text_length: number L of ids per text.
       shard_index: this host's number, ``jax.process_index()``.
       shard_count: number of hosts, ``jax.process_count()``.
+      drop_remainder: whether an epoch ends with its last full batch of all hosts, so that no batch has an example
+        twice, as comparing examples with each other needs; other examples are left out in each epoch.
 
     Returns:
       Iterator with ``get_state`` and ``set_state`` over ``{"inputs": {modality: (B, ...)}, "present": bool (B, M),
@@ -223,15 +228,31 @@ def train_batches(
 
     Raises:
       DataError: the source does not match its description.
-      ValueError: a size is out of range.
+      ValueError: a size is out of range, or without a remainder no batch is left.
     """
     _check_sizes(batch_size, num_workers, shard_index, shard_count)
     assembler = Assembler(source, tokenizer, text_length, without=without)
-    augment = AugmentConfig() if augment is None else augment
+    global_batch_size, epoch_examples = batch_size * shard_count, assembler.num_examples
+    if drop_remainder:
+        epoch_examples -= epoch_examples % global_batch_size
+        if not epoch_examples:
+            raise ValueError(
+                f"The batch size of all hosts is {global_batch_size}, but a batch without an example twice has at most "
+                f"the {assembler.num_examples} of the split: choose a smaller one."
+            )
     batches = _TrainingBatches(
-        assembler, batch_size, check_seed(seed), augment, (noise, scales), crops or Crops(), (shard_index, shard_count)
+        assembler,
+        batch_size,
+        check_seed(seed),
+        augment or AugmentConfig(),
+        (noise, scales),
+        crops or Crops(),
+        (shard_index, shard_count),
+        epoch_examples,
     )
-    fingerprint = {**data_fingerprint(source), "seed": int(seed), "global_batch_size": batch_size * shard_count}
+    fingerprint = {**data_fingerprint(source), "seed": int(seed), "global_batch_size": global_batch_size}
+    if drop_remainder:
+        fingerprint["epoch_examples"] = epoch_examples
     return TrainIterator(batches, num_workers, fingerprint)
 
 

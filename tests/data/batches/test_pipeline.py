@@ -85,6 +85,19 @@ def test_batch_larger_than_the_split(three_modalities):
     np.testing.assert_array_equal(np.bincount(batch["index"][:20]), [2] * 10)
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_batch_has_an_example_twice_without_remainders(three_modalities, shards):
+    """Of ten examples in batches of four, an epoch has two batches; other examples are left out in each."""
+    settings = {"batch_size": 4 // shards, "seed": 1, "shard_count": shards, "drop_remainder": True}
+    streams = [train_batches(three_modalities, ByteTokenizer(), **settings, shard_index=i) for i in range(shards)]
+    indices = [[batch["index"] for batch in take(stream, 40)] for stream in streams]
+    epochs = np.concatenate(indices, axis=1).reshape(20, 8)
+    assert all(len(set(epoch)) == 8 for epoch in epochs.tolist())
+    assert set(epochs.ravel().tolist()) == set(range(10)) and len({tuple(np.sort(e)) for e in epochs}) > 5
+    with pytest.raises(ValueError, match="batch size of all hosts is 12, .* at most the 10 of the split"):
+        train_batches(three_modalities, ByteTokenizer(), **{**settings, "batch_size": 12 // shards})
+
+
 def test_seed_changes_order_and_augmentation(emoji_train, tokenizer):
     one, other = (next(train_batches(emoji_train, tokenizer, batch_size=8, seed=seed)) for seed in (0, 1))
     assert not np.array_equal(one["index"], other["index"])
@@ -134,6 +147,8 @@ def test_state_of_another_stream(emoji_train, tokenizer):
     del state["next_batch"]
     with pytest.raises(DataError, match="next_batch"):
         train_batches(emoji_train, tokenizer, batch_size=50, seed=5).set_state(state)
+    with pytest.raises(DataError, match="epoch_examples"):
+        train_batches(emoji_train, tokenizer, batch_size=48, seed=5, drop_remainder=True).set_state(state)
 
 
 def test_hosts_together_see_what_one_host_sees(emoji_train, tokenizer):
