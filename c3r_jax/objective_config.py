@@ -106,10 +106,11 @@ class C3RConfig:
             "strength",
         ):
             value = getattr(self, name)
-            if not is_traced(value) and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"C3RConfig.{name} is {value}, but a finite number >= 0 was expected.")
-        if not is_traced(self.label_smoothing) and not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"C3RConfig.label_smoothing is {self.label_smoothing}: expected a share of 0 to below 1.")
+            if not is_traced(value) and not (_is_number(value) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"C3RConfig.{name} is {value!r}, but a finite number >= 0 was expected.")
+        smoothing = self.label_smoothing
+        if not is_traced(smoothing) and not (_is_number(smoothing) and 0 <= smoothing < 1):
+            raise ValueError(f"C3RConfig.label_smoothing is {smoothing!r}: expected a share of 0 to below 1.")
         for name, known in (
             ("instrument", INSTRUMENTS),
             ("counterfactual", MODES),
@@ -125,8 +126,14 @@ class C3RConfig:
                 raise ValueError(f"C3RConfig.{name} is {value!r}, but a whole number of at least 1 was expected.")
         for name in ("expert", "subsets"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not 0 <= value <= 1:
-                raise ValueError(f"C3RConfig.{name} is {value}, but a share between 0 and 1 was expected.")
+            if isinstance(value, bool) or not _is_number(value) or not 0 <= value <= 1:
+                raise ValueError(f"C3RConfig.{name} is {value!r}, but a share between 0 and 1 was expected.")
+        for name in ("through_fuse", "stop_gradient", "shuffled", "gate"):
+            value = getattr(self, name)
+            if type(value).__name__ not in ("bool", "bool_"):  # NumPy's as well; "no" would count as True
+                raise ValueError(f"C3RConfig.{name} is {value!r}, but True or False was expected.")
+        if isinstance(self.prior, list):
+            object.__setattr__(self, "prior", tuple(self.prior))  # hashable, as all other fields
         if self.expert and self.instrument != "two_stage":
             raise ValueError(
                 f"C3RConfig.expert is {self.expert}, which needs instrument='two_stage', but it is {self.instrument!r}."
@@ -181,6 +188,11 @@ class C3RConfig:
         """
         shape = cls.hinge(instrument="attention", counterfactual="gradient", lambda_v=0.75, lambda_fe=0.4)
         return replace(shape, **changes)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this can be compared with numbers: no text, no None."""
+    return hasattr(value, "__float__") and not isinstance(value, str | bytes)
 
 
 def is_traced(value: Any) -> bool:

@@ -217,6 +217,8 @@ def alone_in_joint(
     products = jnp.stack([weigh(several, x * other).sum() for x, other in ((e, s), (s, s), (e, e))])
     across, alone_square, joint_square = global_sum(products, axis_name)
     kappa = across / jnp.where(alone_square > 0, alone_square, 1)
-    squares = alone_square * joint_square
-    additivity = jnp.where(squares > 0, jnp.square(jnp.maximum(across, 0)) / jnp.where(squares > 0, squares, 1), 1)
+    # One quotient after the other: of outputs in large units the product of both squares is beyond float32.
+    some = (alone_square > 0) & (joint_square > 0)
+    of_joint = jnp.maximum(across, 0) / jnp.where(some, joint_square, 1)
+    additivity = jnp.where(some, kappa * of_joint, 1)
     return Alone(jnp.clip(kappa, 1, count) / count, jnp.minimum(additivity, 1))

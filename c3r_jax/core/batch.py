@@ -33,15 +33,42 @@ def check_float(name: str, x: Any, rank: int) -> Array:
     return x
 
 
+def _as_array(name: str, x: Any, expected: str) -> Array:
+    """An array of numbers, or one sentence: what JAX says of texts and objects names neither."""
+    if not isinstance(x, jax.Array):
+        kind = np.asarray(x).dtype
+        if kind.kind not in "biufcV":  # "V": bfloat16 and its like
+            raise ValueError(f"{name} have dtype {kind}, but numbers were expected: {expected}.")
+    return jnp.asarray(x)
+
+
+def _refuse_beyond_int32(labels: Any) -> None:
+    """Without 64-bit types JAX keeps the last 32 bits, so that 2**32 + 1 would be class 1."""
+    if isinstance(labels, jax.Array) or jax.config.read("jax_enable_x64"):
+        return
+    values = np.asarray(labels)
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
+        bounds = np.iinfo(np.int32)
+        beyond = values[(values < bounds.min) | (values > bounds.max)]
+        if beyond.size:
+            raise ValueError(f"label {beyond.flat[0]} is beyond 32 bits, but class ids from 0 were expected.")
+
+
 def check_labels(labels: Any, num_examples: int, num_classes: int | None = None) -> Int[Array, " batch"]:
-    """Returns integer labels (B,), or raises if shape, dtype or (when the values are known) range is wrong."""
-    labels = jnp.asarray(labels)
+    """Returns integer labels (B,), or raises if shape, dtype or (when the values are known) range is wrong.
+
+    They have at least 32 bits: compared with the number of classes in 8 bits, 256 would be 0.
+    """
+    _refuse_beyond_int32(labels)
+    labels = _as_array("labels", labels, "class ids (B,)")
     if labels.shape != (num_examples,):
+        way = "; of one-hot labels, take labels.argmax(1)" if labels.ndim == 2 and len(labels) == num_examples else ""
         raise ValueError(
-            f"labels have shape {labels.shape}, but ({num_examples},) was expected: one label per example."
+            f"labels have shape {labels.shape}, but ({num_examples},) was expected: one label per example{way}."
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels have dtype {labels.dtype}, but an integer dtype was expected: class ids from 0.")
+    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
     values = concrete(labels)
     if num_classes is not None and values is not None and values.size:
         bad = values[(values < 0) | (values >= num_classes)]

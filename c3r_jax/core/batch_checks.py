@@ -18,6 +18,8 @@ def check_kinds(features: Any, config: Any, task: Any = CLASSIFICATION) -> None:
     """Refuses arguments of another kind than features by name, a C3RConfig and a task."""
     if not isinstance(features, Mapping) or not features:
         raise ValueError(f"features are {type(features).__name__}, but a non-empty dict of (B, d) arrays was expected.")
+    if len({type(name) for name in features}) > 1:
+        raise ValueError(f"features have the names {list(features)}, but names of one type were expected, such as str.")
     if not isinstance(config, C3RConfig):
         raise ValueError(f"config is {type(config).__name__}, but a C3RConfig was expected, such as C3RConfig().")
     if not isinstance(task, Task):

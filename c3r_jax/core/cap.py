@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from c3r_jax.core.batch import Weighted, Where, expand, promote
 from c3r_jax.core.mapped_axes import is_tracked
 
+LARGEST_SLOPE = 256  # leaves room for gradients of up to that length in float16
 Losses = Callable[[Any, Any], tuple[tuple[Array, Array], Any]]  # (rows, shared) -> ((task, penalty), anything)
 
 
@@ -71,8 +72,11 @@ def capped_loss(
     # Not one vjp pulled back twice: a slope of 0 would be sent through all of the penalty, and over the devices. Nor
     # two, with the losses traced twice: of one linear program, each has its own part transposed.
     (task, penalty), linear, passed = jax.linearize(losses, *fixed, has_aux=True)
-    of_task = jax.linear_transpose(lambda *change: linear(*change)[0], *fixed)(jnp.ones_like(task))
-    of_penalty = jax.linear_transpose(lambda *change: linear(*change)[1], *fixed)(jnp.ones_like(penalty))
+    slope = _slope(rows, shared)
+    of_task = jax.linear_transpose(lambda *change: linear(*change)[0], *fixed)(jnp.full_like(task, slope))
+    of_penalty = jax.linear_transpose(lambda *change: linear(*change)[1], *fixed)(jnp.full_like(penalty, slope))
+    if slope != 1:
+        of_task, of_penalty = jax.tree.map(lambda x: promote(x) / slope, (of_task, of_penalty))
     task_norm, penalty_norm = _norm(of_task, axis_name, where), _norm(of_penalty, axis_name, where)
     limit = jnp.asarray(jax.lax.stop_gradient(cap(passed)) if callable(cap) else cap, task_norm.dtype)
     reached = penalty_norm > limit * task_norm
@@ -90,6 +94,17 @@ def capped_loss(
     carried = carrier - jax.lax.stop_gradient(carrier)  # 0, unlike its gradient
     loss = task + penalty + carried.astype(task.dtype)
     return loss, Cap(scale, limit, task_norm, penalty_norm), passed
+
+
+def _slope(rows: Any, shared: Any) -> float:
+    """What the losses are multiplied by while they are differentiated: a power of 2 where something is float16, else 1.
+
+    A loss scale of the caller's comes later, and the gradient of a mean of a thousand rows is below float16's numbers.
+    """
+    if not any(x.dtype == jnp.float16 for x in jax.tree.leaves((rows, shared))):
+        return 1.0
+    num_rows = max((x.shape[0] for x in jax.tree.leaves(rows)), default=1)
+    return float(min(LARGEST_SLOPE, 2 ** (max(num_rows, 1).bit_length() - 1)))
 
 
 def _norm(gradient: tuple[Any, Any], axis_name: str | None, where: Where | None) -> Float[Array, ""]:

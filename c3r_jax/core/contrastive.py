@@ -150,8 +150,8 @@ def contrastive_c3r_loss(
         raise ValueError(
             f"C3RConfig.label_smoothing is {config.label_smoothing}, but an example's own key is its only label: use 0."
         )
-    if chunks is not None and (chunks < 1 or chunks != int(chunks)):
-        raise ValueError(f"chunks is {chunks}, but None or a whole number of at least 1 was expected.")
+    if chunks is not None and (isinstance(chunks, str) or chunks < 1 or chunks != int(chunks)):
+        raise ValueError(f"chunks is {chunks!r}, but None or a whole number of at least 1 was expected.")
     features = checked_features(features)
     widths = {name: h.shape[1] for name, h in features.items()}
     if len(widths) < 2 or len(set(widths.values())) != 1:

@@ -27,6 +27,7 @@ from c3r_jax.core.batch import (
     promote,
     weigh,
 )
+from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.leave_one_out import LeaveOneOut, leave_one_out
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -110,8 +111,12 @@ def residual_experts(
     names = sorted(features)
     targets = promote(check_float("targets", targets, 2))
     rows = check_counts(where, targets.shape[0])
-    if present is None:
-        present = jnp.ones((targets.shape[0], len(names)), bool)
+    shapes = {name: jnp.shape(features[name]) for name in names}
+    if any(len(shape) != 2 or shape[0] != targets.shape[0] for shape in shapes.values()):
+        raise ValueError(
+            f"features have shapes {shapes}, but ({targets.shape[0]}, d) was expected, as targets have rows."
+        )
+    present = checked_present(present, targets.shape[0], names)
     known = present & mask_of(rows)[:, None]
     h = {name: jax.lax.stop_gradient(keep(known[:, m], promote(features[name]))) for m, name in enumerate(names)}
     shares = global_mean(targets, rows, axis_name)

@@ -13,7 +13,7 @@ from c3r_jax.core.batch_checks import check_batch
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.explained import explained_outputs
-from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation
+from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation, check_moments
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.tasks.base import Task
@@ -82,6 +82,7 @@ def held_out_share(
     z = fuse(features, present)
     real = RealWorld(z)
     if config.instrument != "none":
+        check_moments(moments, config, {name: h.shape[1] for name, h in features.items()})
         real = causal_representation(fuse, features, present, moments, config=config, axis_name=axis)
     logits = predict(z)
     constant = task.constant(

@@ -71,14 +71,14 @@ def experts_of_rows(
         raise ValueError(f"features has {len(features)} modality, but at least 2 were expected: one has no instrument.")
     names, num_rows = sorted(features), len(labels)
     for name in names:
-        if features[name].ndim != 2 or len(features[name]) != num_rows:
-            raise ValueError(f"features[{name!r}] has shape {features[name].shape}, but ({num_rows}, p) was expected.")
+        if len(shape := np.shape(features[name])) != 2 or shape[0] != num_rows:
+            raise ValueError(f"features[{name!r}] has shape {shape}, but ({num_rows}, p) was expected.")
     size = shared_size(num_rows)
     rows = pad_rows(check_where(where, num_rows), size)
     known = rows[:, None] & pad_rows(checked_present(present, num_rows, names), size)
+    kept = {name: _in_float32(name, features[name], known[:num_rows, m]) for m, name in enumerate(names)}
     parts = {
-        name: principal_components(pad_rows(features[name], size), known[:, m], components)
-        for m, name in enumerate(names)
+        name: principal_components(pad_rows(kept[name], size), known[:, m], components) for m, name in enumerate(names)
     }
     checked = np.asarray(task.check_labels(labels, num_rows))
     targets, shares, wrong = _compiled_targets(task, num_outputs)(pad_rows(checked, size), rows)
@@ -94,6 +94,31 @@ def experts_of_rows(
         scores = best_leave_one_out(stage.residual, targets, usable, ridges).predicted
         experts[name] = _first_rows(expert_of_rows(stage, scores, targets, shares, usable, task), num_rows)
     return experts
+
+
+def _in_float32(name: str, x: Any, known: Any) -> Any:
+    """The features, of which float32 keeps no less: columns of NumPy's float64 are standardised first.
+
+    Raises:
+      ValueError: a known value is not finite: one would switch every expert off.
+    """
+    values, known = np.asarray(x), np.asarray(known)
+    if values.dtype.kind not in "biufV":
+        raise ValueError(f"features[{name!r}] has dtype {values.dtype}, but numbers were expected.")
+    broken = np.argwhere(known[:, None] & ~np.isfinite(values))
+    if len(broken):
+        row, column = broken[0]
+        raise ValueError(
+            f"features[{name!r}] is {values[row, column]} at row {row}, column {column}, but finite numbers were "
+            "expected: impute it, or say with present that the modality is absent there."
+        )
+    if values.dtype.kind not in "iu" and values.dtype.itemsize < 8:
+        return x
+    if not known.any():
+        return np.zeros(values.shape, np.float32)
+    values = np.where(known[:, None], values.astype(np.float64), 0)
+    mean, scale = values[known].mean(0), values[known].std(0)
+    return ((values - mean) / np.where(scale > 0, scale, 1)).astype(jax.dtypes.canonicalize_dtype(np.float64))
 
 
 def _first_rows(expert: Expert, num_rows: int) -> Expert:

@@ -16,6 +16,7 @@ from c3r_jax.core.instruments import (
     Fuse,
     RealWorld,
     causal_representation,
+    check_moments,
     instrument_moments,
     relevance_loss,
     rows_by_modality,
@@ -46,6 +47,8 @@ def real_world(
     if earlier is None and config.instrument == "two_stage":
         widths = {name: h.shape[1] for name, h in features.items()}
         _check_stages(widths, config, present, mask_of(rows), where, axis_name)
+    if earlier is not None:
+        check_moments(earlier, config, {name: h.shape[1] for name, h in features.items()})
     batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
     pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
     real = causal_representation(fuse, features, present, pooled, config=config, axis_name=axis_name)

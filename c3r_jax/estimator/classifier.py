@@ -23,7 +23,9 @@ from c3r_jax.estimator.frames import check_order, names_of
 from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout, unjudged_notes
 from c3r_jax.estimator.inputs import (
     Layout,
+    check_class_weight,
     check_labels,
+    check_present,
     check_rows,
     check_weights,
     parts_of,
@@ -194,7 +196,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         judges = rows.take(held) if structure.regularised and judged else None
         chosen_weights = None if weights is None else weights[~held]
         if chosen_weights is not None and not chosen_weights.any():
-            raise DataError("sample_weight is 0 in all rows but those that are held out: give more rows a weight.")
+            given = "sample_weight" if self.class_weight is None else "sample_weight, times class_weight,"
+            raise DataError(f"{given} is 0 in all rows but those that are held out: give more rows a weight.")
         params, losses = self._train(train, structure, config, chosen_weights, seed, judges)
         new = object.__new__(type(self))  # what an earlier fit found stays whole until all of this one is known
         new.__dict__ = dict(self.__dict__)
@@ -245,8 +248,13 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         labels = check_labels(y, num_rows)
         weights = check_weights(sample_weight, num_rows)
         if self.class_weight is not None:
+            check_class_weight(self.class_weight)
             by_class = compute_sample_weight(self.class_weight, labels)
             weights = by_class if weights is None else weights * by_class
+            if not weights.any():
+                raise DataError(
+                    f"class_weight {self.class_weight!r} leaves every row the weight 0: give one class more."
+                )
         classes, codes = np.unique(labels, return_inverse=True)
         return matrices, classes, codes, weights
 
@@ -256,11 +264,18 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ConfigError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
         for name in ("learning_rate", "weight_decay", "strength"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a finite number >= 0 was expected.")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} is {value!r}, but a finite number >= 0 was expected.")
         for name, end in (("validation_fraction", 0.9), ("modality_dropout", 1.0)):
-            if not 0 <= getattr(self, name) <= end:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a share of 0 to {end:g} was expected.")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not 0 <= value <= end:
+                raise ConfigError(f"{name} is {value!r}, but a share of 0 to {end:g} was expected.")
+        hidden = self.hidden
+        if not isinstance(hidden, (Sequence, np.ndarray)) or isinstance(hidden, str):
+            raise ConfigError(f"hidden is {hidden!r}, but widths of layers were expected, such as hidden=(64,).")
+        if not all(isinstance(width, (int, np.integer)) and width >= 1 for width in hidden):
+            raise ConfigError(f"hidden is {hidden!r}, but whole numbers of at least 1 were expected.")
         self._checked_route(self.route)
         if self.config is not None and not isinstance(self.config, C3RConfig):
             raise ConfigError(f"config is {type(self.config).__name__}, but a C3RConfig or None was expected.")
@@ -379,6 +394,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     def _branches(self, X: Any) -> Branches:
         self._check_width(X)
         inputs, present = self._layout.arrays(split_modalities(X, self.modalities, fitted=self._names))
+        check_present(present)
         num_rows = len(present)
         # Only the hypothetical world needs labels; padding keeps the number of compiled shapes small.
         rows = padded(Rows(inputs, present, np.zeros(num_rows, np.int32)))

@@ -51,6 +51,10 @@ def split_modalities(
     parts = parts_of(x, modalities, fitted)
     if not parts:
         raise DataError("X has no modality: give a dict of at least two arrays by modality.")
+    names = [str(name) for name in parts]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"X has two modalities called {twice!r} ({list(parts)}): give them different names.")
     check_order({f"X[{name!r}]": part for name, part in parts.items()})
     ordered = {str(name): parts[name] for name in sorted(parts, key=str)}
     if fitted is not None:
@@ -112,7 +116,19 @@ def check_rows(matrices: Mapping[str, np.ndarray]) -> None:
     Raises:
       DataError: see :func:`presence`, or a row has no modality.
     """
-    empty = np.flatnonzero(~presence(matrices).any(1))
+    check_present(presence(matrices))
+
+
+def check_present(present: np.ndarray) -> None:
+    """Checks that each row has a modality: of nothing there is nothing to learn or to predict.
+
+    Args:
+      present: (n, M) bool.
+
+    Raises:
+      DataError: a row has none.
+    """
+    empty = np.flatnonzero(~present.any(1))
     if len(empty):
         raise DataError(f"row {empty[0]} of X has no modality at all ({len(empty)} such rows): leave them out.")
 
@@ -144,10 +160,18 @@ class Layout:
                     "give more rows that have it."
                 )
             rows = matrix[present[:, m]]
-            self.mean[name] = rows.mean(0)
+            with np.errstate(over="ignore"):
+                self.mean[name] = rows.mean(0)
             # The deviation of equal numbers is rounding, not 0: divided by it, one more rounding would be a million.
             rounding = 8 * np.finfo(np.float64).eps * np.abs(rows).max(0)
-            self.scale[name] = np.where(np.ptp(rows, axis=0) > rounding, rows.std(0), 1.0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.scale[name] = np.where(np.ptp(rows, axis=0) > rounding, rows.std(0), 1.0)
+            beyond = np.flatnonzero(~(np.isfinite(self.mean[name]) & np.isfinite(self.scale[name])))
+            if len(beyond):
+                raise DataError(
+                    f"column {beyond[0]} of X[{name!r}] has values up to {np.abs(rows[:, beyond[0]]).max():g}, whose "
+                    "standard deviation is beyond what numbers can hold: give it in another unit, or its logarithm."
+                )
         check_rows(matrices)
 
     def arrays(self, matrices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -173,12 +197,19 @@ class Layout:
                     f"X[{name!r}] has {matrix.shape[1]} columns, but {self.widths[name]} as in fit were expected."
                 )
         present = presence(complete)
-        inputs = {
-            name: np.where(present[:, m, None], (complete[name] - self.mean[name]) / self.scale[name], 0.0).astype(
-                np.float32
-            )
-            for m, name in enumerate(self.widths)
-        }
+        inputs = {}
+        for m, name in enumerate(self.widths):
+            with np.errstate(over="ignore"):
+                scaled = np.where(present[:, m, None], (complete[name] - self.mean[name]) / self.scale[name], 0.0)
+                inputs[name] = scaled.astype(np.float32)
+            beyond = np.argwhere(~np.isfinite(inputs[name]))
+            if len(beyond):
+                row, column = beyond[0]
+                raise DataError(
+                    f"X[{name!r}] is {complete[name][row, column]:g} at row {row}, column {column}, but in fit this "
+                    f"column was {self.mean[name][column]:g} ± {self.scale[name][column]:g}: standardised, it is "
+                    "beyond float32; correct the value."
+                )
         return inputs, present
 
 
@@ -273,11 +304,31 @@ def check_weights(weights: Any, num_rows: int) -> np.ndarray | None:
     """Returns sample weights as (n,) float64, or None."""
     if weights is None:
         return None
-    values = np.asarray(weights, np.float64)
-    if values.shape != (num_rows,) or not (np.isfinite(values) & (values >= 0)).all():
+    try:
+        values = np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"sample_weight cannot be read as numbers ({error}): one for each row was expected.") from error
+    if values.shape != (num_rows,):
         raise DataError(
-            f"sample_weight has shape {values.shape}, but {(num_rows,)} finite numbers >= 0, not all 0, were expected."
+            f"sample_weight has shape {values.shape}, but {(num_rows,)} was expected: one for each row of X."
+        )
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(wrong):
+        raise DataError(
+            f"sample_weight is {values[wrong[0]]:g} at row {wrong[0]} ({len(wrong)} such rows), but finite numbers "
+            ">= 0 were expected: give 0 to a row that does not count."
         )
     if not values.any():
         raise DataError("sample_weight is 0 in all rows: every weight is zero, so that no row is left to train on.")
     return values
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Refuses weights of classes that are no finite numbers >= 0; what they name is checked by scikit-learn.
+
+    Raises:
+      DataError: naming the class.
+    """
+    for name, weight in class_weight.items() if isinstance(class_weight, Mapping) else ():
+        if not isinstance(weight, (int, float, np.number)) or not 0 <= weight < np.inf:
+            raise DataError(f"class_weight[{name!r}] is {weight!r}, but a finite number >= 0 was expected.")

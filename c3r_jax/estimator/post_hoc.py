@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from c3r_jax.core.available import stage_rows
-from c3r_jax.core.batch import mean_of_present, zero_absent
+from c3r_jax.core.batch import mean_of_present, promote, zero_absent
 from c3r_jax.core.batch_checks import checked_present
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.first_stage import varies_from
@@ -56,6 +56,8 @@ class PostHocInstrument:
         *,
         config: C3RConfig | None = None,
     ):
+        if config is not None and not isinstance(config, C3RConfig):
+            raise ValueError(f"config is {config!r}, but a C3RConfig or None was expected, such as C3RConfig.strong().")
         self.config = C3RConfig() if config is None else config
         if self.config.instrument == "none":
             raise ValueError("config.instrument is 'none', but 'two_stage' or 'attention' was expected.")
@@ -214,6 +216,10 @@ def _refuse_rounding(features: Mapping[str, Any]) -> None:
 
 def _refuse_texts(features: Mapping[str, Any]) -> None:
     """Refuses what is no number."""
+    if not isinstance(features, Mapping):
+        raise DataError(
+            f"features are {type(features).__name__}, but a dict of arrays (n, d) by modality was expected."
+        )
     for name in sorted(features):
         if (kind := np.asarray(features[name]).dtype).kind in "OSUcMm":
             raise DataError(f"features[{name!r}] has dtype {kind}, but numbers were expected.")
@@ -232,7 +238,7 @@ def _deviations(h: Mapping[str, Any], present: np.ndarray) -> dict[str, np.ndarr
 def _checked(features: Mapping[str, Any], present: Any) -> tuple[dict[str, Any], Any]:
     """Features in the sorted order of their names, zero where absent, and the mask."""
     h = {name: jnp.asarray(features[name]) for name in sorted(features)}
-    h = {name: x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for name, x in h.items()}
+    h = {name: promote(x) for name, x in h.items()}  # scales of small features are below float16's numbers
     shapes = {name: value.shape for name, value in h.items()}
     rows = {shape[0] if shape else 0 for shape in shapes.values()}
     if not h or len(rows) != 1 or any(value.ndim != 2 for value in h.values()):

@@ -212,6 +212,8 @@ def alone_in_joint(
     products = torch.stack([weigh(several, x * other).sum() for x, other in ((e, s), (s, s), (e, e))])
     across, alone_square, joint_square = global_sum(products, group)
     kappa = across / torch.where(alone_square > 0, alone_square, 1)
-    squares = alone_square * joint_square
-    additivity = torch.where(squares > 0, across.clamp(min=0) ** 2 / torch.where(squares > 0, squares, 1), 1)
+    # One quotient after the other: of outputs in large units the product of both squares is beyond float32.
+    some = (alone_square > 0) & (joint_square > 0)
+    of_joint = across.clamp(min=0) / torch.where(some, joint_square, 1)
+    additivity = torch.where(some, kappa * of_joint, 1)
     return Alone(torch.minimum(kappa.clamp(min=1), count) / count, additivity.clamp(max=1))

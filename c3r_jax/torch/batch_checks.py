@@ -34,6 +34,12 @@ def check_batch(
         )
     if present is None:
         present = torch.ones(num_examples, len(features), dtype=torch.bool, device=device)
+    if isinstance(present, Mapping):
+        columns = ", ".join(f"has[{name!r}]" for name in features)
+        raise ValueError(
+            f"present is a dict of {sorted(present)}, but one tensor of shape {(num_examples, len(features))} and "
+            f"dtype bool was expected: torch.stack([{columns}], dim=1)."
+        )
     present = torch.as_tensor(present)
     if tuple(present.shape) != (num_examples, len(features)) or present.dtype != torch.bool:
         raise ValueError(

@@ -13,6 +13,8 @@ from c3r_jax.torch.processes import Group, global_sum, size
 
 Losses = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor, Any]]  # rows -> task, penalty, anything
 
+LARGEST_SLOPE = 256  # leaves room for gradients of up to that length in float16
+
 
 class Cap(NamedTuple):
     """How strong the penalties' gradient was, over the global batch (scalars).
@@ -71,15 +73,17 @@ def capped_loss(
     task, penalty, passed = losses(fixed)
     own = list(fixed.values())
     shared = _leaves((task, penalty), own)
-    of_task = _gradient(task, [*own, *shared])
-    of_penalty = _gradient(penalty, [*own, *shared])
+    num_rows = max(1, *(len(x) for x in own))
+    slope = float(min(LARGEST_SLOPE, 2 ** (num_rows.bit_length() - 1)))
+    of_task = _gradient(task, [*own, *shared], slope)
+    of_penalty = _gradient(penalty, [*own, *shared], slope)
     task_norm, penalty_norm = _norms((of_task, of_penalty), len(own), group, where)
     limit = torch.as_tensor(cap(passed) if callable(cap) else cap).detach().to(task_norm)
     reached = penalty_norm > limit * task_norm
     scale = torch.where(reached, limit * task_norm / torch.where(reached, penalty_norm, 1), 1)
     if not counted:
         task, of_task = torch.zeros_like(task), [torch.zeros_like(g) for g in of_task]
-    kept = [promote(t) + scale * promote(p) for t, p in zip(of_task, of_penalty, strict=True)]
+    kept = [t + scale * p for t, p in zip(of_task, of_penalty, strict=True)]
     loss: Any = _Known.apply((task + penalty).detach(), *rows.values(), *shared, *kept)
     return loss, Cap(scale, limit, task_norm, penalty_norm), passed
 
@@ -138,13 +142,17 @@ def _leaves(roots: Iterable[Tensor], without: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def _gradient(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """Gradients, zero where an input is not used; the graph stays, for parts of it may be the caller's."""
+def _gradient(value: Tensor, inputs: list[Tensor], slope: float) -> list[Tensor]:
+    """Gradients, zero where an input is not used; the graph stays, for parts of it may be the caller's.
+
+    A scaler's factor comes later, and the gradient of a mean of a thousand rows is below float16's numbers: so the
+    value is differentiated times ``slope``, a power of 2, which is exact in wider floats.
+    """
     if not value.requires_grad:
-        return [torch.zeros_like(x) for x in inputs]
+        return [torch.zeros_like(promote(x)) for x in inputs]
     with differentiating():
-        found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+        found = torch.autograd.grad(value, inputs, torch.full_like(value, slope), retain_graph=True, allow_unused=True)
+    return [promote(torch.zeros_like(x) if g is None else g) / slope for x, g in zip(inputs, found, strict=True)]
 
 
 def _norms(

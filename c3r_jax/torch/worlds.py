@@ -16,6 +16,7 @@ from c3r_jax.torch.instruments import (
     Fuse,
     RealWorld,
     causal_representation,
+    check_moments,
     instrument_moments,
     relevance_loss,
     rows_by_modality,
@@ -48,6 +49,8 @@ def real_world(
     if config.instrument == "none":
         nothing = promote(z).new_zeros(())
         return Fitted(RealWorld(z), Relevance(nothing, nothing), None)
+    if earlier is not None:
+        check_moments(earlier, config, {name: h.shape[1] for name, h in features.items()})
     batch = instrument_moments(features, z, present, config=config, where=rows, group=group)
     if earlier is None and config.instrument == "two_stage":
         _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, mask_of(rows), group)

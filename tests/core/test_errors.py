@@ -181,6 +181,36 @@ def test_any_integer_labels(dtype: str) -> None:
         )
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [("uint8", 256), ("int8", 128)])
+def test_labels_of_few_bits_with_as_many_classes_as_they_hold(dtype: str, classes: int) -> None:
+    """Compared in their own 8 bits, 256 would be 0, and every label out of range."""
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(8, classes)), jnp.float32)
+    labels = np.arange(8) * 17 % classes
+    head = jnp.asarray(rng.normal(size=(3, classes)), jnp.float32)
+    for function in (
+        c3r_jax.sufficiency_loss,
+        c3r_jax.necessity_loss,
+        lambda logits, y: c3r_jax.c3_risk(logits, logits, y),
+        lambda _, y: c3r_jax.counterfactual(lambda z: z @ head, Z, y),
+    ):
+        wide, narrow = function(logits, jnp.asarray(labels)), function(logits, jnp.asarray(labels, dtype))
+        jax.tree.map(np.testing.assert_array_equal, wide, narrow)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([2**32 + 1, 0] * 4), "label 4294967297 is beyond 32 bits"),
+        (np.array(["cat", "dog"] * 4), "labels have dtype <U3, but numbers were expected"),
+        (np.eye(4, dtype=int)[[0, 1] * 4], r"labels have shape \(8, 4\), .* take labels.argmax\(1\)"),
+    ],
+)
+def test_labels_that_are_no_class_ids(labels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        c3r_jax.sufficiency_loss(LOGITS, labels)
+
+
 @pytest.mark.parametrize("config", [{}, {"cap": 1.0}])
 def test_random_numbers_of_nnx_in_the_head(config: dict[str, Any]) -> None:
     """They change while the head is called several times; the sentence says what works, and that does work."""

@@ -158,6 +158,23 @@ def test_no_gradient_goes_through_an_expert(problem):
     assert all(not np.asarray(part).any() for part in gradient.values())
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"present": np.ones((40, 3), bool)}, "present has shape"),
+        ({"present": np.ones((40, 2), int)}, "present has shape .* dtype int"),
+        (
+            {"features": {"a": jnp.ones((40, 2)), "b": jnp.ones((39, 2))}},
+            r"'b': \(39, 2\).* but \(40, d\) was expected",
+        ),
+    ],
+)
+def test_shapes_that_do_not_agree_are_refused(changes, message):
+    given = {"features": {name: jnp.ones((40, 2)) for name in "ab"}, **changes}
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: residual_experts(given.pop("features"), jnp.ones((40, 2)), **given))
+
+
 def test_one_modality_is_refused():
     with pytest.raises(ValueError, match="features has 1 modality, but at least 2 were expected"):
         residual_experts({"a": jnp.ones((8, 2))}, jnp.ones((8, 2)) / 2)

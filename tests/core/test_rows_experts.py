@@ -129,6 +129,14 @@ def test_sets_of_nearly_equal_size_share_programs_and_rows_that_do_not_count_cha
         np.testing.assert_allclose(masked[name].log_ratio[:100], found[name].log_ratio, rtol=1e-5, atol=1e-6)
 
 
+def test_columns_that_float32_does_not_hold_are_standardised_first(rows):
+    """As a timestamp is one: to the nearest 128 seconds it would say nothing."""
+    features, labels = rows
+    shifted = {**features, "image": 60 * features["image"].astype(np.float64) + [0, 1.7e9, 0]}
+    found, expected = (experts_of_rows(h, labels, num_outputs=2) for h in (shifted, features))
+    np.testing.assert_allclose(found["image"].log_ratio, expected["image"].log_ratio, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -137,6 +145,9 @@ def test_sets_of_nearly_equal_size_share_programs_and_rows_that_do_not_count_cha
         ({"where": np.ones(12, bool)}, "where has shape"),
         ({"labels": np.full(40, 3)}, "label 3 is outside"),
         ({"labels": np.full(40, -1)}, "label -1 is outside"),
+        ({"features": {"a": np.eye(40, 2), "b": np.where(np.eye(40, 2, -3), np.nan, 1)}}, "'b'.* is nan at row 3, col"),
+        ({"features": {"a": np.eye(40, 2), "b": np.full((40, 2), "x")}}, r"features\['b'\] has dtype <U1"),
+        ({"features": {"a": np.eye(40, 2), "b": np.eye(39, 2)}}, r"features\['b'\] has shape \(39, 2\)"),
     ],
 )
 def test_arguments_that_do_not_agree_are_refused(wrong, message):
@@ -145,6 +156,6 @@ def test_arguments_that_do_not_agree_are_refused(wrong, message):
     given = {"labels": rng.integers(0, 3, 40), "num_outputs": 3, **wrong}
     labels = given.pop("labels")
     with pytest.raises(ValueError, match=message):
-        experts_of_rows(features, labels, **given)
+        experts_of_rows(given.pop("features", features), labels, **given)
     uncounted = np.arange(40) > 3  # what does not count may hold anything
     experts_of_rows(features, np.where(uncounted, np.arange(40) % 3, -1), num_outputs=3, where=uncounted)

@@ -16,6 +16,7 @@ from c3r_jax.core.batch import keep
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.explained import SCALES
 from c3r_jax.core.gate import explained_alone, repeated_share
+from c3r_jax.core.instruments import no_moments
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 from c3r_jax.core.tasks.multilabel import MultiLabel
 from c3r_jax.core.tasks.regression import Regression
@@ -258,6 +259,18 @@ def test_additivity_is_a_squared_correlation():
     assert single.additivity == 1
 
 
+def test_outputs_in_large_units_have_the_same_share():
+    """Squares of a number's outputs in won or yen are within float32, the product of two of them is not."""
+    alone = jax.random.normal(jax.random.key(0), (2, 64, 1))
+    joint, present, zero = alone.sum(0) + 0.5 * alone[0], jnp.ones((64, 2), bool), jnp.zeros(1)
+    task = Regression(1.0)
+    small, large = (
+        alone_in_joint(unit * joint, unit * alone, present, zero, where=present[:, 0], task=task) for unit in (1.0, 1e9)
+    )
+    assert 0.5 < small.additivity < 0.999
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), small, large)
+
+
 def test_fusion_that_is_no_sum_is_trained_itself(x64):
     """The task term is the joint loss as far as the joint outputs are not made of those alone."""
     rng = np.random.default_rng(4)
@@ -367,6 +380,11 @@ def test_float16_logits_have_a_finite_share():
         ({"fuse": lambda h, present: (h["a"],)}, "is a tuple, but one array of 40 rows"),
         ({"fuse": lambda h, present: h["a"][:20]}, r"has shape \(20, 2\), but 40 rows were expected"),
         ({"predict": lambda z: z[:1]}, r"predict\(z\) has shape \(1, 2\), but 40 rows were expected"),
+        ({"moments": ()}, "moments are tuple, but those of earlier batches were expected"),
+        (
+            {"moments": no_moments(C3RConfig(), {"a": 2, "b": 3})},
+            r"moments have shapes \[\(\), \(5,\), \(5, 5\)\], but",
+        ),
     ],
 )
 def test_arguments_of_another_kind_are_named(changes, message):
@@ -471,6 +489,10 @@ def test_given_evidence_takes_the_place_of_the_batch_experts(problem):
         ({"expert": 0.5, "instrument": "none"}, "C3RConfig.expert is 0.5, which needs instrument='two_stage'"),
         ({"shuffled": True, "expert": 0.5}, "C3RConfig.shuffled is True, but experts would still see"),
         ({"cap": -1.0}, "C3RConfig.cap is -1.0, but a finite number >= 0 was expected"),
+        ({"lambda_n": "1"}, "C3RConfig.lambda_n is '1', but a finite number >= 0 was expected"),
+        ({"subsets": None}, "C3RConfig.subsets is None, but a share between 0 and 1 was expected"),
+        ({"label_smoothing": None}, "C3RConfig.label_smoothing is None"),
+        ({"gate": "no"}, "C3RConfig.gate is 'no', but True or False was expected"),
     ],
 )
 def test_settings_that_contradict(settings, message):

@@ -197,6 +197,13 @@ def test_a_row_of_weight_zero_is_never_drawn(sample):
         ({"seed": -1}, "seed is -1"),
         ({"strength": -1.0}, "strength is -1.0"),
         ({"strength": float("nan")}, "strength is nan"),
+        ({"strength": "1"}, "strength is '1'"),
+        ({"validation_fraction": None}, "validation_fraction is None"),
+        ({"hidden": 64}, r"hidden is 64, .* hidden=\(64,\)"),
+        ({"hidden": (0,)}, r"hidden is \(0,\)"),
+        ({"class_weight": {0: -1.0, 1: 1.0}}, r"class_weight\[0\] is -1.0"),
+        ({"class_weight": {0: float("nan"), 1: 1.0}}, r"class_weight\[0\] is nan"),
+        ({"class_weight": {0: 0.0, 1: 0.0}}, r"class_weight \{0: 0.0, 1: 0.0\} leaves every row"),
     ],
 )
 def test_settings_refused(sample, change, message):
@@ -213,6 +220,9 @@ def test_input_refused(sample, fitted):
         C3RClassifier().predict(sample.inputs)
     with pytest.raises(ConfigError, match="route is 'z'"):
         fitted.predict(sample.inputs, route="z")
+    nothing = {name: np.where(np.arange(400)[:, None] == 7, np.nan, value) for name, value in sample.inputs.items()}
+    with pytest.raises(DataError, match="row 7 of X has no modality at all"):
+        fitted.predict(nothing)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -83,6 +83,11 @@ def test_a_missing_key_is_an_absent_modality_and_a_constant_column_is_harmless()
         (lambda: Layout({"a": A, "b": B}).arrays({"a": A, "c": B}), "'c'"),
         (lambda: Layout({"a": A, "b": B}).arrays({"a": B}), "3 columns, but 2"),
         (lambda: Layout({"a": A, "b": B}).arrays({}), "modalities"),
+        (lambda: Layout({"a": A, "b": B * 1e200}), r"column 0 of X\['b'\] has values up to 9e\+200"),
+        (
+            lambda: Layout({"a": A, "b": B}).arrays({"b": B * 1e300}),
+            r"X\['b'\] is .*e\+30. at row 0, column .*, but in fit",
+        ),
     ],
 )
 def test_layout_refuses(make, message):
@@ -105,10 +110,24 @@ def test_labels_refused(y, message):
         check_labels(y, 3)
 
 
-@pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [1.0, np.nan, 1.0]])
-def test_weights_refused(weights):
-    with pytest.raises(DataError, match="sample_weight"):
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 2.0], r"has shape \(2,\), but \(3,\) was expected"),
+        ([1.0, -1.0, 0.0], "is -1 at row 1"),
+        ([0.0, 0.0, 0.0], "is 0 in all rows"),
+        ([1.0, np.nan, 1.0], "is nan at row 1"),
+        (["x", "y", "z"], "cannot be read as numbers"),
+    ],
+)
+def test_weights_refused(weights, message):
+    with pytest.raises(DataError, match=f"sample_weight {message}"):
         check_weights(weights, 3)
+
+
+def test_names_that_differ_by_type_alone_are_one():
+    with pytest.raises(DataError, match="two modalities called '0'"):
+        split_modalities({0: A, "0": B})
 
 
 def test_holdout_takes_a_share_of_every_class():

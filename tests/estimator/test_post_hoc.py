@@ -88,6 +88,10 @@ def test_clear_refusals():
         PostHocInstrument(head).fit({**h, "b": h["b"] * np.nan})
     with pytest.raises(DataError, match="present has shape"):
         PostHocInstrument(head).fit(h, present=np.ones((200, 3), bool))
+    with pytest.raises(DataError, match="features are ndarray, but a dict"):
+        PostHocInstrument(head).fit(h["a"])
+    with pytest.raises(ValueError, match="config is 'strong', but a C3RConfig"):
+        PostHocInstrument(head, config="strong")
     with pytest.raises(ValueError, match="instrument is 'none'"):
         PostHocInstrument(head, config=C3RConfig(instrument="none"))
     with pytest.raises(
@@ -96,6 +100,16 @@ def test_clear_refusals():
         PostHocInstrument(head).fit({**h, "b": h["b"][:, :1]})
     with pytest.raises(DataError, match=r"features\['b'\] has dtype <U1, but numbers were expected"):
         PostHocInstrument(head).fit({**h, "b": np.full((200, 2), "x")})
+
+
+def test_small_features_in_float16_are_those_in_float32():
+    """Their scale, 1e-6, is below what float16 keeps."""
+    h = {name: (1e-6 * x).astype(np.float16) for name, x in features(200, 4)[0].items()}
+    half, single = (
+        PostHocInstrument(head).fit(each).predict_logits(each)
+        for each in (h, {name: x.astype(np.float32) for name, x in h.items()})
+    )
+    np.testing.assert_array_equal(half, single)
 
 
 def test_a_row_without_a_finite_logit_is_wrong():

@@ -263,12 +263,14 @@ def test_a_share_that_is_none_is_refused(given):
         ({"predict": lambda z: z[:1]}, r"predict\(z\) has shape \(1, 4\), but 20 rows were expected"),
         ({"fuse": lambda h, present: h}, r"fuse\(features, present\) is a dict, but one tensor"),
         ({"fuse": lambda h, present: h["text"][:5]}, r"fuse\(features, present\) has shape \(5, 4\), but 20 rows"),
+        ({"present": {"image": True}}, r"present is a dict of \['image'\], .* torch.stack\("),
+        ({"moments": ()}, "moments are tuple, but those of earlier batches"),
         (
             {"predict": lambda z: z.detach()},
             "predict was expected to be differentiable twice and fuse once, but PyTorch says: ",
         ),
     ],
-    ids=map(str, range(8)),
+    ids=map(str, range(10)),
 )
 def test_things_of_another_kind_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
