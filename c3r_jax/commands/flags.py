@@ -71,8 +71,10 @@ def config_name(arguments: Sequence[str]) -> str | None:
     Examples:
       >>> config_name(["--config=emoji", "--config.seed=1"]), config_name(["--config", "watch"])
       ('emoji', 'watch')
+      >>> config_name([]) is None
+      True
     """
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, after in zip(arguments, [*arguments, ""][1:], strict=True):
         flag, equals, value = word.partition("=")
         if flag.lstrip("-") == "config" and flag.startswith("-"):
             return value if equals else after

@@ -69,6 +69,11 @@ def main(program: str, command: str) -> None:
     options = flags.FLAGS
     try:
         check_dry_run(options)
+        if "cells" in options.config:
+            raise ConfigError(
+                "--config names the configuration of a study, but that of a run was expected, such as emoji: run a "
+                "study with c3r sweep."
+            )
         if not options.config.train.keep_programs:
             stop_keeping()
         hosts.initialize(options.coordinator, options.num_processes, options.process_id)

@@ -66,6 +66,7 @@ def pretrained_scores(experiment: Experiment, params: Any, conditions: list[Cond
             shares, compared = retrieval(compare, h, present), compared_examples(modalities, present)
     return {
         "dataset": experiment.sources["train"].info.name,
+        "sha256": experiment.sources["train"].info.sha256,
         "split": settings.eval.split,
         "task": settings.task,
         "method": experiment.method.name,

@@ -55,14 +55,16 @@ def worst_of(each: dict[str, dict[str, Any]], least: int) -> dict[str, dict[str,
 
     Args:
       each: {environment: {"examples", score: value}}; scores that do not exist in an environment are NaN.
-      least: examples that an environment needs; all count if none has as many.
+      least: examples that an environment needs; if none has as many there is no worst one.
 
     Examples:
       >>> each = {"A": {"examples": 9, "accuracy": 0.5}, "B": {"examples": 8, "accuracy": 0.4}}
       >>> worst_of({**each, "C": {"examples": 1, "accuracy": 0.0}}, 5)
       {'accuracy': {'name': 'B', 'value': 0.4}}
+      >>> worst_of(each, 10)
+      {}
     """
-    large = {name: scores for name, scores in each.items() if scores["examples"] >= least} or each
+    large = {name: scores for name, scores in each.items() if scores["examples"] >= least}
     worst = {}
     for score in (name for name in next(iter(each.values())) if name != "examples"):
         values = {name: scores[score] for name, scores in large.items() if np.isfinite(scores[score])}

@@ -119,6 +119,8 @@ def _baseline(
     source = experiment.sources[settings.split]
     expected = {
         "dataset": source.info.name,
+        "sha256": source.info.sha256,
+        "task": experiment.settings.task,
         "split": settings.split,
         "num_examples": len(source),
         "noise_seed": settings.noise_seed,

@@ -122,7 +122,8 @@ def read_baseline(
       workdir: the baseline's workdir.
       split: as for ``evaluate``.
       protocols: as for ``evaluate``.
-      expected: "dataset", "split", "num_examples", "noise_seed" and the "conditions" it must have.
+      expected: "dataset", "sha256" of its data, "task", "split", "num_examples", "noise_seed" and the "conditions" it
+        must have.
 
     Raises:
       WorkdirError: it was not evaluated, or not in the same way.
@@ -133,8 +134,9 @@ def read_baseline(
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         actual = {name: results[name] for name in ("dataset", "split", "num_examples")}
+        actual |= {name: results[name] for name in ("task", "sha256") if name in results}
         actual["noise_seed"] = results["config"]["eval"]["noise_seed"]
-        names = {row["name"] for row in results["conditions"]}
+        names = {row.get("name") for row in results["conditions"]}  # of pretraining they have none
     except FileNotFoundError:
         raise WorkdirError(f"The baseline has no {path}: {remedy}.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -44,6 +44,7 @@ def scored_run(experiment: Experiment, params: Any, conditions: list[Condition])
     rows, measurements = score(experiment, params, conditions)
     return {
         "dataset": info.name,
+        "sha256": info.sha256,
         "split": settings.eval.split,
         "task": task.name,
         "metric": task.headline,

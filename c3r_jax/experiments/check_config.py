@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import ConfigError, DataError
 from c3r_jax.experiments.settings import Settings
@@ -10,6 +12,9 @@ from c3r_jax.models.build import PUBLISHED
 from c3r_jax.models.encoders.pretrained.architectures import ARCHITECTURES
 from c3r_jax.settings.fields import values_of
 from c3r_jax.tasks.registry import named
+from c3r_jax.tasks.regression import REGRESSION
+
+COVERED = 0.95  # of the training labels: more within the tolerance of one number, and a constant is correct
 
 
 def check_settings(settings: Settings, splits: tuple[str, ...]) -> None:
@@ -99,6 +104,37 @@ def check_data(settings: Settings, info: DatasetInfo) -> None:
         raise ConfigError(
             f"config.train.select_by is {settings.train.select_by!r}, which is for two classes, but data set "
             f"{info.name!r} has {info.num_classes}: choose another score."
+        )
+
+
+def check_tolerance(settings: Settings, labels: np.ndarray) -> None:
+    """Refuses a tolerance within which nearly every number counts as correct, or none where that selects checkpoints.
+
+    Args:
+      settings: the run's settings.
+      labels: of the training split.
+
+    Raises:
+      ConfigError: naming the tolerance, what share of the labels it covers, and other settings.
+    """
+    if (
+        named(settings.task) is not REGRESSION or not len(labels) or not np.ptp(labels)
+    ):  # of one value: refused elsewhere
+        return
+    tolerance, centre = settings.regression.tolerance, float(np.median(labels))
+    share = float((np.abs(labels - centre) <= tolerance).mean())
+    quarter = float(np.std(labels, dtype=np.float64)) / 4
+    way = f"a quarter of their standard deviation would be --config.regression.tolerance={quarter:.2g}"
+    if share >= COVERED:
+        raise ConfigError(
+            f"config.regression.tolerance is {tolerance:g}, the error up to which a number counts as correct, but "
+            f"{share:.0%} of the training labels are within it of their median, {centre:g}: {way}."
+        )
+    if share <= 1 - COVERED and selected_score(settings.train.select_by) == "accuracy":
+        raise ConfigError(
+            f"config.train.select_by is {settings.train.select_by!r}, which counts numbers within "
+            f"config.regression.tolerance, {tolerance:g}, of the label, but only {share:.0%} of the training labels "
+            f"are within it of their median, {centre:g}: use --config.train.select_by=mean_mae, or {way}."
         )
 
 

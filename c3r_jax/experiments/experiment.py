@@ -28,7 +28,7 @@ from c3r_jax.data.text.tokenizer_files import load_tokenizer, tokenizer_from_jso
 from c3r_jax.data.text.tokenizers import ByteTokenizer, stand_in_word_piece, train_word_piece
 from c3r_jax.data.text.tokens import Tokenizer
 from c3r_jax.errors import ConfigError, DataError
-from c3r_jax.experiments.check_config import check_data, check_encoders, check_settings
+from c3r_jax.experiments.check_config import check_data, check_encoders, check_settings, check_tolerance
 from c3r_jax.experiments.compiled import Compiled, CompiledSettings, compiled_for
 from c3r_jax.experiments.settings import Settings, read_settings
 from c3r_jax.methods.build import build_method
@@ -152,7 +152,7 @@ class Experiment(Compiled):
         def make() -> TrainState:
             try:
                 return (self.initial_alone if alone else self.initial)(inputs, seed)
-            except (ValueError, TypeError, ArithmeticError) as error:
+            except (ValueError, TypeError, ArithmeticError, AssertionError) as error:
                 raise ConfigError(f"config.model cannot be built for these data: {error}") from error
 
         return make
@@ -210,7 +210,10 @@ def build_experiment(
         tokenizer = tokenizer_from_json(tokenizer_json) if tokenizer_json else _tokenizer(data, train)
     check_data(settings, train.info)
     classes = train.info.num_classes
-    method = build_method(settings.of_method, _training_labels(train), classes, count_environments(train))
+    labels = _training_labels(train)
+    if not (tokenizer_json or on_paper):
+        check_tolerance(settings, labels)
+    method = build_method(settings.of_method, labels, classes, count_environments(train))
     if list(train.info.modalities) != sorted(train.info.modalities):
         raise DataError(
             f"modalities are {train.info.modalities}: expected sorted names, the order of a dict's keys in JAX."

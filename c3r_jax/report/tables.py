@@ -250,7 +250,8 @@ def environments_table(run: Run) -> Table:
     )
     worst = {route: (routes[route].get("worst") or {}).get(metric) for route in routes}
     said = [f"{route}: {w['name']}, {metric_value(w['value'], metric)}" for route, w in worst.items() if w]
-    notes = [f"Worst, of environments with at least {found['least']} examples: {'; '.join(said)}."] if said else []
+    few = f"No environment has {found['least']} examples, so that none is called the worst."
+    notes = [f"Worst, of environments with at least {found['least']} examples: {'; '.join(said)}." if said else few]
     if found.get("unknown"):
         notes.append(f"{found['unknown']} examples have no known {found['column']}.")
     header = (str(found["column"]), *(f"{metric_name(metric)}, {route}" for route in routes), "examples")

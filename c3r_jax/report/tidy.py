@@ -24,7 +24,7 @@ KEYS = FIELDS[:4]
 # Leaves that change no score, are part of the method's name already ("c3r+dropout"), or are checked (EXAMPLES).
 SAME = ("seed", "data.path", "eval.batch_size", "eval.split", "train.writers", "method", "modality_dropout.switch")
 # What results say of the examples they are about; runs of one data set that differ in it were not given the same task.
-EXAMPLES = ("split", "num_examples", "class_names")
+EXAMPLES = ("split", "num_examples", "class_names", "task", "sha256")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 ROUNDED = 1e-6  # by which a share may be above 1
 
@@ -66,7 +66,10 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
     for directory in directories:
         files = _results_below(directory)
         if not files:
-            raise DataError(f"{directory} has no results.json, itself or below: evaluate the run first (c3r eval).")
+            raise DataError(
+                f"{directory} has no results.json of a run, itself or below: evaluate the run first (c3r eval). Of a "
+                "study on vectors the table is in its results.md."
+            )
         for file in files:
             content = _json(file)
             for run in _runs_in(content):
@@ -121,12 +124,20 @@ def _check_examples(run: Run, name: str, first: dict[tuple[str, str], tuple[Any,
 
 
 def _results_below(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The results.json of a directory, or else those below it; so other splits and protocols of a run are skipped."""
+    """The results.json of a directory, or else those below it; so other splits and protocols of a run are skipped.
+
+    A study's own file lists runs on vectors, which have no conditions; its experiments are runs below it.
+    """
     results = directory / "results.json"
-    if results.exists():
+    if results.exists() and not _is_of_vectors(_json(results)):
         return [results]
     folders = [path for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
     return [file for folder in in_natural_order(folders) for file in _results_below(folder)]
+
+
+def _is_of_vectors(content: Any) -> bool:
+    runs = content.get("runs") if isinstance(content, dict) else None
+    return isinstance(runs, list) and all(isinstance(run, dict) and "world" in run for run in runs)
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -110,6 +110,11 @@ def read_sweep(config: ConfigDict) -> SweepSettings:
       True
     """
     given = dict(config.items())
+    if "cells" not in given:
+        raise ConfigError(
+            "--config names the configuration of a run, but that of a study was expected, such as sweeps/ablation: "
+            "train a run with c3r train."
+        )
     # As JSON, cells keep the order they were written in.
     cells = json.loads(given.pop("cells").to_json())
     settings = dataclasses.replace(read(SweepSettings, given), cells=cells)

@@ -248,7 +248,8 @@ def _selected(values: dict[str, float], name: str) -> float:
     if not np.isfinite(value):
         raise DataError(
             f"validation {name} is {value}, so no checkpoint can be chosen by it: the split may have one class, or "
-            "outputs that do not vary, or no known environment; choose another config.train.select_by."
+            "outputs that do not vary, or no environment of config.eval.environment_size examples; choose another "
+            "config.train.select_by."
         )
     return value if score_of(selected_score(name)).higher else -value
 

@@ -71,6 +71,21 @@ def test_mistakes_in_one_sentence(name, word, message):
     assert found is not None and message in found and "\n" not in found
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval"], "Flag --workdir must have a value"),
+        (["train", "--config=sweeps/ablation"], "--config names the configuration of a study"),
+        (["sweep", "--config=emoji"], "--config names the configuration of a run"),
+    ],
+)
+def test_what_was_left_out_or_mixed_up_is_one_sentence(words, message, tmp_path):
+    words = [*words, f"--workdir={tmp_path / 'x'}"] if len(words) > 1 else words
+    done = subprocess.run([sys.executable, "-m", "c3r_jax", *words], capture_output=True, text=True)
+    assert done.returncode and "Traceback" not in done.stderr
+    assert message in done.stderr and not (tmp_path / "x").exists()
+
+
 def test_what_is_no_mistake_of_a_setting_is_left_alone():
     arguments = [
         "--config=emoji",

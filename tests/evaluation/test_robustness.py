@@ -99,5 +99,9 @@ def test_baselines_that_do_not_fit(tmp_path):
     path.write_text(json.dumps({**results, "conditions": ROWS[:1]}))
     with pytest.raises(WorkdirError, match="lacks the conditions noise 5"):
         read()
+    expected |= {"task": "regression", "sha256": "a"}
+    path.write_text(json.dumps({**results, "task": "softmax", "sha256": "b", "conditions": [{"modalities": "text"}]}))
+    with pytest.raises(WorkdirError, match=r"'task': \('softmax', 'regression'\), 'sha256': \('b', 'a'\)"):
+        read()
     path.write_text(json.dumps({**results, "conditions": ROWS}))
     assert read()["num_examples"] == 4

@@ -134,9 +134,19 @@ def test_pretraining_is_compared_by_its_own_scores(tmp_path, capsys):
     ]
 
 
+def test_a_study_is_its_runs_and_on_vectors_its_table(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"schema": 1, "runs": [{"world": "null", "seed": 0}]}))
+    with pytest.raises(DataError, match="Of a study on vectors the table is in its results.md"):
+        read_runs([tmp_path])
+    (tmp_path / "emoji").mkdir()
+    write_run(tmp_path / "emoji" / "seed_0", 0)
+    assert {row.seed for row in read_runs([tmp_path])} == {0}
+
+
 def write_run(folder, seed, **changes):
     folder.mkdir()
-    said = {"split": "test", "num_examples": 60, "class_names": ["neg", "pos"]}
+    said = {"split": "test", "num_examples": 60, "class_names": ["neg", "pos"], "task": "classification"}
+    said["sha256"] = "a" * 64
     (folder / "results.json").write_text(json.dumps({**result("c3r", seed, 0.8 + seed / 100), **said, **changes}))
 
 
@@ -145,6 +155,8 @@ def write_run(folder, seed, **changes):
     [
         ({"split": "validation"}, r"split \(test and validation\)"),
         ({"num_examples": 121}, r"num_examples \(60 and 121\)"),
+        ({"task": "multilabel"}, r"task \(classification and multilabel\)"),
+        ({"sha256": "b" * 64}, "sha256"),
         ({"class_names": ["mid", "neg"]}, r"class_names \(\['neg', 'pos'\] and \['mid', 'neg'\]\)"),
     ],
 )

@@ -220,6 +220,13 @@ def test_what_the_method_takes_from_the_labels(config_of):
         ("regression", "task", "classification", "labels for 'regression': set config.task='regression'"),
         ("regression", "regression.tolerance", 0.0, "config.regression.tolerance is 0.0"),
         ("regression", "train.label_smoothing", 0.1, "numbers have no classes to smooth"),
+        ("regression", "regression.tolerance", 100.0, "tolerance is 100, .* 100% of the training labels are within it"),
+        (
+            "regression",
+            "regression.tolerance",
+            1e-4,
+            "select_by is 'accuracy', .* 0.0001, .* use --config.train.select_by=mean_mae",
+        ),
         ("regression", "train.select_by", "auroc", "or mae, pearson"),
         ("segmentation", "segmentation.class_weights", (1.0, 2.0), "a positive number for each of 4 classes"),
         ("segmentation", "segmentation.max_weight", 0.5, "max_weight is 0.5"),
@@ -227,7 +234,7 @@ def test_what_the_method_takes_from_the_labels(config_of):
 )
 def test_leaves_that_do_not_fit_are_named(config_of, task, leaf, value, message):
     config = config_of(task)
-    if leaf == "task":
+    if leaf == "task" or value == 1e-4:
         config.train.select_by = "accuracy"
     config.update_from_flattened_dict({leaf: value})
     with pytest.raises(ConfigError, match=message):
