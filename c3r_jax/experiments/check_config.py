@@ -28,6 +28,8 @@ def check_settings(settings: Settings, splits: tuple[str, ...]) -> None:
       ConfigError: naming the leaf.
     """
     check_pretrained(settings)
+    if settings.seed >= 2**32:
+        raise ConfigError(f"config.seed is {settings.seed}: expected a whole number below 2**32.")
     data, select_by, split = settings.data, settings.train.select_by, settings.eval.split
     scores = [name for name in named(settings.task).scores if name != "accuracy"]
     if select_by.removeprefix(MEAN) not in ("accuracy", *scores) and not _by_environment(settings):

@@ -66,7 +66,7 @@ class Settings(Part):
       rival: {leaf: value} of ``config.rival``.
     """
 
-    seed: int = setting(0, "Seed of everything that is drawn in training.", least=0, below=2**32)
+    seed: int = setting(0, "Seed of everything that is drawn in training.", least=0)
     task: str = setting(CLASSIFICATION.name, "As the data set's labels are; or a contrastive task, which needs none.")
     method: str = setting("c3r", "What is trained.")
     modality_dropout: ModalityDropoutSettings = part(ModalityDropoutSettings)

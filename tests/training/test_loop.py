@@ -291,6 +291,7 @@ def test_a_mistyped_setting_stops_before_any_work(small_config, tmp_path, monkey
         ("train.steps", 0, "expected a whole number of at least 1"),
         ("train.select_by", "auroc", "two classes"),
         ("train.select_by", "loss", "expected 'accuracy' or 'mean_accuracy'"),
+        ("seed", 2**32, "config.seed is 4294967296: expected a whole number below 2**32"),
         ("train.moments_decay", 1.0, "expected 0 <= decay < 1"),
         ("modality_dropout.rate", 1.5, "expected a share between 0 and 1"),
         ("modality_dropout.switch", "maybe", "expected 'auto', 'on' or 'off'"),
