@@ -13,11 +13,12 @@ from c3r_jax.core.batch_checks import check_batch
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.explained import explained_outputs
-from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation, check_moments
+from c3r_jax.core.instruments import Features, Fuse, RealWorld, causal_representation, no_moments
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
 from c3r_jax.core.moments import Moments
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
+from c3r_jax.earlier_moments import check_moments
 
 
 def held_out_share(
@@ -82,7 +83,8 @@ def held_out_share(
     z = fuse(features, present)
     real = RealWorld(z)
     if config.instrument != "none":
-        check_moments(moments, config, {name: h.shape[1] for name, h in features.items()})
+        widths = {name: h.shape[1] for name, h in features.items()}
+        check_moments(moments, no_moments(config, widths), config, widths)
         real = causal_representation(fuse, features, present, moments, config=config, axis_name=axis)
     logits = predict(z)
     constant = task.constant(

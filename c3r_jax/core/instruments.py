@@ -61,29 +61,6 @@ def no_moments(config: C3RConfig, widths: Mapping[str, int]) -> Moments | None:
     return Moments(jnp.zeros(shape), jnp.zeros((*shape, width)), jnp.zeros((*shape, width, width)))
 
 
-def check_moments(moments: Any, config: C3RConfig, widths: Mapping[str, int]) -> None:
-    """Refuses moments of other features than these, or of another instrument, as far as their shapes say.
-
-    Args:
-      moments: accumulated, from a caller.
-      config: the instrument.
-      widths: {name: d_name}.
-    """
-    expected = no_moments(config, widths)
-    assert expected is not None  # an instrument is configured
-    if not isinstance(moments, Moments):
-        raise ValueError(
-            f"moments are {type(moments).__name__}, but those of earlier batches were expected: C3RTerms.moments, or "
-            "to begin with no_moments(config, widths)."
-        )
-    shapes, wanted = ([tuple(x.shape) for x in each] for each in (moments, expected))
-    if shapes != wanted:
-        raise ValueError(
-            f"moments have shapes {shapes}, but {wanted} were expected for features of widths {dict(widths)} and "
-            f"instrument {config.instrument!r}: begin with no_moments(config, widths)."
-        )
-
-
 def rows_by_modality(config: C3RConfig, num_modalities: int) -> bool:
     """Whether each first stage has rows of its own; with two modalities, all use the rows that have both."""
     return config.stage_rows == "available" and num_modalities > 2

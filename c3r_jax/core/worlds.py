@@ -16,8 +16,8 @@ from c3r_jax.core.instruments import (
     Fuse,
     RealWorld,
     causal_representation,
-    check_moments,
     instrument_moments,
+    no_moments,
     relevance_loss,
     rows_by_modality,
 )
@@ -25,6 +25,7 @@ from c3r_jax.core.moments import Moments, merge_moments
 from c3r_jax.core.relevance import Relevance
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
+from c3r_jax.earlier_moments import check_moments
 
 Fitted = tuple[RealWorld, Relevance, Moments | None]  # z_c, L_v and the batch's moments
 
@@ -48,7 +49,8 @@ def real_world(
         widths = {name: h.shape[1] for name, h in features.items()}
         _check_stages(widths, config, present, mask_of(rows), where, axis_name)
     if earlier is not None:
-        check_moments(earlier, config, {name: h.shape[1] for name, h in features.items()})
+        widths = {name: h.shape[1] for name, h in features.items()}
+        check_moments(earlier, no_moments(config, widths), config, widths)
     batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
     pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
     real = causal_representation(fuse, features, present, pooled, config=config, axis_name=axis_name)

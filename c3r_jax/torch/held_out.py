@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from c3r_jax.earlier_moments import check_moments
 from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.alone import alone_in, alone_in_joint, scaled_estimates
 from c3r_jax.torch.autocast import without_autocast
@@ -16,7 +17,7 @@ from c3r_jax.torch.calls import fuse_of, predict_of
 from c3r_jax.torch.classification import CLASSIFICATION
 from c3r_jax.torch.counterfactual import Predict
 from c3r_jax.torch.explained import explained_outputs
-from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_representation, check_moments
+from c3r_jax.torch.instruments import Features, Fuse, RealWorld, causal_representation, no_moments
 from c3r_jax.torch.moments import Moments
 from c3r_jax.torch.processes import Group
 from c3r_jax.torch.task import Task
@@ -86,7 +87,8 @@ def held_out_share(
         z = fuse(features, has)
         real = RealWorld(z)
         if config.instrument != "none":
-            check_moments(moments, config, {name: h.shape[1] for name, h in features.items()})
+            widths = {name: h.shape[1] for name, h in features.items()}
+            check_moments(moments, no_moments(config, widths), config, widths)
             real = causal_representation(fuse, features, has, moments, config=config)
         logits = promote(predict(z))
         prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)

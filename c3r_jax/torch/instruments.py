@@ -6,7 +6,7 @@ evaluation the exact ones of the training set, so that a prediction never depend
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,29 +70,6 @@ def no_moments(
         shape, width = (), sum(widths.values())
     shapes = (shape, (*shape, width), (*shape, width, width))
     return Moments(*(torch.zeros(size, dtype=dtype, device=device) for size in shapes))
-
-
-def check_moments(moments: Any, config: C3RConfig, widths: Mapping[str, int]) -> None:
-    """Refuses moments of other features than these, or of another instrument, as far as their shapes say.
-
-    Args:
-      moments: accumulated, from a caller.
-      config: the instrument.
-      widths: {name: d_name}.
-    """
-    expected = no_moments(config, widths)
-    assert expected is not None  # an instrument is configured
-    if not isinstance(moments, Moments):
-        raise ValueError(
-            f"moments are {type(moments).__name__}, but those of earlier batches were expected: C3RTerms.moments, or "
-            "to begin with no_moments(config, widths)."
-        )
-    shapes, wanted = ([tuple(x.shape) for x in each] for each in (moments, expected))
-    if shapes != wanted:
-        raise ValueError(
-            f"moments have shapes {shapes}, but {wanted} were expected for features of widths {dict(widths)} and "
-            f"instrument {config.instrument!r}: begin with no_moments(config, widths)."
-        )
 
 
 def rows_by_modality(config: C3RConfig, num_modalities: int) -> bool:

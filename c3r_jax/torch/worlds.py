@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from c3r_jax.earlier_moments import check_moments
 from c3r_jax.objective_config import C3RConfig
 from c3r_jax.torch.batch import Where, global_mean, mask_of, promote
 from c3r_jax.torch.classification import CLASSIFICATION
@@ -16,8 +17,8 @@ from c3r_jax.torch.instruments import (
     Fuse,
     RealWorld,
     causal_representation,
-    check_moments,
     instrument_moments,
+    no_moments,
     relevance_loss,
     rows_by_modality,
 )
@@ -50,7 +51,8 @@ def real_world(
         nothing = promote(z).new_zeros(())
         return Fitted(RealWorld(z), Relevance(nothing, nothing), None)
     if earlier is not None:
-        check_moments(earlier, config, {name: h.shape[1] for name, h in features.items()})
+        widths = {name: h.shape[1] for name, h in features.items()}
+        check_moments(earlier, no_moments(config, widths), config, widths)
     batch = instrument_moments(features, z, present, config=config, where=rows, group=group)
     if earlier is None and config.instrument == "two_stage":
         _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, mask_of(rows), group)
