@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from c3r_jax.objective_config import C3RConfig
 
-
-def check_moments(moments: Any, expected: Any, config: C3RConfig, widths: Mapping[str, int]) -> None:
+def check_moments(moments: Any, expected: Any, instrument: str, widths: Mapping[str, int]) -> None:
     """Refuses moments of other features than these, or of another instrument, as far as their shapes say.
 
     Args:
       moments: accumulated, from a caller.
       expected: the moments of no rows, ``no_moments(config, widths)``.
-      config: the instrument.
+      instrument: ``C3RConfig.instrument``.
       widths: {name: d_name}.
 
     Raises:
@@ -27,5 +25,5 @@ def check_moments(moments: Any, expected: Any, config: C3RConfig, widths: Mappin
     if shapes != wanted:
         raise ValueError(
             f"moments have shapes {shapes}, but {wanted} were expected for features of widths {dict(widths)} and "
-            f"instrument {config.instrument!r}: begin with no_moments(config, widths)."
+            f"instrument {instrument!r}: begin with no_moments(config, widths)."
         )

@@ -84,7 +84,7 @@ def held_out_share(
     real = RealWorld(z)
     if config.instrument != "none":
         widths = {name: h.shape[1] for name, h in features.items()}
-        check_moments(moments, no_moments(config, widths), config, widths)
+        check_moments(moments, no_moments(config, widths), config.instrument, widths)
         real = causal_representation(fuse, features, present, moments, config=config, axis_name=axis)
     logits = predict(z)
     constant = task.constant(

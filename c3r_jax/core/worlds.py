@@ -50,7 +50,7 @@ def real_world(
         _check_stages(widths, config, present, mask_of(rows), where, axis_name)
     if earlier is not None:
         widths = {name: h.shape[1] for name, h in features.items()}
-        check_moments(earlier, no_moments(config, widths), config, widths)
+        check_moments(earlier, no_moments(config, widths), config.instrument, widths)
     batch = instrument_moments(features, z, present, config=config, where=rows, axis_name=axis_name)
     pooled = batch if earlier is None else merge_moments(jax.lax.stop_gradient(earlier), batch)
     real = causal_representation(fuse, features, present, pooled, config=config, axis_name=axis_name)

@@ -88,7 +88,7 @@ def held_out_share(
         real = RealWorld(z)
         if config.instrument != "none":
             widths = {name: h.shape[1] for name, h in features.items()}
-            check_moments(moments, no_moments(config, widths), config, widths)
+            check_moments(moments, no_moments(config, widths), config.instrument, widths)
             real = causal_representation(fuse, features, has, moments, config=config)
         logits = promote(predict(z))
         prior = task.batch_prior(labels, logits.shape[1], where=rows, group=group, dtype=logits.dtype)

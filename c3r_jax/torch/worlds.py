@@ -52,7 +52,7 @@ def real_world(
         return Fitted(RealWorld(z), Relevance(nothing, nothing), None)
     if earlier is not None:
         widths = {name: h.shape[1] for name, h in features.items()}
-        check_moments(earlier, no_moments(config, widths), config, widths)
+        check_moments(earlier, no_moments(config, widths), config.instrument, widths)
     batch = instrument_moments(features, z, present, config=config, where=rows, group=group)
     if earlier is None and config.instrument == "two_stage":
         _check_stages({name: h.shape[1] for name, h in features.items()}, config, batch, present, mask_of(rows), group)
