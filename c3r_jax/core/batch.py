@@ -33,25 +33,23 @@ def check_float(name: str, x: Any, rank: int) -> Array:
     return x
 
 
-def _as_array(name: str, x: Any, expected: str) -> Array:
-    """An array of numbers, or one sentence: what JAX says of texts and objects names neither."""
-    if not isinstance(x, jax.Array):
-        kind = np.asarray(x).dtype
-        if kind.kind not in "biufcV":  # "V": bfloat16 and its like
-            raise ValueError(f"{name} have dtype {kind}, but numbers were expected: {expected}.")
-    return jnp.asarray(x)
+def _as_class_ids(labels: Any) -> Array:
+    """An array of numbers that JAX keeps as they are, or one sentence.
 
-
-def _refuse_beyond_int32(labels: Any) -> None:
-    """Without 64-bit types JAX keeps the last 32 bits, so that 2**32 + 1 would be class 1."""
-    if isinstance(labels, jax.Array) or jax.config.read("jax_enable_x64"):
-        return
+    What JAX says of texts names neither value nor argument, and without 64-bit types it keeps the last 32 bits, so that
+    2**32 + 1 would be class 1.
+    """
+    if isinstance(labels, jax.Array):
+        return labels
     values = np.asarray(labels)
-    if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
+    if values.dtype.kind not in "biufcV":  # "V": bfloat16 and its like
+        raise ValueError(f"labels have dtype {values.dtype}, but numbers were expected: class ids (B,).")
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and not jax.config.read("jax_enable_x64"):
         bounds = np.iinfo(np.int32)
         beyond = values[(values < bounds.min) | (values > bounds.max)]
         if beyond.size:
             raise ValueError(f"label {beyond.flat[0]} is beyond 32 bits, but class ids from 0 were expected.")
+    return jnp.asarray(values)
 
 
 def check_labels(labels: Any, num_examples: int, num_classes: int | None = None) -> Int[Array, " batch"]:
@@ -59,8 +57,7 @@ def check_labels(labels: Any, num_examples: int, num_classes: int | None = None)
 
     They have at least 32 bits: compared with the number of classes in 8 bits, 256 would be 0.
     """
-    _refuse_beyond_int32(labels)
-    labels = _as_array("labels", labels, "class ids (B,)")
+    labels = _as_class_ids(labels)
     if labels.shape != (num_examples,):
         way = "; of one-hot labels, take labels.argmax(1)" if labels.ndim == 2 and len(labels) == num_examples else ""
         raise ValueError(
