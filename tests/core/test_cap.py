@@ -141,20 +141,20 @@ def test_where_nothing_passes_the_instrument_only_the_task_is_trained(gate):
     assert pulled < 1e-6 if gate else pulled > 0.01
 
 
-@pytest.mark.parametrize("caller", [1.0, 2.0**15])
-def test_gradients_of_float16_are_above_its_smallest_numbers(caller):
-    """Of a mean over many rows, a row's gradient is below them; a loss scale of the caller's comes too late."""
-    rows = {"a": jax.random.normal(jax.random.key(0), (4096, 3)), "b": jnp.zeros((4096, 2))}
-    shared = {"w": jax.random.normal(jax.random.key(1), (3, 2))}
+def test_gradients_of_float16_are_above_its_smallest_numbers():
+    """Of a mean over many rows, a row's gradient is below them; a loss scale of the caller's comes too late for it."""
+    a = jax.random.normal(jax.random.key(0), (4096, 3))
+
+    def losses(rows, shared):
+        means = [1e-3 * each.astype(jnp.float32).mean() for each in (jnp.square(rows["a"]), jnp.abs(rows["a"]))]
+        return tuple(means), shared
 
     def gradient(dtype):
-        arguments = jax.tree.map(lambda x: x.astype(dtype), (rows, shared))
-        losses = lambda *x: jax.tree.map(lambda y: y.astype(jnp.float32), parts(*x))  # noqa: E731
-        return jax.grad(lambda rows, shared: caller * capped_loss(losses, rows, shared)[0], argnums=(0, 1))(*arguments)
+        return jax.grad(lambda a: 2.0**15 * capped_loss(losses, {"a": a}, ())[0])(a.astype(dtype)).astype(jnp.float32)
 
-    half, single = ([np.asarray(x, np.float64) for x in jax.tree.leaves(gradient(t))] for t in ("float16", "float32"))
-    for found, expected in zip(half, single, strict=True):
-        assert np.linalg.norm(found - expected) < 0.005 * np.linalg.norm(expected)
+    single = gradient(jnp.float32)
+    assert jnp.abs(single / 2.0**15).max() < 1e-6
+    np.testing.assert_allclose(gradient(jnp.float16), single, rtol=5e-3, atol=1e-5)
 
 
 def test_a_head_in_the_closure_is_trained():
