@@ -61,7 +61,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "without cap": {"config": C3RConfig(expert=0.5, cap=0.0)},
     "without penalties": {"config": C3RConfig(expert=0.5, lambda_s=0.0, lambda_n=0.0)},
     "with relevance": {"config": C3RConfig(expert=0.5, lambda_v=1.0)},
-    "hinge for kl": {"config": C3RConfig(expert=0.5, necessity="hinge")},
+    "hinge for constant": {"config": C3RConfig(expert=0.5, necessity="hinge")},
     "removal for projection": {"config": C3RConfig(expert=0.5, counterfactual="removal")},
     "instrumented for projection": {"config": C3RConfig(expert=0.5, counterfactual="instrumented")},
     "without expert, instrument shuffled": {"config": C3RConfig(shuffled=True)},
