@@ -21,7 +21,13 @@ Define = Callable[[flags.FlagValues], None]
 
 
 def run_with_flags(
-    main: Callable[[str, str], None], define: Define, *, about: str | None, arguments: Sequence[str], program: str
+    main: Callable[[str, str], None],
+    define: Define,
+    *,
+    about: str | None,
+    arguments: Sequence[str],
+    program: str,
+    base: str = "base",
 ) -> None:
     """Parses flags and runs a command; ``--help`` prints its description and flags.
 
@@ -31,13 +37,14 @@ def run_with_flags(
       about: description for the help, with examples.
       arguments: arguments after the program.
       program: name of the program in messages, e.g. "c3r train".
+      base: the configuration whose settings ``--help_config`` prints where none is named.
     """
     if {"-h", "--help"} & set(arguments):
         print(help_text(define, about or "", program))
         return
     try:
         if HELP_CONFIG in arguments and HELP_CONFIG[2:] in flags_of(define):
-            print(config_text(arguments))
+            print(config_text(arguments, base))
             return
         words = [program, *with_files(arguments)]
     except ConfigError as error:
@@ -81,16 +88,15 @@ def config_name(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def config_text(arguments: Sequence[str]) -> str:
-    """The text that ``--help_config`` prints: all leaves of the named configuration, or of the base.
+def config_text(arguments: Sequence[str], base: str) -> str:
+    """The text that ``--help_config`` prints: all leaves of the named configuration, or of ``base``.
 
     Raises:
       ConfigError: there is no configuration of that name.
     """
     from c3r_jax.commands import config as listing  # imported on demand: it loads every library
 
-    name = config_name(arguments)
-    return listing.describe(listing.load(name) if name else listing.default_config())
+    return listing.describe(listing.load(config_name(arguments) or base))
 
 
 def setting_mistake(arguments: Sequence[str], error: Exception) -> str | None:

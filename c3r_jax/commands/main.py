@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -109,4 +110,9 @@ def run(name: str, arguments: list[str], program: str) -> None:
         command = find(name)
     except MissingExtraError as error:
         sys.exit(str(error))
-    command(arguments, program)
+    try:
+        command(arguments, program)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of what is printed, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
+        sys.exit(141)  # as shells count SIGPIPE

@@ -35,7 +35,7 @@ def define(values: flags.FlagValues) -> None:
 
 def run(arguments: Sequence[str], program: str) -> None:
     """The command, as "c3r sweep"."""
-    run_with_flags(main, define, about=__doc__, arguments=arguments, program=program)
+    run_with_flags(main, define, about=__doc__, arguments=arguments, program=program, base="sweeps/base")
 
 
 def main(program: str, command: str) -> None:

@@ -11,6 +11,7 @@ On several hosts run it in each: TPU pods, SLURM, Open MPI and Kubernetes are re
 
 import os
 import pathlib
+import shlex
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -92,4 +93,4 @@ def main(program: str, command: str) -> None:
     ending = "stopped early" if result.stopped_early else "finished"
     evaluation = "c3r eval" if program.startswith("c3r ") else "python eval.py"
     print(f"{ending} after {result.steps} steps; best validation value {result.best:.4f} at step {result.best_step}")
-    print(f"next: {evaluation} --workdir={result.workdir}")
+    print(f"next: {evaluation} {shlex.quote(f'--workdir={result.workdir}')}")

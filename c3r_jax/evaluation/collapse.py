@@ -113,9 +113,39 @@ def constant_prediction_notes(
     """
     accuracy = float(np.asarray(target.correct(jnp.asarray(logits), jnp.asarray(labels))).mean())
     constant, words = target.spec.constant_accuracy(train_labels, labels, target.tolerance)
-    if not accuracy < constant - ERRORS * standard_error(constant, len(labels)):
+    found = []
+    if accuracy < constant - ERRORS * standard_error(constant, len(labels)):
+        found.append(worse_than_constant(accuracy, constant, words))
+    errors = target.spec.constant_errors(train_labels, labels)
+    if errors is not None:
+        found += larger_error(float(np.abs(logits[:, 0] - labels).mean()), mean_and_error(errors))
+    return [f"{words}; {constant_advice(regularised)}." for words in found]
+
+
+def mean_and_error(values: np.ndarray | None) -> tuple[float, float]:
+    """The mean of values (n,) and its standard error; NaN without values."""
+    if values is None or not len(values):
+        return math.nan, math.nan
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+
+
+def larger_error(error: float, constant: tuple[float, float]) -> list[str]:
+    """The sentence, without advice, for a mean absolute error above that of one constant prediction; [] if it is not.
+
+    Args:
+      error: of the predictions; NaN: not known.
+      constant: of the constant prediction, from :func:`mean_and_error`.
+
+    Examples:
+      >>> larger_error(2.5, (1.0, 0.1))
+      ['mean absolute error 2.5 is above the 1 of the training median for every example']
+      >>> larger_error(1.1, (1.0, 0.1)), larger_error(2.5, mean_and_error(None))
+      ([], [])
+    """
+    mean, deviation = constant
+    if not error > mean + ERRORS * deviation:
         return []
-    return [f"{worse_than_constant(accuracy, constant, words)}; {constant_advice(regularised)}."]
+    return [f"mean absolute error {error:.4g} is above the {mean:.4g} of the training median for every example"]
 
 
 def standard_error(share: float, num_rows: int) -> float:

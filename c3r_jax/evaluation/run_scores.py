@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ from c3r_jax.metrics.classification import reliability
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.models.branches import Branches
+
+NO_INSTRUMENT = (
+    "config.c3r.instrument is 'none': z_c is z itself, so figures of the route through z_c are those of z, and C3's "
+    "risks measure no instrument."
+)
 
 PROBED = 128  # minimum of training volumes that the probe of z_bar is fitted on; all if there are fewer
 
@@ -55,6 +61,7 @@ def scored_run(experiment: Experiment, params: Any, conditions: list[Condition])
         "conditions": rows,
         "summary": {route: _summary(rows, route, task.headline) for route in ROUTES},
         **measurements,
+        "warnings": measurements["warnings"] + ([NO_INSTRUMENT] if settings.c3r.instrument == "none" else []),
     }
 
 
@@ -71,12 +78,13 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
     scales = noise_scales(experiment, conditions)
     encoded = encode_split(experiment, params, split)
     clean_h, present, labels, _ = encoded
-    rows, clean = [], run(clean_h, present, labels)
+    rows, clean, blind = [], run(clean_h, present, labels), {}
     for condition in conditions:
         reused = rearranged(condition, encoded, experiment.model.modalities, settings.eval.noise_seed)
         h, visible = reused or encode_split(experiment, params, split, condition, scales)[:2]
         branches = clean if condition.group == "clean" else run(h, visible, labels)
         rows.append(_condition_row(condition, branch_scores(experiment, branches, labels)))
+        blind[condition.name] = int((~np.asarray(visible).any(1)).sum())
     names = experiment.sources[split].info.class_names
     report, notes = first_stage_report(clean_h, present, labels, config=method.c3r, num_classes=len(names))
     train = run(train_h, train_present, train_labels)
@@ -106,6 +114,7 @@ def _score(experiment: Experiment, params: Any, conditions: list[Condition]) -> 
         "reliability": {r: reliability(clean.logits[r], labels, num_bins=bins) for r in calibrated},
         "environments": environment_report(experiment, split, clean, labels),
         "warnings": notes
+        + blind_notes(blind, len(labels))
         + constant_prediction_notes(
             clean.logits["representation"],
             labels,
@@ -151,6 +160,23 @@ def _score_volumes(experiment: Experiment, params: Any, conditions: list[Conditi
         "first_stage": report,
         "warnings": notes,
     }
+
+
+def blind_notes(blind: Mapping[str, int], num_examples: int) -> list[str]:
+    """A sentence where examples have none of a condition's modalities, as they lack them in the data set; [] if not.
+
+    Args:
+      blind: {condition: number of such examples}.
+      num_examples: number of all examples.
+
+    Examples:
+      >>> blind_notes({"clean": 0, "only text": 3}, 40)[0].partition(":")[0]
+      'of 40 examples, 3 have no modality left in only text'
+    """
+    found = [f"{number} have no modality left in {name}" for name, number in blind.items() if number]
+    if not found:
+        return []
+    return [f"of {num_examples} examples, {', '.join(found)}: they count there, with a prediction made from nothing."]
 
 
 class _Runner:

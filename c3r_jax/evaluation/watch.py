@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from c3r_jax.core.available import stage_rows
-from c3r_jax.evaluation.collapse import ERRORS, constant_advice, standard_error, worse_than_constant
+from c3r_jax.evaluation.collapse import ERRORS, constant_advice, larger_error, standard_error, worse_than_constant
 
 WINDOW, MIN_STEPS = 50, 20  # the most and the fewest steps over which rows and capped steps are averaged
 # C3R's terms would overrule the task where they are cut to less than a fifth in more than half of the window's steps.
@@ -41,6 +41,7 @@ class Baseline(NamedTuple):
       num_rows: number of validation examples.
       num_classes: K where the label of an example is one class, else 0.
       num_instruments: columns of the widest instrument; 0: no first stage is trained on.
+      error: mean absolute error of that prediction and its standard error, where labels are numbers; else NaN.
     """
 
     constant: float
@@ -48,12 +49,15 @@ class Baseline(NamedTuple):
     num_rows: int
     num_classes: int
     num_instruments: int
+    error: tuple[float, float] = (math.nan, math.nan)
 
 
 NO_BASELINE = Baseline(math.nan, "", 0, 0, 0)
 
 
-def prediction_notes(accuracy: float, loss: float, baseline: Baseline, *, regularised: bool) -> list[Note]:
+def prediction_notes(
+    accuracy: float, loss: float, baseline: Baseline, *, regularised: bool, error: float = math.nan
+) -> list[Note]:
     """Notes of predictions that are worse than a constant one, or upside down; [] if there are none.
 
     Labels count as inverted where accuracy is also below half of 1/K, or the loss 10 % above log K: then the model
@@ -64,6 +68,7 @@ def prediction_notes(accuracy: float, loss: float, baseline: Baseline, *, regula
       loss: their mean negative log-likelihood in nats; NaN: not known.
       baseline: what to compare with.
       regularised: whether C3R's terms are trained on.
+      error: their mean absolute error, where labels are numbers.
 
     Examples:
       >>> baseline = Baseline(0.3, "the commonest label's share", 400, 9, 32)
@@ -72,10 +77,12 @@ def prediction_notes(accuracy: float, loss: float, baseline: Baseline, *, regula
       >>> prediction_notes(0.28, 2.0, baseline, regularised=True)
       []
     """
+    advice = constant_advice(regularised)
     slack = ERRORS * standard_error(baseline.constant, baseline.num_rows)
     if not accuracy < baseline.constant - slack:
-        return []
-    advice = constant_advice(regularised)
+        figures = {"error": error, "constant": baseline.error[0]}
+        larger = larger_error(error, baseline.error)
+        return [Note("below_constant", f"validation {words}; {advice}", figures) for words in larger]
     figures = {"accuracy": accuracy, "constant": baseline.constant}
     words = worse_than_constant(accuracy, baseline.constant, baseline.words)
     notes = [Note("below_constant", f"validation {words}; {advice}", figures)]
@@ -87,7 +94,7 @@ def prediction_notes(accuracy: float, loss: float, baseline: Baseline, *, regula
         text = (
             f"labels are inverted: validation accuracy is {accuracy:.3f} where guessing has {chance:.3f}, with a loss "
             f"of {loss:.3f} where guessing has {nothing:.3f}, so wrong classes are preferred; {advice}, and keep "
-            "config.c3r.necessity='kl' with config.c3r.cap=1"
+            "config.c3r.necessity='constant' with config.c3r.cap=1"
         )
         notes.append(Note("inverted_labels", text, {**figures, "loss": loss}))
     return notes

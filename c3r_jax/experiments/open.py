@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from c3r_jax.core.moments import Moments
+from c3r_jax.errors import DataError
 from c3r_jax.experiments.checkpoints import Checkpoints
 from c3r_jax.experiments.encode import encode_each, encoded_batches, without_encoders
 from c3r_jax.experiments.experiment import Experiment, build_experiment
@@ -43,6 +44,12 @@ def open_run(workdir: str | os.PathLike[str], split: str | None = None) -> Exper
     """
     path = pathlib.Path(workdir)
     config = as_evaluated(read_config(path))
+    place = config.data.path
+    if place and not pathlib.Path(place).exists():
+        raise DataError(
+            f"config.data.path of the run in {path} is {place!r}, which does not exist: restore it or, if the data was "
+            f"moved, write its new place into {path / 'config.json'}; it must be what the run was trained on."
+        )
     if split is not None:
         config.eval.split = split
     saved = [path / name for name in ("tokenizer.json", "standardisation.json")]

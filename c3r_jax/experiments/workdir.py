@@ -34,7 +34,11 @@ def config_text(config: ConfigDict) -> str:
 
 
 def open_workdir(
-    workdir: str | os.PathLike[str], config: ConfigDict, check: Callable[[], None] = lambda: None
+    workdir: str | os.PathLike[str],
+    config: ConfigDict,
+    check: Callable[[], None] = lambda: None,
+    *,
+    free: tuple[str, ...] = (),
 ) -> pathlib.Path:
     """Creates or reopens a workdir for training.
 
@@ -43,6 +47,7 @@ def open_workdir(
       config: the configuration; must equal the directory's, except for :data:`FREE` leaves, which do not change the
         results.
       check: called before anything is written; it raises an error to refuse the run.
+      free: further leaves that may differ, as ``check`` compares what they stand for.
 
     Returns:
       Its path.
@@ -61,7 +66,7 @@ def open_workdir(
         wanted, defaults = flatten(json.loads(config_text(config))), _defaults()
         # A study has leaves of its own, which have no defaults.
         known = defaults if wanted.keys() <= defaults.keys() else {}
-        differences = _differences(flatten(_read(path, known).to_dict()), wanted)
+        differences = _differences(flatten(_read(path, known).to_dict()), wanted, (*FREE, *free))
         if differences:
             raise WorkdirError(
                 f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
@@ -146,10 +151,10 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+def _differences(saved: dict[str, Any], given: dict[str, Any], free: tuple[str, ...]) -> list[str]:
     nothing = object()
     return [
         f"config.{name}: {saved.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} given"
         for name in sorted(saved.keys() | given.keys())
-        if saved.get(name, nothing) != given.get(name, nothing) and not name.startswith(FREE)
+        if saved.get(name, nothing) != given.get(name, nothing) and not name.startswith(free)
     ]

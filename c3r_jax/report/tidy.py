@@ -57,8 +57,8 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
       route: "representation" or "instrument".
 
     Raises:
-      DataError: a directory has no results, a file is damaged, or runs of one data set differ in split, number of
-        examples or classes.
+      DataError: a directory has no results, a file is damaged, a run has no such route, or runs of one data set differ
+        in split, number of examples or classes.
     """
     rows: list[MetricRow] = []
     first: dict[tuple[str, str], dict[str, Any]] = {}
@@ -73,6 +73,11 @@ def read_runs(directories: Sequence[pathlib.Path], *, route: str = "representati
         for file in files:
             content = _json(file)
             for run in _runs_in(content):
+                if route == "instrument" and ((run.get("config") or {}).get("c3r") or {}).get("instrument") == "none":
+                    raise DataError(
+                        f"{file} is of a run whose config.c3r.instrument is 'none', which has no route "
+                        "'instrument': leave it out, or compare by route 'representation'."
+                    )
                 found = _rows_of(run, file, route)
                 _check_examples(run, f"{file} ({run['method']}, seed {run['seed']})", examples)
                 rows += [row._replace(method=method_label(run, first)) for row in found]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from c3r_jax.errors import ConfigError
 from c3r_jax.settings.fields import Part, part, setting
 
 
@@ -73,3 +74,11 @@ class DataSettings(Part, place="data"):
     )
     augment: AugmentSettings = part(AugmentSettings)
     cues: CueSettings = part(CueSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.volume_size) not in (0, 3) or min(self.volume_size, default=1) < 1:
+            raise ConfigError(
+                f"config.data.volume_size is {self.volume_size}: expected three sides of at least 1 voxel, such as "
+                "(32, 64, 64), or () for no crop."
+            )

@@ -124,6 +124,11 @@ class TaskSpec:
         """The accuracy of the constant prediction chosen on training labels, and its description."""
         raise NotImplementedError(f"{self.name} is not scored in memory.")
 
+    def constant_errors(self, train_labels: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Absolute errors (n,) of the constant prediction chosen on training labels; None unless labels are numbers."""
+        del train_labels, labels
+        return None
+
     def chance(self, labels: np.ndarray, tolerance: float) -> float:
         """The largest accuracy that any constant prediction has on these labels."""
         raise NotImplementedError(f"{self.name} is not scored in memory.")

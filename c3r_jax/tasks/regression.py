@@ -65,6 +65,10 @@ class RegressionSpec(TaskSpec):
         constant = (np.abs(labels - np.median(train_labels)) <= tolerance).mean()
         return float(constant), "the share within the tolerance of the training median"
 
+    def constant_errors(self, train_labels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """See :class:`TaskSpec`: always the training median, which has the least mean absolute error there."""
+        return np.abs(np.asarray(labels, np.float64) - np.median(np.asarray(train_labels, np.float64)))
+
     def chance(self, labels: np.ndarray, tolerance: float) -> float:
         """See :class:`TaskSpec`: the largest share of labels within the tolerance of one number."""
         ordered = np.sort(np.asarray(labels, np.float64))

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from c3r_jax.errors import NonFiniteError
-from c3r_jax.evaluation.collapse import collapse_note
+from c3r_jax.evaluation.collapse import collapse_note, mean_and_error
 from c3r_jax.evaluation.watch import (
     BELOW_IN_ROW,
     CUT,
@@ -183,7 +183,8 @@ class StepWatch:
             logging.warning("step %d: %s.", step, note)
         scores = values.get("accuracy", np.nan), values.get("nll", np.nan)
         regularised = self._lambda_n > 0 or self._baseline.num_instruments > 0
-        notes = prediction_notes(*scores, self._baseline, regularised=regularised)
+        error = values.get("mae", np.nan)
+        notes = prediction_notes(*scores, self._baseline, regularised=regularised, error=error)
         self.health.below = self.health.below + 1 if notes else 0
         if self.health.below >= BELOW_IN_ROW or last:
             for found in notes:
@@ -206,12 +207,13 @@ def baseline_of(experiment: Experiment) -> Baseline:
     """
     method, sources = experiment.method, experiment.sources
     spec, train, held_out = method.spec, sources["train"], sources["validation"]
-    constant, words = np.nan, ""
+    constant, words, error = np.nan, "", mean_and_error(None)
     if not (spec.contrastive or spec.dense):  # labels are in memory
         labels = (getattr(source, "labels", None) for source in (train, held_out))
         columns = [np.asarray(column) for column in labels if column is not None]
         if len(columns) == 2:
             constant, words = spec.constant_accuracy(columns[0], columns[1], method.target.tolerance)
+            error = mean_and_error(spec.constant_errors(*columns))
     trained = method.regularised and method.c3r.strength > 0
     fitted = trained and method.c3r.instrument == "two_stage"
     return Baseline(
@@ -220,6 +222,7 @@ def baseline_of(experiment: Experiment) -> Baseline:
         len(held_out),
         train.info.num_classes if spec.one_class_per_example else 0,
         (len(experiment.model.modalities) - 1) * experiment.model.feature_dim if fitted else 0,
+        error,
     )
 
 

@@ -136,7 +136,9 @@ def fit(config: ConfigDict, workdir: str | os.PathLike[str]) -> FitResult:
             WARNINGS[config.data.name](config.data.path, experiment.sources)
         noted = trained_on(pathlib.Path(workdir))
         same_data = functools.partial(check_same_data, experiment.sources["train"], noted, pathlib.Path(workdir))
-        path = open_workdir(workdir, config, same_data)
+        # Data may be moved where its checksum tells that it is the same, or nothing was trained on it yet.
+        may_move = ("data.path",) if noted.get("sha256") or not noted else ()
+        path = open_workdir(workdir, config, same_data, free=may_move)
         in_use = WorkdirError(f"workdir {path} is trained in by another process: wait for it to end, or use another.")
         with exclusive_lock(path, in_use) if is_primary() else contextlib.nullcontext():
             checkpoints = Checkpoints(path, train.keep_last, asynchronous=train.async_checkpoints)

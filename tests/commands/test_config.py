@@ -7,7 +7,7 @@ import pytest
 
 from c3r_jax.commands.config import describe, known_leaves, load
 from c3r_jax.commands.flags import nearest, setting_mistake
-from c3r_jax.commands.main import main
+from c3r_jax.commands.main import find, main
 from c3r_jax.commands.train import run
 from c3r_jax.experiments.settings import default_config
 
@@ -32,6 +32,8 @@ def test_the_flag_prints_the_same(capsys):
     assert capsys.readouterr().out == describe(load("emoji")) + "\n"
     run(["--help_config"], "c3r train")
     assert capsys.readouterr().out == describe(default_config()) + "\n"
+    find("sweep")(["--help_config"], "c3r sweep")
+    assert capsys.readouterr().out == describe(load("sweeps/base")) + "\n"
 
 
 def test_an_unknown_configuration_is_one_sentence():

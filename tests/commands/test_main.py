@@ -28,6 +28,12 @@ def test_help_of_every_command_has_an_example(name, capsys, options):
     assert name in ("report", "prepare") or all(word.removesuffix("=") in text for word in options[name])
 
 
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+    command = f"{sys.executable} -m c3r_jax config emoji | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "141\n" and not done.stderr
+
+
 def test_help_version_and_typing_errors(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])

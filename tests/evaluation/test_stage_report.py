@@ -3,6 +3,7 @@
 import numpy as np
 
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.tasks.regression import Regression
 from c3r_jax.evaluation.collapse import constant_prediction_notes
 from c3r_jax.evaluation.stage_report import first_stage_report
 
@@ -100,5 +101,10 @@ def test_collapse_is_called_by_name():
     chance = np.eye(2)[labels.copy()]
     chance[:5] = np.eye(2)[1 - labels[:5]]  # half are correct, where the commonest label has .6 of ten rows
     assert constant_prediction_notes(chance, labels, labels) == []
+    numbers = np.array([0.0, 0.0, 1.0, 5.0] * 25)
+    target = Regression(tolerance=100.0)  # every prediction is accurate
+    assert constant_prediction_notes(numbers[:, None] + 0.1, numbers, numbers, target) == []
+    (note,) = constant_prediction_notes(-numbers[:, None], numbers, numbers, target)
+    assert note.startswith("mean absolute error 3 is above the 1.5 of the training median")  # of |y - 0.5|
     plain = constant_prediction_notes(upside_down, labels, labels, regularised=False)
     assert "train longer" in plain[0] and "c3r" not in plain[0]

@@ -8,6 +8,7 @@ from c3r_jax.data.catalogue import SOURCES
 from c3r_jax.data.sets.standardised import standardisation_from_json
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.evaluation.evaluate import evaluate
+from c3r_jax.evaluation.run_scores import NO_INSTRUMENT
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.training.loop import fit
 
@@ -45,7 +46,9 @@ def test_evaluation_uses_what_training_measured(config, tmp_path, scales):
     fit(config, tmp_path)
     text = (tmp_path / "standardisation.json").read_text()
     np.testing.assert_allclose(standardisation_from_json(text).mean["sound"], 51, atol=0.3)
-    scores = evaluate(tmp_path)["conditions"]
+    results = evaluate(tmp_path)
+    assert NO_INSTRUMENT in results["warnings"]
+    scores = results["conditions"]
     assert scores[0]["routes"]["representation"]["accuracy"] > 0.7  # both scales are learned from
     assert build_experiment(config).standardisation.to_json() == text  # as a run that goes on measures it
     scales["train"] = 10.0

@@ -60,6 +60,20 @@ def test_a_copy_of_the_data_is_the_same_data(run, small_config, small_emoji, tmp
     assert len(open_run(run, "test").sources["train"])
 
 
+def test_data_may_move_between_two_parts_of_a_run(small_config, small_emoji, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(small_emoji.parent, tmp_path / name)
+    small_config.train.steps = 1
+    small_config.data.path = str(tmp_path / "a" / small_emoji.name)
+    fit(small_config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(DataError, match=r"config\.data\.path .* is '.*', which does not exist: .* write its new place"):
+        open_run(tmp_path / "run")
+    small_config.data.path = str(tmp_path / "b" / small_emoji.name)
+    assert fit(small_config, tmp_path / "run").steps == 1
+    assert len(open_run(tmp_path / "run").sources["train"])
+
+
 @pytest.mark.parametrize("noted", ['{"iterator": {"next_batch": 4}}', '{"iterator": {"sha256": null}}', '{"iter', "[]"])
 def test_what_is_not_noted_is_not_compared(run, noted):
     shutil.rmtree(run / "checkpoints")

@@ -243,6 +243,13 @@ def test_results_of_another_kind_are_refused(tmp_path, content):
         read_runs([tmp_path])
 
 
+def test_a_run_without_an_instrument_has_no_such_route(tmp_path):
+    run = {"dataset": "toy", "method": "c3r", "seed": 0, "config": {"c3r": {"instrument": "none"}}, "conditions": []}
+    (tmp_path / "results.json").write_text(json.dumps({"runs": [run]}))
+    with pytest.raises(DataError, match=r"config\.c3r\.instrument is 'none', which has no route 'instrument'"):
+        read_runs([tmp_path], route="instrument")
+
+
 def test_a_byte_order_mark_is_no_part_of_json(tmp_path):
     assert export(tmp_path, "\ufeff" + json.dumps([row(0.5)._asdict()]), name="a.json") == [row(0.5)]
 

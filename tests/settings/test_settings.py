@@ -55,6 +55,7 @@ def test_a_configuration_read_from_json_is_the_same():
         ("data.keep", 1, "config.data.keep is 1: expected True or False."),
         ("data.name", 1, "config.data.name is 1: expected a text."),
         ("data.augment.flip", "yes", "config.data.augment.flip is 'yes': expected True or False."),
+        ("data.volume_size", (8,), r"config.data.volume_size is \(8,\): expected three sides of at least 1 voxel"),
         ("model.image.block", "conv", "config.model.image.block is 'conv': expected 'mixer' or 'transformer'."),
         ("eval.protocols", "salt", "config.eval.protocols is 'salt': expected a tuple."),
         ("regression.tolerance", float("inf"), "config.regression.tolerance is inf: expected a positive number."),

@@ -127,6 +127,15 @@ def test_worse_than_a_constant_is_said_once_and_not_at_the_beginning(watched, ca
     assert len(lines) == 1
 
 
+def test_an_error_above_that_of_a_constant_is_said(watched, caplog):
+    watch, lines = watched
+    for error, accuracy in ((1.15, 0.4), (1.3, 0.4)):
+        watch._baseline = Baseline(0.4, "", 500, 0, 0, (1.0, 0.1))
+        watch.check_validation(10, {"accuracy": accuracy, "mae": error}, last=True)
+    assert lines == [(10, "below_constant", {"error": 1.3, "constant": 1.0})]
+    assert "validation mean absolute error 1.3 is above the 1 of the training median" in caplog.text
+
+
 @pytest.mark.parametrize(("accuracy", "loss"), [(0.3, 2.6), (0.05, 1.5)])
 def test_inverted_labels_are_called_by_name(watched, caplog, accuracy, loss):
     watch, lines = watched
@@ -171,9 +180,9 @@ def test_what_a_run_is_compared_with(small_config):
     found = baseline_of(experiment)
     train, validation = (experiment.sources[split].labels for split in ("train", "validation"))
     assert found.constant == np.mean(validation == np.bincount(train).argmax())
-    assert found[2:] == (len(validation), 9, 4)  # two modalities: the instrument is the other one's representation
+    assert found[2:5] == (len(validation), 9, 4)  # two modalities: the instrument is the other one's representation
     small_config.method = "plain"
-    assert baseline_of(build_experiment(small_config)).num_instruments == 0
+    assert baseline_of(build_experiment(small_config)).num_instruments == 0 and np.isnan(found.error).all()
 
 
 def test_examples_with_inputs_that_are_not_finite_are_named(watched, tmp_path):
