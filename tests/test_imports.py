@@ -10,7 +10,7 @@ import c3r_jax.report
 
 ROOT = pathlib.Path(__file__).parents[1]
 NEEDED_BY = {  # library: the modules of c3r_jax.data that need it
-    "grain": {"batches.pipeline"},
+    "grain": {"batches.one_pass", "batches.pipeline"},
     "tokenizers": {"text.tokenizers", "text.tokenizer_files"},
     "tensorflow_datasets": {"preparation.tfds_builder", "sets.tfds_records"},
 }

@@ -24,7 +24,8 @@ from c3r_jax.experiments.settings import Settings, read_settings
 from c3r_jax.experiments.workdir import read_config
 from c3r_jax.files.atomic import write_text
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.report.tables import number, robustness_table
+from c3r_jax.report.cells import number
+from c3r_jax.report.tables import robustness_table
 from c3r_jax.report.write import write_report
 from c3r_jax.tasks.registry import named
 

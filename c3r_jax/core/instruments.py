@@ -16,7 +16,8 @@ from c3r_jax.core.attention import attend, calibration
 from c3r_jax.core.available import available_moments
 from c3r_jax.core.batch import Weighted, Where, all_rows, first_row, global_mean, like, mask_of, promote
 from c3r_jax.core.config import C3RConfig
-from c3r_jax.core.first_stage import FirstStage, apply_modalities, columns, fit_modalities
+from c3r_jax.core.every_stage import apply_modalities, columns, fit_modalities
+from c3r_jax.core.first_stage import FirstStage
 from c3r_jax.core.moments import Moments, batch_moments
 from c3r_jax.core.relevance import Relevance, relevance
 

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from c3r_jax.data.batches.augment import AugmentConfig
 from c3r_jax.data.batches.crops import Crops
-from c3r_jax.data.batches.pipeline import TrainIterator, eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import TrainIterator, train_batches
 from c3r_jax.data.catalogue import AnySource, find_loader, is_missing
 from c3r_jax.data.conditions.missing import degraded
 from c3r_jax.data.conditions.protocols import Condition, noise_condition, protocol_conditions

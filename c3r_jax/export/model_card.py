@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from c3r_jax.report.aggregate import Run
+from c3r_jax.report.cells import escape_markdown, number
 from c3r_jax.report.interpretation import ASSUMPTION, NOT_A_REPRODUCTION, read_risks
-from c3r_jax.report.tables import conditions_table, escape_markdown, first_stage_table, number, risks_table
+from c3r_jax.report.tables import conditions_table, first_stage_table, risks_table
 
 USE = """```python
 import runpy

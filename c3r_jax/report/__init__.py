@@ -2,12 +2,13 @@
 
 from c3r_jax.metrics.intervals import Difference, Stat
 from c3r_jax.report.aggregate import Aggregate, aggregate, compare
+from c3r_jax.report.cells import Table
 from c3r_jax.report.document import Report, assemble
 from c3r_jax.report.html import FigureFile, html_table, report_html
 from c3r_jax.report.interpretation import what_it_means
 from c3r_jax.report.path_figures import path_figure
 from c3r_jax.report.plots import modality_bars, reliability_diagram, risk_curves, robustness_curves, training_curves
-from c3r_jax.report.tables import Table, results_table, routes_table
+from c3r_jax.report.tables import results_table, routes_table
 from c3r_jax.report.write import results_markdown, run_markdown, write_report
 
 __all__ = [

@@ -14,8 +14,8 @@ from scipy import stats
 from c3r_jax.errors import DataError
 from c3r_jax.metrics.intervals import Stat, describe, t_interval
 from c3r_jax.metrics.scores import score_of
+from c3r_jax.report.cells import Table, metric_stat, metric_value, number
 from c3r_jax.report.html import html_page, html_table
-from c3r_jax.report.tables import Table, metric_stat, metric_value, number
 from c3r_jax.report.tidy import KEYS, MetricRow
 
 PUBLISHED = pathlib.Path(__file__).with_name("published.json")

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.report.aggregate import Aggregate, Run, aggregate
+from c3r_jax.report.cells import Table
 from c3r_jax.report.examples import Record, explain
 from c3r_jax.report.headline import headline
 from c3r_jax.report.interpretation import read_first_stage, read_risks, what_it_means
 from c3r_jax.report.tables import (
-    Table,
     conditions_table,
     environments_table,
     first_stage_table,

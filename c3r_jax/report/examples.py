@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from c3r_jax.report.tables import escape_markdown, number, span
+from c3r_jax.report.cells import escape_markdown, number, span
 
 Record = Mapping[str, Any]
 READING = (

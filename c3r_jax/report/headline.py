@@ -2,8 +2,8 @@
 
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS, Aggregate, compare, ranking
+from c3r_jax.report.cells import ROUTE_NAMES
 from c3r_jax.report.interpretation import score_text, signed_text
-from c3r_jax.report.tables import ROUTE_NAMES
 
 PLACES = {"mean": "on the mean", "worst": "in the worst condition"}
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS, Aggregate
+from c3r_jax.report.cells import metric_name
 from c3r_jax.report.headline import measured_methods, num_conditions
 from c3r_jax.report.plots import MARKERS, STYLE, colour, legend_below, save, scale_of
-from c3r_jax.report.tables import metric_name
 
 
 def headline_figure(aggregated: Aggregate, path: str | Path, *, route: str = "representation") -> Path | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from c3r_jax.report.aggregate import SUMMARY_COLUMNS
+from c3r_jax.report.cells import Table
 from c3r_jax.report.document import Report, detail_tables, heading, settings
 from c3r_jax.report.examples import READING, examples_html
 from c3r_jax.report.interpretation import ASSUMPTION
-from c3r_jax.report.tables import Table
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --quiet: #555; --paper: #fff; --line: #d5d5d5; --shade: #f3f5f7;

@@ -14,9 +14,9 @@ import matplotlib.image
 from matplotlib.figure import Figure
 
 from c3r_jax.report.aggregate import Aggregate
+from c3r_jax.report.cells import ROUTE_NAMES, metric_name
 from c3r_jax.report.examples import cases, example_title
 from c3r_jax.report.plots import STYLE, colour, legend_below, save, scale_of
-from c3r_jax.report.tables import ROUTE_NAMES, metric_name
 
 
 def modality_heat_map(aggregated: Aggregate, path: str | Path) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 from c3r_jax.metrics.intervals import Difference
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import Aggregate, Run, compare, ranking
-from c3r_jax.report.tables import ROUTE_NAMES, metric_stat, metric_value, number, span
+from c3r_jax.report.cells import ROUTE_NAMES, metric_stat, metric_value, number, span
 from c3r_jax.tasks.classification import CLASSIFICATION
 from c3r_jax.tasks.registry import TASKS
 

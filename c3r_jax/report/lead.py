@@ -11,9 +11,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from c3r_jax.metrics.intervals import describe, t_interval
+from c3r_jax.report.cells import Table, escape_markdown
 from c3r_jax.report.html import FigureFile, figure_html, html_table
 from c3r_jax.report.plots import STYLE, grouped_bars, legend_below, save
-from c3r_jax.report.tables import Table, escape_markdown
 
 LABEL = 14  # characters of a line below a group of bars
 Shares = Mapping[str, Mapping[str, Sequence[float]]]  # {method: {figure: share by seed}}

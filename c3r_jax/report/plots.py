@@ -16,7 +16,7 @@ from c3r_jax.metrics.intervals import Stat, describe
 from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report.aggregate import Aggregate, Run
-from c3r_jax.report.tables import ROUTE_NAMES, metric_name
+from c3r_jax.report.cells import ROUTE_NAMES, metric_name
 
 History = Sequence[Mapping[str, Any]]
 

@@ -10,6 +10,7 @@ from c3r_jax.metrics.routes import ROUTES
 from c3r_jax.metrics.scores import score_of
 from c3r_jax.report import plots
 from c3r_jax.report.aggregate import Aggregate, Run, aggregate
+from c3r_jax.report.cells import ROUTE_NAMES, escape_markdown
 from c3r_jax.report.document import Report, assemble, detail_tables, heading, report_json, settings
 from c3r_jax.report.examples import READING, example_html, example_title, examples_markdown, explain
 from c3r_jax.report.headline_figure import headline_figure
@@ -17,7 +18,7 @@ from c3r_jax.report.html import FigureFile, html_page, report_html
 from c3r_jax.report.image_figures import example_figure, modality_heat_map
 from c3r_jax.report.interpretation import ASSUMPTION, read_first_stage, read_risks
 from c3r_jax.report.lead import Lead, lead_html, lead_markdown
-from c3r_jax.report.tables import ROUTE_NAMES, escape_markdown, risks_table
+from c3r_jax.report.tables import risks_table
 
 FILES = {"html": "report.html", "markdown": "results.md", "json": "report.json"}
 

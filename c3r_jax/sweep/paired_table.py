@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from c3r_jax.report.tables import Table
+from c3r_jax.report.cells import Table
 from c3r_jax.sweep.tables import (
     WITHOUT_BROKEN,
     Record,

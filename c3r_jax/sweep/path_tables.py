@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from c3r_jax.metrics.strength_rules import RULES, choose_strength
+from c3r_jax.report.cells import Table
 from c3r_jax.report.path_figures import draw_paths
-from c3r_jax.report.tables import Table
 from c3r_jax.sweep.grid import C3R_STRENGTH
 from c3r_jax.sweep.tables import WITHOUT_BROKEN, Record, Z, finite, not_finite, stat_of
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from c3r_jax.metrics.intervals import bootstrap_interval, describe
 from c3r_jax.metrics.routes import ROUTES
-from c3r_jax.report.tables import Table, metric_stat
+from c3r_jax.report.cells import Table, metric_stat
 
 Record = Mapping[str, Any]
 Z, Z_C = ROUTES

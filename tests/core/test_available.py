@@ -9,7 +9,7 @@ import pytest
 
 import c3r_jax
 from c3r_jax.core.available import available_moments, available_rows, imputed_moments
-from c3r_jax.core.first_stage import columns, fit_modalities
+from c3r_jax.core.every_stage import columns, fit_modalities
 from c3r_jax.core.moments import Moments, merge_moments
 from tests.core.jitted import c3r_loss
 

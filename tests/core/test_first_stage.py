@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import c3r_jax
-from c3r_jax.core.first_stage import columns, first_stage, fit_modalities
+from c3r_jax.core.every_stage import columns, fit_modalities
+from c3r_jax.core.first_stage import first_stage
 from c3r_jax.core.linear_solve import _scales
 from c3r_jax.core.moments import batch_moments
 from c3r_jax.core.shared_inverses import are_shared

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from c3r_jax.data.array_source import ArraySource
-from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import train_batches
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.errors import DataError
 

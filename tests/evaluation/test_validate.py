@@ -18,8 +18,9 @@ from c3r_jax.experiments.encode import encode_split, without_encoders
 from c3r_jax.experiments.experiment import build_experiment
 from c3r_jax.models.branches import measured_risk
 from c3r_jax.models.twin import apply
+from c3r_jax.report.cells import number
 from c3r_jax.report.plots import series_of
-from c3r_jax.report.tables import RISK_NAMES, number, risks_table
+from c3r_jax.report.tables import RISK_NAMES, risks_table
 from c3r_jax.step.train_step import step_columns
 
 

@@ -14,8 +14,8 @@ from c3r_jax.report import (
     run_markdown,
     write_report,
 )
+from c3r_jax.report.cells import escape_markdown
 from c3r_jax.report.html import MANY, WIDE, summary_columns
-from c3r_jax.report.tables import escape_markdown
 from tests.report.conftest import PNG
 
 VOID = {"meta", "img", "br"}

@@ -3,9 +3,9 @@ import re
 import pytest
 
 from c3r_jax.report import aggregate, what_it_means
+from c3r_jax.report.cells import metric_value, number
 from c3r_jax.report.examples import explain
 from c3r_jax.report.interpretation import read_first_stage, read_risks
-from c3r_jax.report.tables import metric_value, number
 from tests.report.conftest import make_record
 
 

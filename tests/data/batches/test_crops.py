@@ -9,7 +9,8 @@ import pytest
 from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.batches.augment import AugmentConfig
 from c3r_jax.data.batches.crops import Crops, crop, mask_space
-from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import train_batches
 from c3r_jax.data.conditions.protocols import noise_condition
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.data.text.tokenizers import ByteTokenizer

@@ -6,7 +6,8 @@ import pytest
 
 from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.batches.augment import AugmentConfig
-from c3r_jax.data.batches.pipeline import TEXT_LENGTH, eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import TEXT_LENGTH, train_batches
 from c3r_jax.data.conditions.protocols import apply_condition, standard_conditions
 from c3r_jax.data.source import DatasetInfo, kind_of
 from c3r_jax.data.text.tokenizers import ByteTokenizer

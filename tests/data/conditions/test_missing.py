@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import train_batches
 from c3r_jax.data.conditions.missing import DegradedSource, Misaligned, Missing, origins, partners, still_present
 from c3r_jax.data.conditions.protocols import noise_condition, protocol_conditions
 from c3r_jax.data.counter_rng import uniform

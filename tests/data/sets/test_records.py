@@ -13,7 +13,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from c3r_jax.data.batches.augment import AugmentConfig
-from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import train_batches
 from c3r_jax.data.media.image import encode_png
 from c3r_jax.data.sets import shard_files
 from c3r_jax.data.sets.emoji import load_emoji

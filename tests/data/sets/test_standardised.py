@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from c3r_jax.data.array_source import ArraySource
-from c3r_jax.data.batches.pipeline import eval_batches
+from c3r_jax.data.batches.one_pass import eval_batches
 from c3r_jax.data.counter_rng import permutation
 from c3r_jax.data.sets.standardised import StandardisedSource, fit_standardisation, standardisation_from_json
 from c3r_jax.data.source import DatasetInfo

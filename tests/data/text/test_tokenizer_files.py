@@ -9,7 +9,8 @@ import pytest
 
 from c3r_jax.data.array_source import ArraySource
 from c3r_jax.data.batches.augment import AugmentConfig
-from c3r_jax.data.batches.pipeline import eval_batches, train_batches
+from c3r_jax.data.batches.one_pass import eval_batches
+from c3r_jax.data.batches.pipeline import train_batches
 from c3r_jax.data.conditions.corruptions import mask_words
 from c3r_jax.data.source import DatasetInfo
 from c3r_jax.data.text.tokenizer_files import bert_tokenizer, load_tokenizer, tokenizer_from_json
