@@ -163,6 +163,7 @@ WORLDS: dict[str, tuple[World, int]] = {
     "Gaussian, 4 modalities, 10 classes": (gaussian_world(4, 10), 300),
     "60 rows": (gaussian_world(2, 2, rows=60), 300),
     "4,000 rows": (gaussian_world(3, 4, rows=4000), 300),
+    "600 rows, 500 steps": (gaussian_world(2, 4, rows=600), 500),
     "complementary modalities": (complementary_world(), 300),
     "one modality of pure noise": (gaussian_world(3, 4, noise=1), 300),
     "one constant modality": (gaussian_world(2, 4, constant=1), 300),

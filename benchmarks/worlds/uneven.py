@@ -37,6 +37,17 @@ def sum_of_two(seed: int) -> dict[str, Sample]:
     return split(inputs, np.digitize(total, (-2, -1, 0, 1, 2)), seed, TEST_ROWS)
 
 
+def shared_and_own(seed: int) -> dict[str, Sample]:
+    """Two classes by a cause that both modalities see and one that only each sees; all three weigh the same."""
+    rng = np.random.default_rng(seed)
+    shared, *own = rng.standard_normal((3, TRAIN_ROWS + TEST_ROWS))
+    inputs = {name: rng.standard_normal((len(shared), 10)) for name in ("m1", "m2")}
+    for values, cause in zip(inputs.values(), own, strict=True):
+        values[:, 0], values[:, 1] = shared + 0.3 * values[:, 0], cause
+    total = shared + sum(own) + 0.2 * rng.standard_normal(len(shared))
+    return split(inputs, (total > 0).astype(int), seed, TEST_ROWS)
+
+
 def own_bit_of_few(seed: int) -> dict[str, Sample]:
     """Four classes in 190 rows: three modalities see one bit of the label, and only the first sees the other."""
     rng = np.random.default_rng(seed)
@@ -114,6 +125,7 @@ def on_a_plane(centres: np.ndarray, shares: tuple[float, ...], num_modalities: i
 CORNERS = 1.8 * np.array([[1, 0], [-0.5, 0.866], [-0.5, -0.866], [0, 0]])  # and their middle
 UNEVEN: dict[str, World] = {
     "sum of two modalities": sum_of_two,
+    "a shared cause, and one of each modality's own": shared_and_own,
     "190 rows, a bit of one modality alone": own_bit_of_few,
     "a strong and a weak modality": strong_and_weak,
     "clusters, 2 modalities": clusters(2, 8, 12),
