@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from c3r_jax.core.instruments import no_moments
     from c3r_jax.core.moments import Moments, merge_moments
     from c3r_jax.core.objective import c3r_loss
+    from c3r_jax.core.own_causes import OwnCauses, own_causes
     from c3r_jax.core.risk import C3Risk, c3_risk, necessity_loss, sufficiency_loss
     from c3r_jax.core.rows_experts import experts_of_rows
     from c3r_jax.core.tasks.classification import Classification
@@ -32,6 +33,7 @@ __all__ = [
     "FirstStage",
     "Moments",
     "MultiModal",
+    "OwnCauses",
     "PostHocInstrument",
     "__version__",
     "c3_risk",
@@ -43,6 +45,7 @@ __all__ = [
     "merge_moments",
     "necessity_loss",
     "no_moments",
+    "own_causes",
     "residual_experts",
     "sufficiency_loss",
 ]
@@ -57,6 +60,7 @@ _HOMES = {
     "core.instruments": ("no_moments",),
     "core.moments": ("Moments", "merge_moments"),
     "core.objective": ("c3r_loss",),
+    "core.own_causes": ("OwnCauses", "own_causes"),
     "core.risk": ("C3Risk", "c3_risk", "necessity_loss", "sufficiency_loss"),
     "core.rows_experts": ("experts_of_rows",),
     "core.tasks.classification": ("Classification",),

@@ -31,6 +31,7 @@ from c3r_jax.estimator.inputs import (
     parts_of,
     split_modalities,
 )
+from c3r_jax.estimator.own import own_causes_notes, own_causes_of
 from c3r_jax.estimator.redrawn import (
     count_once,
     first_of_equal,
@@ -77,7 +78,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     modalities do not explain of it; half of the loss asks to explain the label beyond the experts. That half and the
     necessity loss are gated by the share of what z predicts that z_c predicts too, and no term outweighs the task
     (cap 1): meant for data that may shift or may not. Where cues are expected to reverse, ``C3RConfig.strong()`` has
-    larger weights, at some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength.
+    larger weights, at some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength. Where most
+    of what single modalities know beyond the others is likely to be causes of the label that only they see, not cues
+    (:func:`c3r_jax.own_causes`), training is plain, and a warning says so; a ``config`` is taken at its word.
 
     Args:
       config: :class:`C3RConfig`; None: its defaults with ``expert=0.5``. ``config__lambda_n`` and the like are its
@@ -110,6 +113,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
       c3_risk_: :class:`C3Risk` of the held-out rows; None without them.
       first_stage_: {modality: strength of its first stage, leave-one-out, and tests on the held-out rows}; None without
         them.
+      own_causes_: :class:`OwnCauses` of the training rows; None where C3R is not asked for or not judged.
       calibration_: {route: temperature, biases and floors}.
 
     Examples:
@@ -180,6 +184,10 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
           ConfigError: on a setting that cannot be used.
           NonFiniteError: if the loss becomes NaN or infinite; an earlier fit then stays unchanged.
         """
+        return self._fit(X, y, sample_weight, spares=self.config is None)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, spares: bool) -> "C3RClassifier":
+        """:meth:`fit`; ``spares``: plain training where C3R would silence likely causes of the label."""
         config, seed = self._checked_config(), seed_of(self.seed, self.random_state)
         matrices, classes, codes, weights = self._read(X, y, sample_weight)
         source = first_of_equal(matrices, codes)
@@ -191,6 +199,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         train = rows.take(~held)
         judged = count_once(held, source) >= MIN_HELD_OUT
         structure = self._structure_of(config, tuple(layout.widths), len(classes), judged=judged)
+        own = own_causes_of(train, len(classes), source[~held]) if structure.regularised else None
+        if own is not None and own.likely and spares:
+            structure = self._structure_of(config, structure.modalities, len(classes), judged=False)
         if structure.regularised and config.expert:
             train = self._with_experts(train, len(classes), source[~held])
         judges = rows.take(held) if structure.regularised and judged else None
@@ -208,6 +219,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         h = new._encode(rows)
         train_h = {name: value[~held] for name, value in h.items()}
         new._moments = new._runner.measure_moments(params, train_h, train.present)
+        new.own_causes_ = own
         new._judge(rows, h, held, config, weights, source)
         self.__dict__ = new.__dict__
         if self.verbose:
@@ -287,8 +299,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     ) -> Structure:
         """The compiled-in structure; at strength 0 that of plain training, so that the numbers are the same.
 
-        So it is without enough held-out rows (``judged``): a gate that only training rows open would let C3R silence
-        what one modality alone says. Whoever asks for no such rows has the gate of each batch.
+        So it is where a gate must stay shut (``judged`` is false): for want of held-out rows, as one that only training
+        rows open would let C3R silence what one modality alone says, or as that is likely to be a cause of the label.
+        Whoever asks for no such rows has the gate of each batch.
         """
         gated = has_gate(config) and self.validation_fraction > 0
         regularised = self.regularised and config.strength > 0 and (judged or not gated)
@@ -361,7 +374,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             if trained and config.instrument == "two_stage":
                 notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
             for note in notes:
-                warnings.warn(note, stacklevel=3)
+                warnings.warn(note, stacklevel=4)
             return
         all_branches = self._both_worlds(rows, h, config)
         if weights is None or (weights[held].any() and weights[~held].any()):
@@ -378,8 +391,10 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         notes += collapse_notes(branches.z, logits, held_rows.labels, lambda_n=lambda_n)
         if self._structure.regularised and config.instrument == "two_stage":
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
+        trained = config if self._structure.regularised else None
+        notes += own_causes_notes(self.own_causes_, branches.logits, held_rows.labels, trained)
         for note in weak_said_once(notes, self.first_stage_):
-            warnings.warn(note, stacklevel=3)
+            warnings.warn(note, stacklevel=4)
 
     def _both_worlds(self, rows: Rows, h: dict[str, np.ndarray], config: C3RConfig) -> Branches:
         """Both branches of training rows, in padded arrays, so that folds of other sizes share the program."""

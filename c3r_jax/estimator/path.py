@@ -147,7 +147,8 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
         by_rule, group_table = _choices(strengths, path, correct, by_group)
         if none_to_choose:
             by_rule = dict.fromkeys(by_rule, min(strengths))
-        best = clone(estimator).set_params(strength=by_rule[self.rule]).fit(X, y, sample_weight)
+        best = clone(estimator).set_params(strength=by_rule[self.rule])
+        best._fit(X, y, sample_weight, spares=False)  # the folds have judged what that costs
         self.path_, self.groups_, self.chosen_by_ = path, group_table, by_rule
         self.strength_, self.best_estimator_, self.classes_ = by_rule[self.rule], best, best.classes_
         self._n_features_out = best._n_features_out
