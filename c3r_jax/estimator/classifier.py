@@ -19,6 +19,7 @@ from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
 from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
+from c3r_jax.estimator.costs import over_fitted_notes, own_causes_notes, own_causes_of
 from c3r_jax.estimator.frames import check_order, names_of
 from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout, unjudged_notes
 from c3r_jax.estimator.inputs import (
@@ -31,7 +32,6 @@ from c3r_jax.estimator.inputs import (
     parts_of,
     split_modalities,
 )
-from c3r_jax.estimator.own import own_causes_notes, own_causes_of
 from c3r_jax.estimator.redrawn import (
     count_once,
     first_of_equal,
@@ -393,6 +393,9 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
         trained = config if self._structure.regularised else None
         notes += own_causes_notes(self.own_causes_, branches.logits, held_rows.labels, trained)
+        if trained is not None:
+            of_all = all_branches.logits["representation"]
+            notes += over_fitted_notes(of_all, rows.labels, held, trained, steps=self.steps)
         for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=4)
 
