@@ -12,10 +12,11 @@ import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -26,9 +27,10 @@ from benchmarks.shift import STEPS
 from benchmarks.shift import worlds as worlds_of_vectors
 from c3r_jax import C3RClassifier
 from c3r_jax.core.config import C3RConfig
+from c3r_jax.core.over_fit import generalising_share
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.results.record import Meter
-from c3r_jax.step.in_memory import DECAY, EVERY, Rows, Structure, batch_plan, model_of
+from c3r_jax.step.in_memory import DECAY, EVERY, KEPT, Rows, Structure, batch_plan, model_of
 from c3r_jax.step.state import init_state
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -66,6 +68,7 @@ class InTorch(C3RClassifier):
         losses = []
         arrays, held = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (rows, held))
         explained, earlier = None, None  # of held-out rows, and the moments of the batches before
+        running = [0.0, 0.0]  # losses of single modalities on training and held-out rows
         for step, chosen in enumerate(torch.from_numpy(plan).long()):
             batch = arrays.take(chosen)
             h, labels = model.encode(batch.inputs), batch.labels.long()
@@ -78,6 +81,12 @@ class InTorch(C3RClassifier):
                         others = {"config": config, "present": held.present}
                         of_held = (model.encode(held.inputs), held.labels.long())
                         explained = held_out_share(model.head, model.fuse, *of_held, moments, **others)
+                        seen = (_loss_alone(model, h, labels), _loss_alone(model, *of_held))
+                        kept = KEPT if step else 0.0
+                        running = [kept * old + (1 - kept) * new for old, new in zip(running, seen, strict=True)]
+                        shares = np.bincount(labels, minlength=structure.num_classes) / len(labels)
+                        constant = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
+                        explained = explained * float(generalising_share(*map(jnp.asarray, (*running, constant))))
                 more = {"config": config, "present": batch.present, "evidence": batch.evidence, "explained": explained}
                 loss, terms = c3r_loss(model.head, model.fuse, h, labels, **more)
                 if terms.moments is not None:
@@ -90,6 +99,15 @@ class InTorch(C3RClassifier):
             optimizer.step()
             losses.append(loss.item())
         return to_params(model.state_dict()), np.array(losses)
+
+
+def _loss_alone(model: Any, h: Mapping[str, Any], labels: Any) -> float:
+    """Mean loss of single modalities, all of which are present."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    of_each = torch.eye(len(h), dtype=torch.bool)[:, None].expand(-1, len(labels), -1)
+    losses = [torch.nn.functional.cross_entropy(model.head(model.fuse(h, only)), labels) for only in of_each]
+    return float(torch.stack(losses).mean())
 
 
 def made(*, in_torch: bool = False, **settings: Any) -> C3RClassifier:

@@ -19,7 +19,7 @@ from c3r_jax.data.counter_rng import example_rng
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
 from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibration
 from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
-from c3r_jax.estimator.costs import over_fitted_notes, own_causes_notes, own_causes_of
+from c3r_jax.estimator.costs import own_causes_notes, own_causes_of
 from c3r_jax.estimator.frames import check_order, names_of
 from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout, unjudged_notes
 from c3r_jax.estimator.inputs import (
@@ -76,10 +76,11 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
 
     By default every modality has an expert of all training rows, which predicts the label from what the other
     modalities do not explain of it; half of the loss asks to explain the label beyond the experts. That half and the
-    necessity loss are gated by the share of what z predicts that z_c predicts too, and no term outweighs the task
-    (cap 1): meant for data that may shift or may not. Where cues are expected to reverse, ``C3RConfig.strong()`` has
-    larger weights, at some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength. Where most
-    of what single modalities know beyond the others is likely to be causes of the label that only they see, not cues
+    necessity loss are gated by the share of what z predicts that z_c predicts too, shut while single modalities learn
+    rows by heart (:func:`c3r_jax.core.over_fit.generalising_share`), and no term outweighs the task (cap 1): meant for
+    data that may shift or may not. Where cues are expected to reverse, ``C3RConfig.strong()`` has larger weights, at
+    some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength. Where most of what single
+    modalities know beyond the others is likely to be causes of the label that only they see, not cues
     (:func:`c3r_jax.own_causes`), training is plain, and a warning says so; a ``config`` is taken at its word.
 
     Args:
@@ -393,9 +394,6 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
         trained = config if self._structure.regularised else None
         notes += own_causes_notes(self.own_causes_, branches.logits, held_rows.labels, trained)
-        if trained is not None:
-            of_all = all_branches.logits["representation"]
-            notes += over_fitted_notes(of_all, rows.labels, held, trained, steps=self.steps)
         for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=4)
 

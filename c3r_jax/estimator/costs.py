@@ -1,4 +1,4 @@
-"""Where C3R costs accuracy: single modalities that know causes of their own, and over-fitted training."""
+"""What a fit does where single modalities know causes of the label that the others do not see."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,6 @@ from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.own_causes import OwnCauses, own_causes
 from c3r_jax.step.in_memory import Rows
 
-OVER_FITTED = 0.2  # share of what training rows are predicted better than by chance that held-out rows lack
 ACTS = 0.1  # explained share below which the gate leaves next to nothing of what could silence a modality
 
 
@@ -48,36 +47,6 @@ def own_causes_notes(
     return [
         f"C3R may cost accuracy here: {causes}; compare with strength=0 on rows like those of use, or let "
         "C3RClassifierCV choose a strength."
-    ]
-
-
-def over_fitted_notes(
-    logits: np.ndarray, labels: np.ndarray, held: np.ndarray, config: C3RConfig, *, steps: int
-) -> list[str]:
-    r"""A warning, as a sentence, where C3R goes on in training that has begun to learn rows by heart.
-
-    .. math::
-       \frac{T_{held} - T_{train}}{H - T_{train}} > 0.2
-
-    T are mean losses, H that of the best constant prediction. On Gaussian classes C3R costs half a point of accuracy
-    or less up to a share of 0.1, and 2 to 5 points from 0.2 on.
-
-    Args:
-      logits: (n, K) of all rows.
-      labels: (n,) their class numbers.
-      held: (n,) whether a row was held out.
-      config: what was trained with.
-      steps: how many steps.
-    """
-    if not (config.expert or config.lambda_n or config.subsets):
-        return []
-    train, other = (_loss(logits[rows], labels[rows]) for rows in (~held, held))
-    if other - train <= OVER_FITTED * max(_entropy(labels) - train, 0):
-        return []
-    return [
-        f"training is over-fitted, and C3R can cost accuracy there: the loss is {train:.2f} on training rows but "
-        f"{other:.2f} on held-out ones; take fewer steps (now {steps}) or more weight_decay, or "
-        "compare with strength=0."
     ]
 
 

@@ -22,6 +22,7 @@ from c3r_jax.core.gate import has_gate
 from c3r_jax.core.held_out import held_out_share
 from c3r_jax.core.instruments import instrument_moments
 from c3r_jax.core.moments import merge_moments
+from c3r_jax.core.over_fit import generalising_share, loss_alone
 from c3r_jax.core.rows_experts import experts_of_rows
 from c3r_jax.data.counter_rng import check_seed, hash64, permutation
 from c3r_jax.methods.build import make_method
@@ -35,6 +36,7 @@ from c3r_jax.step.train_step import train_step
 
 DECAY = 0.9  # of the running moments, at each step
 EVERY = 10  # steps between two measurements of the explained share on held-out rows
+KEPT = 0.7  # of the running losses of single modalities, at each measurement
 
 
 class Rows(NamedTuple):
@@ -97,6 +99,20 @@ def batch_plan(
     return drawn[permutation(draws, seed, "draws")].reshape(steps, size).astype(np.int32)
 
 
+class Judged(NamedTuple):
+    """What held-out rows say of a run.
+
+    Attributes:
+      explained: their explained share, times :func:`generalising_share`.
+      train: running mean loss of single modalities on rows that are trained on.
+      held: the same on held-out rows.
+    """
+
+    explained: Float[Array, ""]
+    train: Float[Array, ""]
+    held: Float[Array, ""]
+
+
 def train_on_arrays(
     rows: Rows,
     plan: Int[Array, "steps batch"],
@@ -118,8 +134,8 @@ def train_on_arrays(
       method: the training method; its weights may be traced, so that runs under ``vmap`` differ in them.
       optimizer: the step's optimiser.
       moments_decay: decay of the running moments.
-      held: rows that are not trained on, on which the explained share is measured every :data:`EVERY` steps; rows of
-        no modality do not count. None: it is that of each batch.
+      held: rows that are not trained on, on which the explained share and over-fitting are measured every
+        :data:`EVERY` steps; rows of no modality do not count. None: the share is that of each batch.
 
     Returns:
       The final state and every metric of :func:`train_step` at each step, each (steps,).
@@ -129,29 +145,42 @@ def train_on_arrays(
     measured = held is not None and method.regularised and has_gate(method.c3r)
 
     def step(
-        carried: tuple[TrainState, Array], numbered: tuple[Array, Array]
-    ) -> tuple[tuple[TrainState, Array], dict[str, Array]]:
-        (state, share), (number, chosen) = carried, numbered
+        carried: tuple[TrainState, Judged], numbered: tuple[Array, Array]
+    ) -> tuple[tuple[TrainState, Judged], dict[str, Array]]:
+        (state, judged), (number, chosen) = carried, numbered
         batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}
         if measured:
-            share = jax.lax.cond(
+            kept = jnp.where(number == 0, 0, KEPT)
+            judged = jax.lax.cond(
                 number % EVERY == 0,  # the same for all runs of a study: were it not, each step would measure
-                lambda: _held_out_share(state, batch, held, moments_decay, model=model, method=method),
-                lambda: share,
+                lambda: _judge(state, batch, held, judged, kept, moments_decay, model=model, method=method),
+                lambda: judged,
             )
-            batch |= {"explained": share}
+            batch |= {"explained": judged.explained}
         settings: dict[str, Any] = {"model": model, "method": method, "optimizer": optimizer}
         state, metrics = train_step(state, batch, moments_decay=moments_decay, **settings)
-        return (state, share), metrics
+        return (state, judged), metrics
 
-    (state, _), metrics = jax.lax.scan(step, (state, jnp.zeros(())), (jnp.arange(len(plan)), plan))
+    nothing = Judged(*[jnp.zeros(())] * 3)
+    (state, _), metrics = jax.lax.scan(step, (state, nothing), (jnp.arange(len(plan)), plan))
     return state, metrics
 
 
-def _held_out_share(
-    state: TrainState, batch: Mapping[str, Any], held: Any, decay: float, *, model: TwinNetwork, method: Method
-) -> Float[Array, ""]:
-    """:func:`held_out_share` of rows that are not trained on, with the first stage of this batch and those before."""
+def _judge(
+    state: TrainState,
+    batch: Mapping[str, Any],
+    held: Any,
+    before: Judged,
+    kept: Float[Array, ""],
+    decay: float,
+    *,
+    model: TwinNetwork,
+    method: Method,
+) -> Judged:
+    """:func:`held_out_share` of rows that are not trained on, with the first stage of this batch and those before.
+
+    As far as single modalities learn rows by heart, see :func:`generalising_share`, it is taken to be 0.
+    """
     variables, config = {**state.variables, "params": state.params}, method.c3r
     fuse, predict = (functools.partial(apply, model, variables, part) for part in (model.fuse, model.predict))
 
@@ -161,10 +190,14 @@ def _held_out_share(
     h, present = encoded(batch["inputs"], batch["present"]), batch["present"]
     moments = instrument_moments(h, fuse(h, present), present, config=config, where=batch["where"])
     moments = merge_moments(state.earlier_moments(decay), moments)
-    shared: dict[str, Any] = {"present": held.present, "where": held.present.any(1), "task": method.target}
-    return held_out_share(
-        predict, fuse, encoded(held.inputs, held.present), held.labels, moments, config=config, **shared
-    )
+    of_held, task = encoded(held.inputs, held.present), method.target
+    shared: dict[str, Any] = {"present": held.present, "where": held.present.any(1), "task": task}
+    explained = held_out_share(predict, fuse, of_held, held.labels, moments, config=config, **shared)
+    now = loss_alone(predict, fuse, h, batch["labels"], present=present, where=batch["where"], task=task)
+    of_others = loss_alone(predict, fuse, of_held, held.labels, **shared)
+    train = kept * before.train + (1 - kept) * now.loss
+    other = kept * before.held + (1 - kept) * of_others.loss
+    return Judged(explained * generalising_share(train, other, now.constant), train, other)
 
 
 def _all(chosen: Array) -> Bool[Array, " batch"]:
