@@ -264,6 +264,23 @@ def test_without_rows_for_the_gate_it_trains_plainly_and_says_so(sample):
         C3RClassifier(**SMALL, validation_fraction=0.0).fit(few, labels)
 
 
+def test_causes_that_only_one_modality_sees_are_not_silenced():
+    rng = np.random.default_rng(0)
+    shared, *own = rng.standard_normal((3, 500))
+    inputs = {m: np.column_stack([shared + 0.3 * rng.standard_normal(500), u]) for m, u in zip("ab", own, strict=True)}
+    labels = shared + own[0] + own[1] > 0
+    with pytest.warns(UserWarning, match="C3R trains plainly: .* is likely to be causes of the label"):
+        model = C3RClassifier(**SMALL).fit(inputs, labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="C3R")
+        plain = C3RClassifier(**SMALL, strength=0.0).fit(inputs, labels)
+    np.testing.assert_array_equal(model.predict_proba(inputs), plain.predict_proba(inputs))
+    assert model.own_causes_.likely and plain.own_causes_ is None
+    with pytest.warns(UserWarning, match="C3R may cost accuracy here: .* is likely to be causes"):
+        asked = C3RClassifier(C3RConfig(expert=0.5, gate=False), **SMALL).fit(inputs, labels)
+    assert np.abs(asked.predict_proba(inputs) - plain.predict_proba(inputs)).max() > 0.01
+
+
 def test_an_interrupted_fit_leaves_the_earlier_one(sample, fitted, monkeypatch):
     model, half = copy.deepcopy(fitted), {name: x[:300] for name, x in sample.inputs.items()}
 

@@ -11,8 +11,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
 
 from c3r_jax import C3RClassifier, C3RClassifierCV
+from c3r_jax.core.own_causes import OwnCauses
 from c3r_jax.data.sets.structural import StructuralModel
 from c3r_jax.errors import ConfigError, DataError, NonFiniteError
+from c3r_jax.estimator import classifier
 from c3r_jax.estimator import path as module
 from c3r_jax.estimator.classifier import DEFAULT
 from c3r_jax.estimator.path_program import Trained, path_of
@@ -218,6 +220,19 @@ def test_without_rows_for_the_gate_no_strength_is_chosen(sample, monkeypatch):
     assert search.strength_ == 0 and set(search.chosen_by_.values()) == {0.0}
     for by_weights in asked:
         np.testing.assert_array_equal(by_weights, [weights_of(replace(DEFAULT, strength=0.0))] * 2)
+
+
+def test_what_folds_have_judged_is_trained_even_where_it_silences_likely_causes(sample, monkeypatch):
+    def program(rows, plan, *_):
+        logits = dict.fromkeys(("representation", "instrument"), np.zeros((1, len(rows.labels), 2)))
+        return Trained(logits, np.zeros(1), np.zeros(1), np.zeros((1, len(plan))))
+
+    monkeypatch.setattr(module, "path_of", lambda structure: program)
+    monkeypatch.setattr(classifier, "own_causes_of", lambda *_: OwnCauses(0.9, {}, 4000))
+    alone = C3RClassifier(**SMALL)
+    search = C3RClassifierCV(alone, strengths=(1.0,), cv=2).fit(sample.inputs, sample.labels)
+    assert search.best_estimator_._structure.regularised
+    assert not alone.fit(sample.inputs, sample.labels)._structure.regularised
 
 
 def test_a_fold_needs_every_class_to_train_on(sample):

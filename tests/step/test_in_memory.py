@@ -14,6 +14,7 @@ from c3r_jax.methods.method import Method
 from c3r_jax.models.encoders.features import FeatureEncoder
 from c3r_jax.models.fusion.representations import MaskedMean
 from c3r_jax.models.twin import TwinNetwork
+from c3r_jax.step import in_memory
 from c3r_jax.step.in_memory import Rows, Structure, batch_plan, run_of, structure_of, train_on_arrays, weights_of
 from c3r_jax.step.in_memory import model_of as model_module
 from c3r_jax.step.state import init_state
@@ -124,6 +125,27 @@ def test_the_gate_is_that_of_held_out_rows():
     assert explained[1][30:].min() > 0.3 and np.ptp(explained[1][30:40]) == 0  # measured every ten steps
     assert np.ptp(explained[0][30:40]) > 0  # of each batch
     assert explained[3].max() < 0.1, explained
+
+
+def test_the_gate_is_shut_while_single_modalities_learn_rows_by_heart(monkeypatch):
+    def noisy(seed):
+        rows, rng = rows_of(seed), np.random.default_rng([seed, 1])
+        inputs = {
+            m: np.concatenate([x, rng.normal(size=(80, 40))], 1, dtype=np.float32) for m, x in rows.inputs.items()
+        }
+        return rows._replace(inputs=inputs)
+
+    model, method = model_of(C3RConfig()), Method("c3r", True, C3RConfig(), 0.0)
+    rows, plan = noisy(0), batch_plan(80, batch_size=BATCH, steps=71, seed=3)
+
+    def compiled():
+        return jax.jit(functools.partial(train_on_arrays, model=model, method=method, optimizer=optax.adam(0.01)))
+
+    run = compiled()
+    of_others, of_known = (run(rows, plan, 7, held=held)[1]["explained"] for held in (noisy(1), rows))
+    monkeypatch.setattr(in_memory, "generalising_share", lambda *_: 1.0)
+    without = compiled()(rows, plan, 7, held=noisy(1))[1]["explained"]
+    assert of_others[-1] == 0 < 0.3 < min(without[-1], of_known[-1])
 
 
 def test_an_epoch_is_a_permutation():
