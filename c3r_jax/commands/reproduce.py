@@ -69,11 +69,14 @@ def main(arguments: Sequence[str], program: str = "c3r reproduce") -> None:
 def reproduce(options: argparse.Namespace, program: str) -> list[Cell] | None:
     """Makes the table and compares it, or records it (then None)."""
     if options.name not in SOURCES:
-        raise ConfigError(f"table {options.name!r} is unknown: expected one of {', '.join(SOURCES)} (see --list).")
+        given = "no table is named" if options.name is None else f"table {options.name!r} is unknown"
+        raise ConfigError(f"{given}: expected one of {', '.join(SOURCES)} (see --list).")
     source, path = SOURCES[options.name], ROOT / "results" / f"{options.name}.json"
     seeds = 1 if options.quick else options.seeds
     if seeds is not None and not 1 <= seeds:
         raise ConfigError(f"--seeds is {seeds}, but at least 1 was expected.")
+    if seeds is not None and source.seeds and seeds > source.seeds and not options.record:
+        raise ConfigError(f"--seeds is {seeds}, but at most {source.seeds} were expected: the record has no more.")
     if options.json is not None:
         check_place(options.json)
     if options.found is None and not (ROOT / source.command[0]).exists():

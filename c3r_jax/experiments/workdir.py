@@ -18,6 +18,7 @@ RESULTS = "results.json"
 # Leaves that are younger than some runs, and what was done before they existed, where that is not today's default.
 BEFORE = {"c3r.expert": 0.0, "c3r.subsets": 0.0, "c3r.cap": 0.0, "c3r.gate": False, "c3r.stage_rows": "complete"}
 SWITCHES = {"c3r.subsets": {False: 0.0, True: 0.9}}  # leaves that were switches, and are read as these numbers
+MOST_NAMED = 8  # leaves that differ
 FREE = (  # may change later
     "parallel.",
     "train.accumulation",
@@ -68,8 +69,10 @@ def open_workdir(
         known = defaults if wanted.keys() <= defaults.keys() else {}
         differences = _differences(flatten(_read(path, known).to_dict()), wanted, (*FREE, *free))
         if differences:
+            more = len(differences) - MOST_NAMED
+            listed = "; ".join(differences[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
             raise WorkdirError(
-                f"workdir {path} holds a run of another configuration ({'; '.join(differences)}): use another workdir, "
+                f"workdir {path} holds a run of another configuration ({listed}): use another workdir, "
                 "or the same values to continue that run."
             )
     check()
@@ -105,6 +108,8 @@ def _read(workdir: pathlib.Path, defaults: dict[str, Any]) -> ConfigDict:
     saved = flatten(written)
     defaults = defaults or saved
     unknown = sorted(saved.keys() - defaults.keys())
+    if unknown and "cells" in written:
+        raise WorkdirError(f"{workdir} holds a study of c3r sweep, but a run of c3r train was expected.")
     if unknown:
         raise WorkdirError(
             f"{path} sets {', '.join(f'config.{name}' for name in unknown)}, which this version does not know: use the "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.data.sets.structural import StructuralModel
@@ -124,6 +125,10 @@ def read_cells(settings: SweepSettings) -> list[Cell]:
     fields = {field.name for field in dataclasses.fields(C3RConfig)}
     cells = []
     for name, written in settings.cells.items():
+        if not isinstance(written, Mapping | ConfigDict):
+            raise ConfigError(
+                f"config.cells[{name!r}] is {written!r}, but fields were expected, such as {{'lambda_n': 0.5}}."
+            )
         own: dict[str, Any] = dict(written)
         unknown = sorted(set(own) - fields - set(CELL_KEYS))
         if unknown:

@@ -7,6 +7,7 @@ import pytest
 from c3r_jax.errors import WorkdirError
 from c3r_jax.experiments.workdir import BEFORE, config_text, flatten, open_workdir, read_config
 from configs import base
+from configs.sweeps import ablation
 
 YOUNGER = ("parallel", "task", ("optimizer", "name"), ("optimizer", "plateau_window"), ("data", "augment"))
 
@@ -75,6 +76,23 @@ def test_unknown_leaves_are_refused_by_name(old):
     (old / "config.json").write_text(json.dumps(written))
     with pytest.raises(WorkdirError, match=r"sets config\.mixup\.alpha, config\.train\.epochs, which this version"):
         read_config(old)
+
+
+def test_a_study_is_no_run(tmp_path):
+    (tmp_path / "config.json").write_text(config_text(ablation.get_config()))
+    with pytest.raises(WorkdirError, match="holds a study of c3r sweep, but a run of c3r train was expected"):
+        read_config(tmp_path)
+
+
+def test_of_many_leaves_that_differ_the_first_are_named(old, small_config):
+    small_config.update_from_flattened_dict({f"train.{name}": 7 for name in ("batch_size", "num_steps", "log_every")})
+    small_config.update_from_flattened_dict(
+        {f"c3r.{name}": 0.125 for name in ("lambda_s", "lambda_n", "lambda_v", "ridge")}
+    )
+    small_config.update_from_flattened_dict({f"optimizer.{name}": 7 for name in ("plateau_window", "plateau_patience")})
+    with pytest.raises(WorkdirError) as caught:
+        open_workdir(old, small_config)
+    assert str(caught.value).count(" there, ") == 8 and "more): use another" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", '{"seed": 0', '"text"'])

@@ -241,7 +241,8 @@ def test_a_comparison_that_is_not_written_is_named(tmp_path, monkeypatch, capsys
     ("arguments", "message"),
     [
         (["nothing"], "table 'nothing' is unknown: expected one of"),
-        ([], "table None is unknown: expected one of"),
+        ([], "no table is named: expected one of"),
+        (["safety", "--seeds", "99"], "--seeds is 99, but at most 5 were expected"),
         (["safety", "--seeds", "0"], "--seeds is 0, but at least 1 was expected"),
         (["shift", "--weights", "nowhere", "--record"], "nowhere has no file of efficientnet"),
         (["safety", "--record", "--found", "nowhere.json"], "nowhere.json cannot be read"),

@@ -267,6 +267,12 @@ def test_cells_refused(small, cell, message):
         read_cells(read_sweep(small))
 
 
+def test_a_cell_that_has_no_fields_is_refused(small):
+    small.cells = ConfigDict({"odd": 0.5})
+    with pytest.raises(ConfigError, match=r"config.cells\['odd'\] is 0.5, but fields were expected"):
+        read_cells(read_sweep(small))
+
+
 @pytest.mark.parametrize(
     ("leaf", "value", "message"),
     [
