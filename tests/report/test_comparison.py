@@ -228,13 +228,15 @@ def test_other_refusals(tmp_path):
         (tmp_path / "published.json").write_text(f'{{"rows": {held}}}')
         with pytest.raises(DataError, match="expected a list of objects, one published figure each"):
             read_published(tmp_path / "published.json")
-    with pytest.raises(SystemExit, match="there is nothing to compare"):
+    with pytest.raises(SystemExit, match="--metric none is not among what is compared: expected some of acc"):
         main(["compare", "--metric", "none", "--out", str(tmp_path / "out")], "c3r report")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     write_run(tmp_path / "run", 0)
+    with pytest.raises(SystemExit, match="--metric nope is not among what is compared: expected some of accuracy"):
+        main(["compare", "--runs", str(tmp_path / "run"), "--metric", "nope", "--out", str(tmp_path)], "c3r report")
     (tmp_path / "afile").touch()
     for place, reason in (("afile", "File exists"), ("afile/below", "Not a directory")):
         out = tmp_path / place

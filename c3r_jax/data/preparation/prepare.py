@@ -122,19 +122,27 @@ def _is_prepared(final: pathlib.Path, digest: str) -> bool:
 
 
 def _check_damage(
-    damaged: list[Damaged], allowed: int, report: pathlib.Path, layout: Layout, *, final: bool = False
+    damaged: list[Damaged],
+    allowed: int,
+    report: pathlib.Path,
+    layout: Layout,
+    *,
+    final: bool = False,
+    of: int | None = None,
 ) -> None:
-    """Raises an error with the first reasons and the next steps if too many items are damaged."""
+    """Raises an error with the first reasons and the next steps if too many items are damaged; ``of``: of how many."""
     if len(damaged) <= allowed + (0 if final else FAR_TOO_MANY):
         return
     write_json(report, damaged)
     shown = "".join(f"  - {item['split']}, {item['key']}: {item['reason']}\n" for item in damaged[:5])
     more = f"  - and {len(damaged) - 5:,} more\n" if len(damaged) > 5 else ""
     far = "" if final else " so far"
+    left = len(damaged) != of
+    leave = f", or leave them out with --max_damaged {len(damaged)}" if left else "; without them nothing is left"
     raise DataError(
         f"{len(damaged):,} items of {layout.name} cannot be used{far}, at most {allowed:,} are allowed:\n{shown}{more}"
-        f"All of them are listed in {report}. Repair them and run the same command again, which continues from here, "
-        f"or leave them out with --max_damaged {len(damaged)}."
+        f"All of them are listed in {report}. Repair them and run the same command again, which continues from here"
+        f"{leave}."
     )
 
 
@@ -167,7 +175,7 @@ def _write_all(
                 "--workers; it continues from here."
             ) from error
     damaged = _in_order(found)
-    _check_damage(damaged, allowed, report, converter.layout, final=True)
+    _check_damage(damaged, allowed, report, converter.layout, final=True, of=total)
     return damaged
 
 

@@ -201,6 +201,11 @@ def test_splits_of_which_nothing_is_left(tmp_path):
     )
     with pytest.raises(DataError, match="All 3 training items of mvsa are damaged: nothing is left to train on"):
         prepare(Small(), source, tmp_path, max_damaged=6)
+    none = write_tweets(
+        tmp_path / "none", count=3, dark={f"{split}{i}" for split in ("train", "dev", "test") for i in range(3)}
+    )
+    with pytest.raises(DataError, match="which continues from here; without them nothing is left"):
+        prepare(Small(), none, tmp_path / "out of none")
     write_tweets(tmp_path / "other", count=3, dark={"test0", "test1", "test2"})
     made = prepare(Small(), tmp_path / "other", tmp_path / "out", max_damaged=3)
     assert read_manifest(made)["splits"]["test"]["written"] == 0
