@@ -95,7 +95,8 @@ def _compare(parsed: argparse.Namespace, command: str) -> None:
         known = sorted({row.key[3] for row in rows})
         unknown = [name for name in parsed.metric if name not in known]
         if unknown and known:
-            sys.exit(f"report: --metric {unknown[0]} is not among what is compared: expected some of {', '.join(known)}.")
+            names = ", ".join(known)
+            sys.exit(f"report: --metric {unknown[0]} is not among what is compared: expected some of {names}.")
         rows = [row for row in rows if row.key[3] in parsed.metric]
     if not rows:
         sys.exit("report: there is nothing to compare: give --runs, or other --metric names.")
