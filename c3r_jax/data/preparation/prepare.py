@@ -193,4 +193,6 @@ def _summary(manifest: dict[str, Any], directory: pathlib.Path) -> str:
             f"{split:<14}{counts['found']:>10,}{counts['damaged']:>10,}{counts['written']:>10,}{published:>11}{differs}"
         )
         lines += [f"  repaired: {repair}, {count:,} times" for repair, count in counts["mended"].items()]
+        if counts["found"] and not counts["written"]:
+            lines.append(f"Warning: no item of {split} is left, so that the set has no such split.")
     return "\n".join([*lines, f"prepared in {directory}; details are in {directory / MANIFEST}"])

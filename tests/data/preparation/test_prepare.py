@@ -195,7 +195,7 @@ def test_a_wrong_source_ends_early(tmp_path, monkeypatch):
         prepare(Small(), source, tmp_path)
 
 
-def test_splits_of_which_nothing_is_left(tmp_path):
+def test_splits_of_which_nothing_is_left(tmp_path, capsys):
     source = write_tweets(
         tmp_path / "source", count=3, dark={f"{split}{i}" for split in ("train", "dev") for i in range(3)}
     )
@@ -208,6 +208,7 @@ def test_splits_of_which_nothing_is_left(tmp_path):
         prepare(Small(), none, tmp_path / "out of none")
     write_tweets(tmp_path / "other", count=3, dark={"test0", "test1", "test2"})
     made = prepare(Small(), tmp_path / "other", tmp_path / "out", max_damaged=3)
+    assert "Warning: no item of test is left" in capsys.readouterr().out
     assert read_manifest(made)["splits"]["test"]["written"] == 0
     assert sorted(prepared_splits(made, "mvsa")) == ["train", "validation"]
 

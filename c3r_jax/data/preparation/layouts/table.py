@@ -125,8 +125,14 @@ class Table(Layout):
             return ()
         if self.task.label_per_class:
             return self.spec.label
-        rows = self.rows(source)["train"]
-        return tuple(sorted({label for row in rows if (label := row.cells.get(self.spec.label[0]))}))
+        rows, column = self.rows(source)["train"], self.spec.label[0]
+        names = tuple(sorted({label for row in rows if (label := row.cells.get(column))}))
+        if len(names) == 1:
+            raise DataError(
+                f"{column!r} is {names[0]!r} in every training row, but two classes or more were expected: name "
+                "another column as label, or give rows of other classes."
+            )
+        return names
 
     def list_files(self, source: pathlib.Path) -> list[pathlib.Path]:
         """See :class:`Layout`: the description and the tables."""
