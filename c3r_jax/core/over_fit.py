@@ -15,14 +15,14 @@ from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
 
 SOME, MUCH = 0.12, 0.2  # a up to which C3R is whole, and from which on it is off
-LEARNED, NEARLY = 0.01, 0.05  # b up to which there is nothing left to learn by heart, and from which on there is
+LEARNED, NEARLY = 0.05, 0.15  # b up to which there is nothing left to learn by heart, and from which on there is
 
 
 def generalising_share(train: Float[Array, ""], held: Float[Array, ""], constant: Float[Array, ""]) -> Float[Array, ""]:
     r"""How far single modalities learn what holds for other rows too, from their mean losses; without gradient.
 
     .. math::
-       f = \max\left(\left[\frac{0.2 - a}{0.08}\right]_0^1,\ \left[\frac{0.05 - b}{0.04}\right]_0^1\right), \quad
+       f = \max\left(\left[\frac{0.2 - a}{0.08}\right]_0^1,\ \left[\frac{0.15 - b}{0.1}\right]_0^1\right), \quad
        a = \frac{T_{held} - T_{train}}{H}, \quad b = \frac{T_{train}}{H}
 
     A modality that cannot say the label alone is asked for it all the same, by subset training as by experts. Plain

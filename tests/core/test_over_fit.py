@@ -54,7 +54,7 @@ def test_over_devices_they_are_those_of_all_rows():
         (0.8, 0.6, 1.4, 1.0),  # luck
         (0.8, 0.8 + 0.16 * 1.4, 1.4, 0.5),
         (0.8, 1.2, 1.4, 0.0),
-        (0.03 * 1.4, 1.2, 1.4, 0.5),  # nearly all is learned by heart
+        (0.1 * 1.4, 1.2, 1.4, 0.5),  # nearly all is learned by heart
         (0.0, 1.2, 1.4, 1.0),
         (2.5, 2.6, 1.4, 1.0),  # an untrained network
         (0.3, 0.5, 0.0, 0.0),  # one class: the constant is right
