@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from c3r_jax.core.alone import alone_in
-from c3r_jax.core.batch import global_count, masked_means, zero_absent
+from c3r_jax.core.batch import counted, global_count, masked_means, zero_absent
 from c3r_jax.core.counterfactual import Predict
 from c3r_jax.core.instruments import Features, Fuse
 from c3r_jax.core.mapped_axes import AxisName, checked_axis
@@ -48,13 +48,21 @@ def generalising_share(train: Float[Array, ""], held: Float[Array, ""], constant
     train, held, constant = jax.lax.stop_gradient((train, held, constant))
     scale = jnp.where(constant > 0, constant, 1)
     general = jnp.clip((MUCH - (held - train) / scale) / (MUCH - SOME), 0, 1)
-    return jnp.maximum(general, jnp.clip((NEARLY - train / scale) / (NEARLY - LEARNED), 0, 1))
+    share = jnp.maximum(general, jnp.clip((NEARLY - train / scale) / (NEARLY - LEARNED), 0, 1))
+    return jnp.where(jnp.isnan(share), 0, share)
 
 
 class LossAlone(NamedTuple):
-    """What :func:`loss_alone` returns: T, and H, the mean loss of the best constant prediction for the same rows."""
+    """What :func:`loss_alone` returns.
 
-    loss: Float[Array, ""]
+    Attributes:
+      losses: (M,) mean loss of each modality alone; 0 where no row has it.
+      seen: (M,) whether any row has it.
+      constant: H, the mean loss of the best constant prediction for the same rows.
+    """
+
+    losses: Float[Array, " modalities"]
+    seen: Bool[Array, " modalities"]
     constant: Float[Array, ""]
 
 
@@ -69,9 +77,9 @@ def loss_alone(
     axis_name: AxisName = None,
     task: Task = CLASSIFICATION,
 ) -> LossAlone:
-    r"""The mean loss of single modalities, T of :func:`generalising_share`, and H; without gradient.
+    r"""The mean loss of each modality alone, whose mean is T of :func:`generalising_share`, and H; without gradient.
 
-    .. math:: T = \frac{1}{M} \sum_m \text{mean}_{i: m}\, \ell(\text{predict}(\text{fuse}(h_i, \{m\})), y_i)
+    .. math:: T_m = \text{mean}_{i: m}\, \ell(\text{predict}(\text{fuse}(h_i, \{m\})), y_i)
 
     Args:
       predict: z (B, d) -> outputs (B, K).
@@ -90,8 +98,8 @@ def loss_alone(
       >>> sums = lambda h, only: jnp.where(only[:, :1], h["a"], 0) + jnp.where(only[:, 1:], h["b"], 0)
       >>> both = lambda z: jnp.concatenate([z, jnp.zeros_like(z)], axis=1)
       >>> found = loss_alone(both, sums, h, jnp.array([0, 1]), present=present, where=jnp.ones(2, bool))
-      >>> [round(float(value), 2) for value in found]
-      [1.13, 0.69]
+      >>> [round(float(value), 2) for value in (*found.losses, found.constant)]
+      [0.13, 2.13, 0.69]
     """
     axis, present_only = checked_axis(axis_name), alone_in(present)
     outputs = jax.vmap(lambda only: predict(fuse(zero_absent(features, only), only)))(present_only)
@@ -101,4 +109,5 @@ def loss_alone(
     losses = jnp.stack([*(task.loss(of_one, labels) for of_one in outputs), task.loss(constants, labels)])
     masks = jnp.stack([*present.T, jnp.ones(len(present), bool)])
     means = masked_means(jax.lax.stop_gradient(losses)[:, None], masks, where, task.weights(labels), axis)[:, 0]
-    return LossAlone(means[:-1].mean(), means[-1])
+    seen = jnp.stack([global_count(jnp.where(mask, counted(where, jnp.float32), 0), axis) for mask in masks[:-1]]) > 0
+    return LossAlone(means[:-1], seen, means[-1])

@@ -8,9 +8,11 @@ import scipy.linalg
 
 POSSIBLE = 0.5  # D from which on part of what single modalities know may be causes of their own
 FEW, MANY = (300, 0.55), (4000, 0.75)  # rows, and D from which on most of it is: noise draws D to the middle
+VARIES = 1e-6  # standard deviation in each half, of standardised columns, below which a column is constant there
 MIN_ROWS = 200  # with fewer, the share is too uncertain
 MOST_ROWS = 4000  # more would hardly change it
 COMPONENTS = 32  # principal components of a modality
+SURE = 3.0  # standard errors above 0 of what modalities know beyond the others
 RIDGE = 0.03  # relative to the mean variance
 
 
@@ -18,8 +20,8 @@ class OwnCauses(NamedTuple):
     """What :func:`own_causes` finds.
 
     Attributes:
-      share: D, 0 to 1; NaN with fewer than 200 rows that have every modality, or where no modality knows anything
-        beyond the others.
+      share: D, 0 to 1; NaN with fewer than 200 rows that have every modality, or where what the modalities know beyond
+        the others is no more than noise.
       by_modality: {name: D of that modality}.
       num_rows: rows that it is measured on.
     """
@@ -64,7 +66,7 @@ def own_causes(
     Directions are found on one half of the rows and measured on the other, and the other way round.
 
     Args:
-      inputs: {name: (n, p)} vectors, at least two modalities.
+      inputs: {name: (n, p)} vectors, at least two modalities; a row with NaN lacks the modality.
       labels: (n,) class ids.
       num_classes: K.
       present: (n, M) bool, columns in the sorted order of the names; rows that lack a modality do not count.
@@ -87,7 +89,7 @@ def own_causes(
       A. Blum and T. Mitchell, Combining labeled and unlabeled data with co-training, COLT 1998, for independence given
       the label.
     """
-    labels = np.asarray(labels)
+    labels = np.asarray(labels).astype(int)
     names = sorted(inputs)
     shapes = {name: np.shape(inputs[name]) for name in names}
     if len(names) < 2 or any(len(shape) != 2 or shape[0] != len(labels) for shape in shapes.values()):
@@ -95,12 +97,13 @@ def own_causes(
             f"inputs have shapes {shapes}, but two modalities or more of shape ({len(labels)}, p) were expected."
         )
     rng = np.random.default_rng(seed)
-    rows = np.arange(len(labels)) if present is None else np.flatnonzero(np.asarray(present).all(1))
-    rows = rng.permutation(rows)[:MOST_ROWS]
+    if present is None:
+        present = np.stack([~np.isnan(np.asarray(inputs[name], np.float32)).any(1) for name in names], axis=1)
+    rows = rng.permutation(np.flatnonzero(np.asarray(present).all(1)))[:MOST_ROWS]
     unknown = OwnCauses(float("nan"), dict.fromkeys(names, float("nan")), len(rows))
     if len(rows) < MIN_ROWS:
         return unknown
-    columns = {name: _components(np.asarray(inputs[name], np.float64)[rows]) for name in names}
+    columns = {name: _components(np.asarray(inputs[name])[rows].astype(np.float64)) for name in names}
     y = np.eye(num_classes)[labels[rows]]
     halves = np.arange(len(rows)) % 2 == 0
     found = {}
@@ -109,9 +112,9 @@ def own_causes(
         parts = (
             [_lacking(x, others, y, fitted, ~fitted) for fitted in (halves, ~halves)] if x.size and others.size else []
         )
-        found[name] = np.sum(parts, axis=0) if parts else np.zeros(2)
+        found[name] = np.sum(parts, axis=0) if parts else np.zeros(4)
     total = np.sum(list(found.values()), axis=0)
-    if not total[1] > 0:
+    if not total[2] > SURE * np.sqrt(2 * total[3]):  # the halves change places, so that their products are alike
         return unknown
     shares = {name: float(part[0] / part[1]) if part[1] > 0 else float("nan") for name, part in found.items()}
     return OwnCauses(float(total[0] / total[1]), shares, len(rows))
@@ -119,8 +122,7 @@ def own_causes(
 
 def _components(x: np.ndarray) -> np.ndarray:
     """The first principal components (n, q) of the standardised columns that vary."""
-    deviation = x.std(0)
-    x = x[:, deviation > 1e-6 * np.maximum(1, np.abs(x).max(0, initial=0))]
+    x = x[:, x.std(0) > 1e-9 * np.abs(x).max(0, initial=0)]
     x = (x - x.mean(0)) / x.std(0)
     size = min(x.shape)
     if x.shape[1] <= COMPONENTS:
@@ -132,7 +134,15 @@ def _components(x: np.ndarray) -> np.ndarray:
 
 
 def _lacking(x: np.ndarray, others: np.ndarray, y: np.ndarray, fitted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """The numerator and the denominator of D for one modality, directions from some rows, measured on others."""
+    """Of one modality, with directions from some rows, measured on others: the numerator and the denominator of D.
+
+    And the latter before it is clipped at 0, with its variance if there is nothing to know.
+    """
+    x, others = (
+        values[:, np.minimum(values[fitted].std(0), values[measured].std(0)) > VARIES] for values in (x, others)
+    )
+    if not x.size or not others.size:
+        return np.zeros(4)
     one, rest, labels = (values[fitted] - values[fitted].mean(0) for values in (x, others, y))
     whitened = _inverse_root(one) @ (one.T @ rest / len(one)) @ _inverse_root(rest)
     directions = _inverse_root(one) @ np.linalg.svd(whitened)[0]
@@ -148,12 +158,14 @@ def _lacking(x: np.ndarray, others: np.ndarray, y: np.ndarray, fitted: np.ndarra
         (values[measured] - values[measured].mean(0) for values in (x, others, y)),
     )
     after, variance = with_labels(one, rest, labels)
-    information = np.maximum((before * after).sum(1) / np.maximum(variance, 1e-12), 0)
-    t, p, shares = one @ directions, rest @ of_y, y[measured].sum(0)
-    means = y[measured].T @ t / np.maximum(shares, 1)[:, None]
-    demanded, there = means.T @ (labels.T @ p / len(p)), t.T @ p / len(p)
+    known = (before * after).sum(1) / np.maximum(variance, 1e-12)
+    information, shares = np.maximum(known, 0), y.mean(0)
+    by_chance = len(known) * ((shares * (1 - shares)) ** 2).sum() / fitted.sum() / measured.sum()
+    t, p, counts = one @ directions, rest @ of_y, y[measured].sum(0)
+    means = y[measured].T @ t / np.maximum(counts, 1)[:, None]
+    demanded, there = (means.T @ labels.T) @ p / len(p), t.T @ p / len(p)
     kappa = (there * demanded).sum(1) / np.maximum((demanded**2).sum(1), 1e-30)
-    return np.array([information @ np.clip(1 - kappa, 0, 1), information.sum()])
+    return np.array([information @ np.clip(1 - kappa, 0, 1), information.sum(), known.sum(), by_chance])
 
 
 def _inverse_root(x: np.ndarray) -> np.ndarray:

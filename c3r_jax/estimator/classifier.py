@@ -21,7 +21,7 @@ from c3r_jax.estimator.calibration import LogitCalibration, calibrate, no_calibr
 from c3r_jax.estimator.conventions import Conventions, NestedConfig, seed_of
 from c3r_jax.estimator.costs import own_causes_notes, own_causes_of
 from c3r_jax.estimator.frames import check_order, names_of
-from c3r_jax.estimator.held_out import MIN_HELD_OUT, stratified_holdout, unjudged_notes
+from c3r_jax.estimator.held_out import MIN_HELD_OUT, drawn_alike, stratified_holdout, unjudged_notes
 from c3r_jax.estimator.inputs import (
     Layout,
     check_class_weight,
@@ -81,7 +81,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
     data that may shift or may not. Where cues are expected to reverse, ``C3RConfig.strong()`` has larger weights, at
     some cost where nothing shifts; :class:`c3r_jax.C3RClassifierCV` chooses a strength. Where most of what single
     modalities know beyond the others is likely to be causes of the label that only they see, not cues
-    (:func:`c3r_jax.own_causes`), training is plain, and a warning says so; a ``config`` is taken at its word.
+    (:func:`c3r_jax.own_causes`), training is plain, and a warning says so; a ``config`` is taken at its word,
+    and with ``validation_fraction=0`` there is only the warning.
 
     Args:
       config: :class:`C3RConfig`; None: its defaults with ``expert=0.5``. ``config__lambda_n`` and the like are its
@@ -185,12 +186,13 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
           ConfigError: on a setting that cannot be used.
           NonFiniteError: if the loss becomes NaN or infinite; an earlier fit then stays unchanged.
         """
-        return self._fit(X, y, sample_weight, spares=self.config is None)
+        config = self._checked_config()
+        return self._fit(X, config, self._read(X, y, sample_weight))
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, spares: bool) -> "C3RClassifier":
-        """:meth:`fit`; ``spares``: plain training where C3R would silence likely causes of the label."""
-        config, seed = self._checked_config(), seed_of(self.seed, self.random_state)
-        matrices, classes, codes, weights = self._read(X, y, sample_weight)
+    def _fit(self, X: Any, config: C3RConfig, read: tuple[Any, ...], *, by_folds: bool = False) -> "C3RClassifier":
+        """:meth:`fit` of what :meth:`_read` returns; ``by_folds``: folds have judged what C3R costs."""
+        seed = seed_of(self.seed, self.random_state)
+        matrices, classes, codes, weights = read
         source = first_of_equal(matrices, codes)
         rng = example_rng(seed, 0, "hold out")
         held = stratified_holdout(codes, self.validation_fraction, rng, source=source)
@@ -200,16 +202,17 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         train = rows.take(~held)
         judged = count_once(held, source) >= MIN_HELD_OUT
         structure = self._structure_of(config, tuple(layout.widths), len(classes), judged=judged)
-        own = own_causes_of(train, len(classes), source[~held]) if structure.regularised else None
-        if own is not None and own.likely and spares:
-            structure = self._structure_of(config, structure.modalities, len(classes), judged=False)
-        if structure.regularised and config.expert:
-            train = self._with_experts(train, len(classes), source[~held])
-        judges = rows.take(held) if structure.regularised and judged else None
         chosen_weights = None if weights is None else weights[~held]
         if chosen_weights is not None and not chosen_weights.any():
             given = "sample_weight" if self.class_weight is None else "sample_weight, times class_weight,"
             raise DataError(f"{given} is 0 in all rows but those that are held out: give more rows a weight.")
+        asked = structure.regularised
+        own = own_causes_of(train, len(classes), source[~held], chosen_weights) if asked else None
+        if own is not None and own.likely and self.config is None:
+            structure = self._structure_of(config, structure.modalities, len(classes), judged=False)
+        if structure.regularised and config.expert:
+            train = self._with_experts(train, len(classes), source[~held])
+        judges = rows.take(drawn_alike(held, weights)) if structure.regularised and judged else None
         params, losses = self._train(train, structure, config, chosen_weights, seed, judges)
         new = object.__new__(type(self))  # what an earlier fit found stays whole until all of this one is known
         new.__dict__ = dict(self.__dict__)
@@ -221,7 +224,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         train_h = {name: value[~held] for name, value in h.items()}
         new._moments = new._runner.measure_moments(params, train_h, train.present)
         new.own_causes_ = own
-        new._judge(rows, h, held, config, weights, source)
+        new._judge(rows, h, held, config, weights, source, silent=by_folds)
         self.__dict__ = new.__dict__
         if self.verbose:
             print(f"C3RClassifier: loss {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last ({self.steps})")
@@ -355,6 +358,8 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         config: C3RConfig,
         weights: np.ndarray | None,
         source: np.ndarray,
+        *,
+        silent: bool,
     ) -> None:
         """Calibration, and risk, diagnostics and warnings on the held-out rows; copies of a row are one row."""
         once, weights = first_ones(source), weights_once(weights, source)
@@ -374,6 +379,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
             )
             if trained and config.instrument == "two_stage":
                 notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
+            notes += [] if silent or not trained else own_causes_notes(self.own_causes_, None, rows.labels, config)
             for note in notes:
                 warnings.warn(note, stacklevel=4)
             return
@@ -393,7 +399,7 @@ class C3RClassifier(ClassifierMixin, NestedConfig, Conventions):
         if self._structure.regularised and config.instrument == "two_stage":
             notes += batch_rows_notes(rows.present[~held], self.batch_size, self.dim, config.stage_rows)
         trained = config if self._structure.regularised else None
-        notes += own_causes_notes(self.own_causes_, branches.logits, held_rows.labels, trained)
+        notes += [] if silent else own_causes_notes(self.own_causes_, branches.logits, held_rows.labels, trained)
         for note in weak_said_once(notes, self.first_stage_):
             warnings.warn(note, stacklevel=4)
 

@@ -11,16 +11,17 @@ from c3r_jax.step.in_memory import Rows
 ACTS = 0.1  # explained share below which the gate leaves next to nothing of what could silence a modality
 
 
-def own_causes_of(rows: Rows, num_classes: int, source: np.ndarray) -> OwnCauses:
-    """:func:`own_causes` of training rows; copies of a row, by ``source`` (n,), are one."""
-    _, first = np.unique(source, return_index=True)
+def own_causes_of(rows: Rows, num_classes: int, source: np.ndarray, weights: np.ndarray | None) -> OwnCauses:
+    """:func:`own_causes` of training rows of weight above 0; copies of a row, by ``source`` (n,), are one."""
+    drawn = np.arange(len(source)) if weights is None else np.flatnonzero(weights)
+    first = drawn[np.unique(source[drawn], return_index=True)[1]]
     inputs = {name: values[first] for name, values in rows.inputs.items()}
     return own_causes(inputs, rows.labels[first], num_classes=num_classes, present=rows.present[first])
 
 
 def own_causes_notes(
     found: OwnCauses | None,
-    logits: Mapping[str, np.ndarray],
+    logits: Mapping[str, np.ndarray] | None,
     labels: np.ndarray,
     config: C3RConfig | None,
 ) -> list[str]:
@@ -28,7 +29,7 @@ def own_causes_notes(
 
     Args:
       found: of the training rows; None: not measured.
-      logits: {route: (n, K)} of held-out rows.
+      logits: {route: (n, K)} of held-out rows; None: there are none.
       labels: (n,) their class numbers.
       config: what C3R was trained with; None: it was left out because of what was found.
     """
@@ -42,7 +43,9 @@ def own_causes_notes(
             f"C3R trains plainly: {causes}, and silencing them would cost accuracy; if they are cues that will shift, "
             "give config=C3RConfig.strong(), or let C3RClassifierCV choose a strength."
         ]
-    if not (config.expert or config.lambda_n) or (config.gate and _explained(logits, labels) < ACTS):
+    if not (config.expert or config.lambda_n) or (
+        config.gate and logits is not None and _explained(logits, labels) < ACTS
+    ):
         return []
     return [
         f"C3R may cost accuracy here: {causes}; compare with strength=0 on rows like those of use, or let "

@@ -35,6 +35,24 @@ def stratified_holdout(
     return held[source]
 
 
+def drawn_alike(held: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Numbers of the held-out rows, drawn as often as their weights say: as training rows are, so that losses compare.
+
+    Args:
+      held: (n,) bool.
+      weights: (n,) numbers >= 0; None, or 0 in all held-out rows: each row once.
+
+    Examples:
+      >>> drawn_alike(np.array([True, False, True]), None), drawn_alike(np.ones(4, bool), np.array([1.0, 0, 0, 3]))
+      (array([0, 2]), array([0, 3, 3, 3]))
+    """
+    rows = np.flatnonzero(held)
+    if weights is None or not weights[rows].any():
+        return rows
+    ends = np.cumsum(weights[rows])
+    return rows[np.searchsorted(ends, (np.arange(len(rows)) + 0.5) / len(rows) * ends[-1], side="right")]
+
+
 def unjudged_notes(num_held: int, *, wanted: bool, gated: bool, plainly: bool) -> list[str]:
     """What a fit with too few held-out rows has to say, as sentences.
 

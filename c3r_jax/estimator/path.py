@@ -17,7 +17,7 @@ from c3r_jax.estimator.calibration import calibrate
 from c3r_jax.estimator.classifier import C3RClassifier
 from c3r_jax.estimator.conventions import Conventions, seed_of
 from c3r_jax.estimator.folds import check_groups, make_folds, split_off
-from c3r_jax.estimator.held_out import MIN_HELD_OUT
+from c3r_jax.estimator.held_out import MIN_HELD_OUT, drawn_alike
 from c3r_jax.estimator.inputs import Layout
 from c3r_jax.estimator.path_program import path_of
 from c3r_jax.estimator.redrawn import (
@@ -147,8 +147,8 @@ class C3RClassifierCV(ClassifierMixin, Conventions):
         by_rule, group_table = _choices(strengths, path, correct, by_group)
         if none_to_choose:
             by_rule = dict.fromkeys(by_rule, min(strengths))
-        best = clone(estimator).set_params(strength=by_rule[self.rule])
-        best._fit(X, y, sample_weight, spares=False)  # the folds have judged what that costs
+        best = clone(estimator).set_params(strength=by_rule[self.rule], config=config)
+        best._fit(X, best._checked_config(), (matrices, classes, codes, weights), by_folds=True)
         self.path_, self.groups_, self.chosen_by_ = path, group_table, by_rule
         self.strength_, self.best_estimator_, self.classes_ = by_rule[self.rule], best, best.classes_
         self._n_features_out = best._n_features_out
@@ -228,7 +228,8 @@ def _train_fold(
     structure = estimator._structure_of(config, tuple(layout.widths), num_classes)
     # As in the estimator's own training: without enough rows of its own the gate stays shut, at every strength.
     judged = count_once(calibration, source) >= MIN_HELD_OUT
-    judges = padded_held(rows.take(np.flatnonzero(calibration))) if structure.regularised and judged else None
+    of_judges = drawn_alike(calibration, weights)
+    judges = padded_held(rows.take(of_judges)) if structure.regularised and judged else None
     if not estimator._structure_of(config, structure.modalities, num_classes, judged=judged).regularised:
         by_weights = np.stack([weights_of(replace(config, strength=0.0))] * len(by_weights))
     if config.expert:

@@ -104,13 +104,15 @@ class Judged(NamedTuple):
 
     Attributes:
       explained: their explained share, times :func:`generalising_share`.
-      train: running mean loss of single modalities on rows that are trained on.
+      train: (M,) running mean loss of each modality alone on rows that are trained on.
       held: the same on held-out rows.
+      seen: (M,) whether any batch so far had the modality.
     """
 
     explained: Float[Array, ""]
-    train: Float[Array, ""]
-    held: Float[Array, ""]
+    train: Float[Array, " modalities"]
+    held: Float[Array, " modalities"]
+    seen: Bool[Array, " modalities"]
 
 
 def train_on_arrays(
@@ -150,10 +152,9 @@ def train_on_arrays(
         (state, judged), (number, chosen) = carried, numbered
         batch = rows.take(chosen)._asdict() | {"where": _all(chosen)}
         if measured:
-            kept = jnp.where(number == 0, 0, KEPT)
             judged = jax.lax.cond(
                 number % EVERY == 0,  # the same for all runs of a study: were it not, each step would measure
-                lambda: _judge(state, batch, held, judged, kept, moments_decay, model=model, method=method),
+                lambda: _judge(state, batch, held, judged, moments_decay, model=model, method=method),
                 lambda: judged,
             )
             batch |= {"explained": judged.explained}
@@ -161,7 +162,8 @@ def train_on_arrays(
         state, metrics = train_step(state, batch, moments_decay=moments_decay, **settings)
         return (state, judged), metrics
 
-    nothing = Judged(*[jnp.zeros(())] * 3)
+    zeros = jnp.zeros(rows.present.shape[1])
+    nothing = Judged(jnp.zeros(()), zeros, zeros, zeros > 0)
     (state, _), metrics = jax.lax.scan(step, (state, nothing), (jnp.arange(len(plan)), plan))
     return state, metrics
 
@@ -171,7 +173,6 @@ def _judge(
     batch: Mapping[str, Any],
     held: Any,
     before: Judged,
-    kept: Float[Array, ""],
     decay: float,
     *,
     model: TwinNetwork,
@@ -195,9 +196,13 @@ def _judge(
     explained = held_out_share(predict, fuse, of_held, held.labels, moments, config=config, **shared)
     now = loss_alone(predict, fuse, h, batch["labels"], present=present, where=batch["where"], task=task)
     of_others = loss_alone(predict, fuse, of_held, held.labels, **shared)
-    train = kept * before.train + (1 - kept) * now.loss
-    other = kept * before.held + (1 - kept) * of_others.loss
-    return Judged(explained * generalising_share(train, other, now.constant), train, other)
+    kept = jnp.where(before.seen, jnp.where(now.seen, KEPT, 1), 0)  # of a modality that no row of the batch has, all
+    train = kept * before.train + (1 - kept) * now.losses
+    other = kept * before.held + (1 - kept) * of_others.losses
+    seen = before.seen | now.seen
+    both = {"where": seen & of_others.seen}
+    general = generalising_share(jnp.mean(train, **both), jnp.mean(other, **both), now.constant)
+    return Judged(explained * general, train, other, seen)
 
 
 def _all(chosen: Array) -> Bool[Array, " batch"]:

@@ -55,6 +55,7 @@ def test_one_modality_with_a_cause_of_its_own_is_named():
     other = {"a": inputs["a"], "b": np.column_stack([inputs["b"][:, 0], noise(ROWS, seed=9)])}
     found = share((other, labels)).by_modality
     assert found["a"] > 0.6
+    assert not found["b"] > 0.4
 
 
 def test_units_shifts_and_constant_columns_change_nothing():
@@ -76,6 +77,25 @@ def test_rows_that_lack_a_modality_do_not_count():
     garbage = {**inputs, "b": np.where(present[:, 1:], inputs["b"], 1e9)}
     assert share((garbage, labels), present=present) == expected
     assert expected.num_rows == kept.sum()
+
+
+def test_what_is_no_more_than_noise_is_not_judged():
+    labels = np.arange(ROWS) % 2 == 0
+    for seed in range(10):
+        inputs = dict(zip("ab", noise(2, ROWS, 5, seed=seed), strict=True))
+        assert np.isnan(own_causes(inputs, labels, num_classes=2).share)
+
+
+def test_a_column_that_varies_in_one_half_alone_and_rows_of_nan():
+    inputs, labels = causes(rows=600)
+    odd = {m: np.column_stack([x, np.arange(600) == 7]) for m, x in inputs.items()}
+    assert share((odd, labels)).share == pytest.approx(share((inputs, labels)).share, rel=1e-6)
+    once = {"a": (np.arange(600) == 7)[:, None], "b": inputs["b"]}
+    assert np.isnan(share((once, labels)).by_modality["a"])
+    present = np.ones((600, 2), bool)
+    present[::5, 1] = False
+    absent = {**inputs, "b": np.where(present[:, 1:], inputs["b"], np.nan)}
+    assert share((absent, labels)) == share((inputs, labels), present=present)
 
 
 def test_more_columns_than_rows():

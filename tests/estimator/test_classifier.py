@@ -284,7 +284,7 @@ def test_causes_that_only_one_modality_sees_are_not_silenced():
 def test_an_interrupted_fit_leaves_the_earlier_one(sample, fitted, monkeypatch):
     model, half = copy.deepcopy(fitted), {name: x[:300] for name, x in sample.inputs.items()}
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(C3RClassifier, "_judge", stop)
