@@ -200,8 +200,8 @@ def _judge(
     train = kept * before.train + (1 - kept) * now.losses
     other = kept * before.held + (1 - kept) * of_others.losses
     seen = before.seen | now.seen
-    both = {"where": seen & of_others.seen}
-    general = generalising_share(jnp.mean(train, **both), jnp.mean(other, **both), now.constant)
+    both = seen & of_others.seen
+    general = generalising_share(jnp.mean(train, where=both), jnp.mean(other, where=both), now.constant)
     return Judged(explained * general, train, other, seen)
 
 
