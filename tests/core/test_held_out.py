@@ -143,6 +143,7 @@ def test_what_is_no_share_is_named(share):
         c3r_loss(predict, fuse, as_jax(features), jnp.asarray(labels), explained=share)
 
 
+@pytest.mark.filterwarnings("ignore:C3R may cost accuracy", "ignore:C3R trains plainly")
 @pytest.mark.filterwarnings("ignore:the first stages of a and b are weak")
 def test_what_both_modalities_together_say_is_not_lost():
     """Classes by the sum of two numbers, one in each modality; with the gate off, accuracy falls by half."""
