@@ -109,10 +109,7 @@ def own_causes(
     found = {}
     for name in names:
         x, others = columns[name], np.concatenate([columns[other] for other in names if other != name], axis=1)
-        parts = (
-            [_lacking(x, others, y, fitted, ~fitted) for fitted in (halves, ~halves)] if x.size and others.size else []
-        )
-        found[name] = np.sum(parts, axis=0) if parts else np.zeros(4)
+        found[name] = _lacking(x, others, y, halves, ~halves) + _lacking(x, others, y, ~halves, halves)
     total = np.sum(list(found.values()), axis=0)
     if not total[2] > SURE * np.sqrt(2 * total[3]):  # the halves change places, so that their products are alike
         return unknown
@@ -149,16 +146,11 @@ def _lacking(x: np.ndarray, others: np.ndarray, y: np.ndarray, fitted: np.ndarra
     penalised = rest.T @ rest + RIDGE * np.trace(rest.T @ rest) / rest.shape[1] * np.eye(rest.shape[1])
     of_x, of_y = np.linalg.solve(penalised, rest.T @ one), np.linalg.solve(penalised, rest.T @ labels)
 
-    def with_labels(x: np.ndarray, others: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        own = (x - others @ of_x) @ directions
-        return own.T @ y / len(y), own.var(0)
-
-    (before, _), (one, rest, labels) = (
-        with_labels(one, rest, labels),
-        (values[measured] - values[measured].mean(0) for values in (x, others, y)),
-    )
-    after, variance = with_labels(one, rest, labels)
-    known = (before * after).sum(1) / np.maximum(variance, 1e-12)
+    before = ((one - rest @ of_x) @ directions).T @ labels / len(labels)
+    one, rest, labels = (values[measured] - values[measured].mean(0) for values in (x, others, y))
+    own = (one - rest @ of_x) @ directions
+    after = own.T @ labels / len(labels)
+    known = (before * after).sum(1) / np.maximum(own.var(0), 1e-12)
     information, shares = np.maximum(known, 0), y.mean(0)
     by_chance = len(known) * ((shares * (1 - shares)) ** 2).sum() / fitted.sum() / measured.sum()
     t, p, counts = one @ directions, rest @ of_y, y[measured].sum(0)

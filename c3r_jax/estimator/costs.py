@@ -6,6 +6,7 @@ import numpy as np
 
 from c3r_jax.core.config import C3RConfig
 from c3r_jax.core.own_causes import OwnCauses, own_causes
+from c3r_jax.evaluation.collapse import label_entropy, mean_loss
 from c3r_jax.step.in_memory import Rows
 
 ACTS = 0.1  # explained share below which the gate leaves next to nothing of what could silence a modality
@@ -55,17 +56,6 @@ def own_causes_notes(
 
 def _explained(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
     """How much of what z predicts z_c predicts too, on held-out rows."""
-    at_z, at_z_c = (_entropy(labels) - _loss(logits[route], labels) for route in ("representation", "instrument"))
+    constant = label_entropy(labels)
+    at_z, at_z_c = (constant - mean_loss(logits[route], labels) for route in ("representation", "instrument"))
     return float(np.clip(at_z_c / at_z, 0, 1)) if at_z > 0 else 0.0
-
-
-def _entropy(labels: np.ndarray) -> float:
-    """Loss of the best constant prediction, in nats."""
-    shares = np.bincount(labels) / len(labels)
-    return -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
-
-
-def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats."""
-    shifted = logits - logits.max(1, keepdims=True)
-    return float((np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]).mean())

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from scipy.special import log_softmax
 
 from c3r_jax.core.tasks.base import Task
 from c3r_jax.core.tasks.classification import CLASSIFICATION
@@ -78,17 +79,24 @@ def collapse_notes(z: np.ndarray, logits: np.ndarray, labels: np.ndarray, *, lam
             f"may be inverted; {advice}."
         )
     elif len(labels) >= 50:
-        log_p = logits - logits.max(1, keepdims=True)
-        log_p = log_p - np.log(np.exp(log_p).sum(1, keepdims=True))
-        task = float(-log_p[np.arange(len(labels)), labels].mean())
-        known = shares[shares > 0]
-        entropy = float(-(known * np.log(known)).sum())
+        task, entropy = mean_loss(logits, labels), label_entropy(labels)
         if abs(task - entropy) < 0.02 * entropy and accuracy < shares.max() + slack:
             notes.append(
                 f"the loss on held-out rows ({task:.3f}) is the entropy of the labels ({entropy:.3f}): z has no "
                 f"information about them; {advice}."
             )
     return notes
+
+
+def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of logits (n, K) in nats."""
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def label_entropy(labels: np.ndarray) -> float:
+    """Loss of the best constant prediction of labels (n,), in nats."""
+    shares = np.bincount(labels) / len(labels)
+    return -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
 
 
 def constant_prediction_notes(
